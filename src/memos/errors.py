@@ -1,0 +1,172 @@
+"""Every exception that the project raises on purpose, on one page.
+
+    MemosError
+    ├── InvalidInput                    a value that can never work; names the value and the way out
+    ├── ConfigError                     settings, YAML or wiring; raised at start, never in the middle
+    ├── QueueError
+    │   ├── QueueFull                   a bound is reached; nothing of the call was queued
+    │   ├── QueueUnavailable            the backend does not answer
+    │   └── LeaseLost                   somebody else may hold the batch now
+    ├── HandlerError                    what a handler may raise to steer its own outcome
+    │   ├── RetryLater(delay_s)         try again then; does not count as a failure
+    │   ├── Discard(reason)             dead-letter at once, no retry
+    │   └── PartialFailure(failed)      only these messages failed, the others are done
+    ├── StoreError
+    │   ├── CubeNotFound
+    │   ├── ItemNotFound
+    │   ├── ItemGone                    it existed and was deleted
+    │   ├── VersionConflict             somebody wrote in between; read again and retry
+    │   ├── StoreUnavailable            locked, full disk, unwritable, connection lost
+    │   ├── StoreCorrupt                the file is not a healthy database
+    │   ├── SchemaTooNew                written by a newer version of this program
+    │   └── EmbedderMismatch            vectors of another model; names `memos reembed`
+    └── ModelError
+        ├── ModelUnavailable
+        ├── RateLimited(retry_after_s)
+        └── BadCompletion(raw)
+
+`retryable` says whether the same call may succeed later without anybody changing anything. Vendor
+exceptions are translated once, in the adapter that knows the vendor, with `raise … from`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class MemosError(Exception):
+    """Root of the tree. Catch this to catch everything the project raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+
+
+class InvalidInput(MemosError, ValueError):
+    """A value from outside is refused. The message names the field, the value and what would be accepted."""
+
+
+class ConfigError(MemosError):
+    """The settings cannot work. Raised while the runtime is built."""
+
+
+class QueueError(MemosError):
+    """The task queue could not do what was asked."""
+
+
+class QueueFull(QueueError):
+    """A bound of the queue is reached. Nothing of the refused call was queued; submit again later."""
+
+    retryable = True
+
+
+class QueueUnavailable(QueueError):
+    """The queue's backend does not answer."""
+
+    retryable = True
+
+
+class LeaseLost(QueueError):
+    """The lease of a batch ran out: another worker may run it. What this worker did is not recorded."""
+
+
+class HandlerError(MemosError):
+    """Raised by handlers to say what should become of their messages."""
+
+
+class RetryLater(HandlerError):
+    """Run the message again after `delay_s` seconds. Does not count against `max_attempts`."""
+
+    retryable = True
+
+    def __init__(self, delay_s: float, reason: str = "") -> None:
+        super().__init__(reason or f"retry in {delay_s:g} s")
+        self.delay_s = delay_s
+
+
+class Discard(HandlerError):
+    """The message can never succeed: dead-letter it now, without further attempts."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class PartialFailure(HandlerError):
+    """Some messages of the batch failed; all that are not named are done.
+
+    `failed` maps the `item_id` (or message key) of a failed message to the error's text.
+    """
+
+    retryable = True
+
+    def __init__(self, failed: Mapping[str, str]) -> None:
+        super().__init__(f"{len(failed)} message(s) failed: {', '.join(failed)}")
+        self.failed = dict(failed)
+
+
+class StoreError(MemosError):
+    """The memory store could not do what was asked."""
+
+
+class CubeNotFound(StoreError):
+    """No cube of that id holds or ever held memories."""
+
+
+class ItemNotFound(StoreError):
+    """No item of that id was ever stored."""
+
+
+class ItemGone(StoreError):
+    """The item existed and was deleted; its text is no longer kept."""
+
+
+class VersionConflict(StoreError):
+    """The stored version is not the expected one. Read again, decide again, retry."""
+
+    retryable = True
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be read or written right now (locked, disk full, read-only, connection lost)."""
+
+    retryable = True
+
+
+class StoreCorrupt(StoreError):
+    """The store's file is not a healthy database."""
+
+
+class SchemaTooNew(StoreError):
+    """The store was written by a newer version of this program, which this one must not touch."""
+
+
+class EmbedderMismatch(StoreError):
+    """The stored vectors come from another embedding model than the configured one."""
+
+
+class ModelError(MemosError):
+    """A language or embedding model failed."""
+
+
+class ModelUnavailable(ModelError):
+    """The model cannot be loaded or reached."""
+
+    retryable = True
+
+
+class RateLimited(ModelError):
+    """The endpoint asks to wait `retry_after_s` seconds."""
+
+    retryable = True
+
+    def __init__(self, retry_after_s: float, reason: str = "") -> None:
+        super().__init__(reason or f"rate limited; retry in {retry_after_s:g} s")
+        self.retry_after_s = retry_after_s
+
+
+class BadCompletion(ModelError):
+    """The model's reply could not be used. `raw` keeps the reply as it came."""
+
+    def __init__(self, reason: str, raw: str) -> None:
+        super().__init__(reason)
+        self.raw = raw

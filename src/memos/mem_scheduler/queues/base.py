@@ -1,0 +1,327 @@
+"""The contract of a task queue, and the values that pass through it.
+
+One state machine, several backends (`local` in memory; `sqlite` and `redis_streams` follow), one
+conformance suite (`tests/conformance/test_queue.py`).
+
+    submit ──► delayed ──► queued ──claim──► leased ──finish──► done
+                  ▲           ▲                │
+                  │           ├── Release ─────┤
+                  └── Retry ──┴── lease lost ──┤
+                                               └── Dead, budgets spent ──► dead
+    queued ──► parked (no live worker serves the head) ──► queued;   cancel, clear ──► cancelled
+
+Guarantees
+* A message whose `submit` returned is in exactly one of: queued, delayed, parked, leased, coalesced,
+  done, dead, cancelled.
+* Inside an ordered lane strictly in order of submission; nothing is promised across lanes.
+* At most one holder per (lane, slot); a holder proves itself by the batch's `epoch`, and a late
+  `finish` of one who lost the lease changes nothing and raises LeaseLost.
+* Fair between users: start-time fair queueing (Goyal, Vin & Cheng 1996) over users inside each class;
+  classes by level, with one claim in 16 kept for the lower ones.
+* `submit` takes all messages of a call or none (QueueFull). A submit from inside a handler and the
+  followups of `finish` neither block nor count against the bounds.
+* Two budgets: `attempts` (a handler failed) and `recoveries` (a lease was lost). After a lost lease the
+  lane is claimed one message at a time until that message is settled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from memos.mem_scheduler.orchestrator import TaskPolicy
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.task_schemas import TaskState
+
+if TYPE_CHECKING:
+    from memos.memory.store import Followup
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The work of one user in one cube and class: one order, one stream."""
+
+    user_id: str
+    mem_cube_id: str
+    task_class: str
+
+    def __str__(self) -> str:
+        """Percent-encoded, so that any character is safe between the slashes."""
+        from urllib.parse import quote
+
+        return "/".join(quote(part, safe="") for part in (self.user_id, self.mem_cube_id, self.task_class))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One leased message. `message.redis_message_id` is the key too, `message.stream_key` the lane."""
+
+    key: str
+    message: ScheduleMessageItem
+    parent_key: str = ""
+    attempts: int = 0  # failed runs before this one
+    recoveries: int = 0  # lost leases before this one
+    enqueued_at: float = 0.0  # wall time of the submit
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one lane leased together, oldest first."""
+
+    lane: Lane
+    slot: int
+    epoch: int
+    deliveries: tuple[Delivery, ...]
+    expires_at: float  # wall time of the queue's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The message is finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Run it again after `delay_s` (None: the policy's backoff). `counts`: against max_attempts."""
+
+    error: str
+    delay_s: float | None = None
+    counts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Put it to the dead letters now."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Hand it back untouched: it was not run (graceful stop)."""
+
+
+Outcome = Done | Retry | Dead | Release
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What `finish` made of one message: `state` is COMPLETED, RETRYING, FAILED (dead) or WAITING (released)."""
+
+    key: str
+    state: TaskState
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up."""
+
+    key: str
+    message: ScheduleMessageItem
+    parent_key: str
+    error: str
+    attempts: int
+    recoveries: int
+    first_at: float  # when it was submitted
+    died_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDepth:
+    """What one lane holds, label by label."""
+
+    lane: Lane
+    queued: Mapping[str, int]
+    delayed: Mapping[str, int]
+    parked: Mapping[str, int]
+    running: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelTimes:
+    """Seconds over the last finished messages of a label; None before the first."""
+
+    waiting_p50: float | None = None
+    waiting_p95: float | None = None
+    running_p50: float | None = None
+    running_p95: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """One consistent picture of the queue. `remaining` = queued + delayed + parked; `running` = leased by
+    any instance, expired leases included until they are queued again."""
+
+    remaining: int
+    running: int
+    queued: int
+    delayed: int
+    parked: int
+    dead: int
+    lanes: tuple[LaneDepth, ...] = ()
+    times: Mapping[str, LabelTimes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStatus:
+    """What became of one accepted message. Times are wall time; None: not yet."""
+
+    key: str
+    item_id: str
+    task_id: str  # the business task, "" when there is none
+    user_id: str
+    mem_cube_id: str
+    label: str
+    state: TaskState
+    submitted_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempts: int = 0
+    error: str = ""
+
+
+class PolicyTable(Protocol):
+    """Policies by label, shared by all processes of the queue. `version` rises with every write."""
+
+    @property
+    def version(self) -> int: ...
+
+    def get(self, label: str) -> TaskPolicy: ...
+
+    def put(self, label: str, policy: TaskPolicy) -> None:
+        """Set a label's policy; held leases of the label are renewed by its new length at once.
+
+        ConfigError when order, concurrency or level contradict a built-in class.
+        """
+        ...
+
+    def labels(self) -> list[str]:
+        """The labels for which a policy was written."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """The messages that were given up; bounded, the oldest leave first and are counted."""
+
+    def list(self, *, label: str | None = None, user_id: str | None = None, limit: int = 100) -> list[DeadLetter]:
+        """Newest first."""
+        ...
+
+    def show(self, key: str) -> DeadLetter:
+        """InvalidInput when there is no such letter."""
+        ...
+
+    def edit(self, key: str, content: str) -> DeadLetter:
+        """Change the payload before a retry."""
+        ...
+
+    def retry(self, keys: Sequence[str] | None = None) -> int:
+        """Queue them again (None: all) with fresh budgets, at the end of their lanes. Returns how many."""
+        ...
+
+    def purge(self, keys: Sequence[str] | None = None) -> int:
+        """Drop them for good (None: all). Returns how many."""
+        ...
+
+
+class TaskQueue(Protocol):
+    """See the module docstring for what every backend guarantees. All methods are thread-safe."""
+
+    @property
+    def policies(self) -> PolicyTable: ...
+
+    @property
+    def dead(self) -> DeadLetters: ...
+
+    @property
+    def messages_max(self) -> int:
+        """How many messages the whole queue may hold; the documented `maxsize`."""
+        ...
+
+    def submit(
+        self,
+        messages: Sequence[ScheduleMessageItem],
+        *,
+        delay_s: float = 0.0,
+        token: str | None = None,
+        followups: Sequence[Followup] = (),
+        inside_handler: bool = False,
+    ) -> list[str]:
+        """Queue `messages` (keys are minted) and `followups` (which bring their key), all or none.
+
+        Returns the keys in order. A repeated `token`, and a followup whose key is still live, is
+        recognised and queued once. Messages are copied: later changes by the caller do not count.
+        Raises QueueFull, QueueUnavailable.
+        """
+        ...
+
+    def claim(
+        self, labels: Collection[str], *, lanes_max: int, batch_max: int | None = None, timeout_s: float = 1.0
+    ) -> list[Batch]:
+        """Lease up to `lanes_max` batches whose messages all carry one of `labels`.
+
+        Waits without polling until there is work, `timeout_s` has passed, or `wake` is called. The size
+        of a batch is the queue's own (adaptive) unless `batch_max` is smaller. A lane whose head carries
+        another label is parked and comes back, in order, to a claim that names that label.
+        """
+        ...
+
+    def finish(
+        self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
+    ) -> list[Settled]:
+        """Settle a whole batch in one step: `outcomes[i]` is for `batch.deliveries[i]`.
+
+        Followups are queued in the same step. Raises LeaseLost (nothing is changed, nothing queued).
+        """
+        ...
+
+    def renew(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Prolong the leases; returns the batches that are lost."""
+        ...
+
+    def cancel(self, keys: Sequence[str]) -> list[str]:
+        """Take waiting messages out, surely; mark running ones (`is_cancelled`). Returns the keys taken out."""
+        ...
+
+    def is_cancelled(self, key: str) -> bool:
+        """Whether a running message was asked to stop."""
+        ...
+
+    def depth(self, *, lanes: bool = True) -> QueueDepth:
+        """Counts, taken in one step."""
+        ...
+
+    def live(self, keys: Collection[str]) -> set[str]:
+        """Those of `keys` that are queued, delayed, parked, coalesced, leased or dead."""
+        ...
+
+    def statuses(
+        self,
+        *,
+        user_id: str | None = None,
+        item_id: str | None = None,
+        task_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[TaskStatus]:
+        """What became of messages, newest submit first; kept for 7 days or up to the settings' bound."""
+        ...
+
+    def get(self, keys: Sequence[str]) -> list[Delivery]:
+        """The messages of keys that are still live, dead letters left out; unknown keys are left out."""
+        ...
+
+    def clear(self) -> int:
+        """Drop all waiting messages, fence the running ones (their finish raises LeaseLost), mark all of
+        them cancelled, and return how many there were. Dead letters stay."""
+        ...
+
+    def wake(self) -> None:
+        """Let every waiting `claim` of this process return."""
+        ...
+
+    def close(self) -> None: ...
+
+
+Listener = Callable[[TaskStatus], None]

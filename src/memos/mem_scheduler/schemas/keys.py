@@ -1,0 +1,49 @@
+"""Message keys: the identity of an accepted message, minted by the queue, never by the caller.
+
+A key is a ULID (48 bits of milliseconds, 80 random bits, Crockford base 32; https://github.com/ulid/spec):
+26 characters that sort by the time of minting. Keys of one `KeyMint` rise strictly, also inside one
+millisecond and when the clock steps back. A chained message's key is derived from its parent's, so
+that a repeated parent chains the same child.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+
+from memos.clock import Clock
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # 10 bits at a time: half the work
+
+
+def _encode(value: int) -> str:
+    pairs = _PAIRS
+    return "".join([pairs[(value >> shift) & 1023] for shift in range(120, -1, -10)])
+
+
+class KeyMint:
+    """Mints keys; thread-safe."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def mint(self, count: int = 1) -> list[str]:
+        """`count` new keys, rising."""
+        fresh = (int(self._clock.now() * 1000) << 80) | secrets.randbits(79)
+        with self._lock:
+            first = max(fresh, self._last + 1)
+            self._last = first + count - 1
+        return [_encode(value) for value in range(first, first + count)]
+
+
+def child_key(parent_key: str, label: str, ordinal: int) -> str:
+    """The key of the `ordinal`-th message that the task `parent_key` chains under `label`.
+
+    Keeps the parent's time part, so that it sorts beside it; the rest is a hash.
+    """
+    digest = hashlib.blake2b(f"{parent_key}\0{label}\0{ordinal}".encode(), digest_size=10).digest()
+    return parent_key[:10] + _encode(int.from_bytes(digest, "big"))[-16:]
