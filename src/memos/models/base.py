@@ -86,7 +86,11 @@ class LLM(Protocol):
         ...
 
     def stream(
-        self, messages: Sequence[ChatMessage], *, max_tokens: int | None = None, timeout_s: float | None = None
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
     ) -> Iterator[str]:
         """The reply in pieces, as they come."""
         ...

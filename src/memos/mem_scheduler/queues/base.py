@@ -205,7 +205,9 @@ class PolicyTable(Protocol):
 class DeadLetters(Protocol):
     """The messages that were given up; bounded, the oldest leave first and are counted."""
 
-    def list(self, *, label: str | None = None, user_id: str | None = None, limit: int = 100) -> list[DeadLetter]:
+    def list(
+        self, *, label: str | None = None, user_id: str | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
         """Newest first."""
         ...
 

@@ -128,7 +128,9 @@ def check_id(field: str, value: object, *, chars_max: int = ID_CHARS_MAX) -> str
     if not value.strip():
         raise InvalidInput(f"{field} is empty ({value!r}); give 1 to {chars_max} characters")
     if len(value) > chars_max:
-        raise InvalidInput(f"{field} has {len(value)} characters ({value[:40]!r}…); at most {chars_max} are allowed")
+        raise InvalidInput(
+            f"{field} has {len(value)} characters ({value[:40]!r}…); at most {chars_max} are allowed"
+        )
     if any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) <= 0xDFFF for c in value):
         raise InvalidInput(f"{field} holds a control or surrogate character ({value[:80]!r}); remove it")
     return value
@@ -145,7 +147,9 @@ def check_text(field: str, value: object, *, bytes_max: int = CONTENT_BYTES_MAX)
     try:
         size = len(value.encode())
     except UnicodeEncodeError as error:
-        raise InvalidInput(f"{field} holds a lone surrogate at position {error.start}; it is not valid text") from error
+        raise InvalidInput(
+            f"{field} holds a lone surrogate at position {error.start}; it is not valid text"
+        ) from error
     if size > bytes_max:
         raise InvalidInput(f"{field} has {size} bytes; at most {bytes_max} are allowed: split it")
     return value
