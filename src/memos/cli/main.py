@@ -1,0 +1,60 @@
+"""`memos`: the command line. One module per group of commands; this one joins them.
+
+Every expected failure is one line on stderr and exit code 1 (2 for a wrong call), never a traceback;
+`MEMOS_LOG__LEVEL=DEBUG` shows the rest. Nothing heavy is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from memos import __version__
+from memos.cli import demo, doctor, evaluate, items, models, serve
+from memos.cli.terminal import errors
+from memos.errors import MemosError
+
+app = typer.Typer(
+    name="memos",
+    help="MemScheduler: a memory operating system for LLM agents.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"memscheduler {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", callback=_version, is_eager=True
+    ),
+) -> None:
+    """MemScheduler: a memory operating system for LLM agents."""
+
+
+for module in (demo, serve, items, doctor):
+    module.register(app)
+app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app, name="eval")
+models.register(app)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except MemosError as error:
+        errors.print(f"[red]memos: {type(error).__name__}:[/red] ", end="")
+        errors.print(str(error), markup=False, highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)

@@ -1,0 +1,235 @@
+"""`memos demo`: one conversation and its questions through the whole system, every step shown.
+
+No key, no server; a data directory of its own that is removed at the end (or `--home` to keep it). What
+it prints is read back from the system (web logs, working set, status), never composed by the demo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.panel import Panel
+from rich.rule import Rule
+from rich.table import Table
+
+from memos.cli.terminal import opened, out
+
+if TYPE_CHECKING:
+    from memos.runtime import Runtime
+
+USER = "demo_user"
+CUBE = "demo_cube"
+IDLE_TIMEOUT_S = 30.0
+
+CONVERSATION = (
+    ("user", "I just adopted a golden retriever puppy named Max."),
+    ("assistant", "Congratulations! Max is a great name for a golden retriever."),
+    ("user", "He is nine weeks old and already chewed through two pairs of my running shoes."),
+    ("assistant", "That sounds like teething. A frozen washcloth may help him."),
+    ("user", "Max loves peanut butter treats, but I am allergic to nuts."),
+    ("assistant", "Noted: peanut butter only for Max, and no nuts for you."),
+    ("user", "Our vet is Doctor Lindqvist on Harbour Street; the next vaccination is on 14 March."),
+    ("assistant", "I will remember the vaccination on 14 March with Doctor Lindqvist."),
+    ("user", "On weekends we walk along the old canal, usually with my neighbour Priya and her beagle Coco."),
+    ("assistant", "A golden retriever and a beagle by the canal: that is a fine weekend."),
+    ("user", "I work night shifts at the hospital, so my sister Elena feeds him on Tuesdays."),
+    ("assistant", "Good that Elena helps on Tuesdays while you are on night shift."),
+)
+
+QUESTIONS = (
+    "What is my dog's name again?",
+    "What am I allergic to?",
+    "Which day does my sister feed Max?",
+    "When is the next vaccination, and with whom?",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root."""
+    app.command("demo")(demo)
+
+
+def demo(
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Keep the data here instead of removing it.")
+    ] = None,
+) -> None:
+    """Show MemScheduler at work: a conversation about a puppy, then questions, step by step."""
+    from memos.settings import Settings
+
+    settings = Settings.load()
+    with contextlib.ExitStack() as stack:
+        folder = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memos-demo-")))
+        store = settings.store.model_copy(update={"path": None})
+        settings = settings.model_copy(update={"home": folder, "store": store})
+        runtime = stack.enter_context(opened(settings, start=True))
+        _introduce(runtime)
+        _remember(runtime)
+        for number, question in enumerate(QUESTIONS, start=1):
+            _ask(runtime, number, question)
+        _summarise(runtime)
+
+
+def _introduce(runtime: Runtime) -> None:
+    embedder = (
+        f"all-MiniLM-L6-v2, {runtime.embedder.dim} dimensions"
+        if runtime.embedder
+        else runtime.embedder_missing
+    )
+    model = runtime.llm.name if runtime.llm else "none: answers are quoted from memory"
+    out.print(
+        Panel(
+            f"queue     {type(runtime.queue).__name__}\n"
+            f"store     {escape(str(runtime.settings.store_path))}\n"
+            f"embedder  {embedder}\nmodel     {model}",
+            title="MemScheduler",
+            title_align="left",
+            border_style="cyan",
+        )
+    )
+
+
+def _remember(runtime: Runtime) -> None:
+    from memos.api.handlers import handlers_of
+    from memos.api.product_models import APIADDRequest
+
+    out.print(Rule("1  A conversation is added", align="left", style="cyan"))
+    for role, content in CONVERSATION:
+        out.print(f"  [bold]{role:<9}[/bold] {escape(content)}")
+    started = time.perf_counter()
+    response = handlers_of(runtime).add.handle_add_memories(
+        APIADDRequest(
+            user_id=USER,
+            writable_cube_ids=[CUBE],
+            session_id="puppy",
+            messages=[{"role": role, "content": content} for role, content in CONVERSATION],
+            async_mode="sync",
+        )
+    )
+    took_ms = (time.perf_counter() - started) * 1000
+    stored = len(response.data or [])
+    out.print(
+        f"  [green]{stored} memories stored, indexed and journaled[/green] [dim]in {took_ms:.0f} ms[/dim]"
+    )
+    _settle(runtime)
+
+
+def _ask(runtime: Runtime, number: int, question: str) -> None:
+    from memos.context import bound, new_trace_id
+
+    out.print()
+    out.print(Rule(f"{number + 1}  {question}", align="left", style="cyan"))
+    trace = new_trace_id()
+    before = {entry.item_id for entry in runtime.store.working(CUBE).entries}
+    with bound(trace=trace, user=USER, cube=CUBE):
+        answer, seconds = _answer(runtime, question)
+    out.print(f"  [bold green]{escape(answer)}[/bold green]  [dim]{seconds * 1000:.0f} ms[/dim]")
+    _settle(runtime)
+    _show_working(runtime, before)
+    _show_logs(runtime, trace)
+
+
+def _answer(runtime: Runtime, question: str) -> tuple[str, float]:
+    from memos.api.handlers import handlers_of
+    from memos.api.product_models import APIChatCompleteRequest
+
+    started = time.perf_counter()
+    answer = handlers_of(runtime).chat_service.answer(
+        APIChatCompleteRequest(
+            user_id=USER,
+            query=question,
+            readable_cube_ids=[CUBE],
+            writable_cube_ids=[CUBE],
+            session_id="questions",
+            add_message_on_answer=False,
+        )
+    )
+    return answer.response, time.perf_counter() - started
+
+
+def _settle(runtime: Runtime) -> None:
+    """Wait until the scheduler has nothing left to do."""
+    deadline = time.monotonic() + IDLE_TIMEOUT_S
+    while time.monotonic() < deadline:
+        status = runtime.scheduler.get_tasks_status()
+        if not status["remaining"] and not status["running"]:
+            return
+        time.sleep(0.02)
+
+
+def _show_working(runtime: Runtime, before: set[str]) -> None:
+    working = runtime.store.working(CUBE)
+    table = Table(
+        title=f"working memory, version {working.version}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        header_style="dim",
+        pad_edge=False,
+    )
+    for name in ("", "score", "memory", "why it is here"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("", "score"))
+    for entry, item in list(zip(working.entries, working.items, strict=True))[:6]:
+        mark = " " if entry.item_id in before else "[green]+[/green]"
+        table.add_row(mark, f"{entry.score:.2f}", escape(item.memory), f"[dim]{escape(entry.reason)}[/dim]")
+    if len(working.entries) > 6:
+        table.add_row("", "", f"[dim]… and {len(working.entries) - 6} more[/dim]", "")
+    out.print(table)
+
+
+def _show_logs(runtime: Runtime, trace: str) -> None:
+    out.print("[bold]log[/bold]  [dim]" + f"trace {trace[:8]}" + "[/dim]")
+    for _, entry in reversed(runtime.store.web_logs(trace_id=trace, limit=20)):
+        move = f"{entry.from_memory_type} → {entry.to_memory_type}"
+        out.print(f"  [cyan]{entry.label:<15}[/cyan] {move:<34} {escape(_first_line(entry.log_content))}")
+
+
+def _first_line(text: str) -> str:
+    line = text.strip().splitlines()[0] if text.strip() else ""
+    return line if len(line) <= 110 else line[:109] + "…"
+
+
+def _rows(runtime: Runtime) -> Iterator[tuple[str, str]]:
+    depth = runtime.queue.depth(lanes=False)
+    done = [status for status in runtime.queue.statuses() if status.state == "completed"]
+    yield (
+        "queue",
+        f"{len(done)} tasks done, {depth.remaining} waiting, {depth.running} running, {depth.dead} dead",
+    )
+    for label, times in sorted(depth.times.items()):
+        yield (
+            f"  {label}",
+            f"waiting {_ms(times.waiting_p50)} / {_ms(times.waiting_p95)}, running {_ms(times.running_p50)} / {_ms(times.running_p95)}  [dim](p50 / p95)[/dim]",
+        )
+    sizes, capacities = runtime.store.sizes(CUBE), runtime.store.capacities
+    yield (
+        "memory",
+        (
+            f"long-term {sizes.long_term}/{capacities.long_term}, user {sizes.user}/{capacities.user}, "
+            f"working {sizes.working}/{capacities.working}"
+        ),
+    )
+    yield (
+        "journal",
+        f"{len(runtime.store.journal(cube_id=CUBE, limit=1000))} changes, chain intact: {not runtime.store.verify()}",
+    )
+
+
+def _ms(seconds: Any) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+def _summarise(runtime: Runtime) -> None:
+    out.print()
+    out.print(Rule("What it took", align="left", style="cyan"))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _rows(runtime):
+        table.add_row(f"[bold]{name}[/bold]", value)
+    out.print(table)

@@ -1,0 +1,121 @@
+"""`memos doctor`: the effective configuration, and every part tried for real."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from memos import __version__
+from memos.cli.terminal import out
+from memos.errors import MemosError
+
+FREE_BYTES_MIN = 100 * 1024 * 1024
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the root."""
+    app.command("doctor")(doctor)
+
+
+def doctor(
+    settings_only: Annotated[bool, typer.Option("--settings", help="Print the settings and stop.")] = False,
+) -> None:
+    """Print the effective settings (secrets masked), then try each part. Exit code 1 when one fails."""
+    from memos.settings import Settings
+
+    settings = Settings.load()
+    out.print(_settings_table(settings.masked()))
+    if settings_only:
+        return
+    from memos.runtime import build
+
+    faults = 0
+
+    def line(part: str, check: Callable[[], str]) -> None:
+        nonlocal faults
+        try:
+            said = check()
+        except MemosError as error:
+            faults += 1
+            out.print(f"[red]fault[/red]  {part:<10}", end=" ")
+            out.print(str(error), markup=False)
+        else:
+            colour = "yellow" if said.startswith("!") else "green"
+            out.print(
+                f"[{colour}]{'note ' if colour == 'yellow' else 'ok   '}[/{colour}]  {part:<10}", end=" "
+            )
+            out.print(said.lstrip("! "), markup=False)
+
+    line(
+        "python",
+        lambda: f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, memscheduler {__version__}",
+    )
+    line("disk", lambda: _disk(settings.home))
+    try:
+        runtime = build(settings, start=False)
+    except MemosError as error:
+        out.print("[red]fault[/red]  runtime    ", end="")
+        out.print(str(error), markup=False)
+        raise typer.Exit(1) from error
+    with runtime:
+        line("embedder", lambda: _embedder(runtime))
+        line("store", lambda: _store(runtime))
+        line("queue", lambda: _queue(runtime))
+        line(
+            "chat",
+            lambda: (
+                runtime.llm.name if runtime.llm else "! no language model: answers are quoted from memory"
+            ),
+        )
+    sys.exit(1 if faults else 0)
+
+
+def _settings_table(tree: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for section, values in tree.items():
+        if not isinstance(values, dict):
+            table.add_row(f"[bold]{section}[/bold]", "", str(values))
+            continue
+        for index, (name, value) in enumerate(values.items()):
+            table.add_row(f"[bold]{section}[/bold]" if index == 0 else "", name, str(value))
+    return table
+
+
+def _disk(home: Any) -> str:
+    there = home
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    text = f"{free / 2**30:.1f} GiB free for {home}"
+    return text if free >= FREE_BYTES_MIN else f"! only {text}"
+
+
+def _embedder(runtime: Any) -> str:
+    if runtime.embedder is None:
+        return f"! {runtime.embedder_missing or 'switched off: recall by text and links only'}"
+    vectors = runtime.embedder.embed(["a probe sentence"])
+    return f"dimension {vectors.shape[1]}, fingerprint {runtime.embedder.fingerprint[:12]}"
+
+
+def _store(runtime: Any) -> str:
+    from memos.errors import StoreCorrupt
+
+    faults = runtime.store.verify()
+    if faults:
+        raise StoreCorrupt("; ".join(faults[:5]))
+    cubes = runtime.store.cubes()
+    live = sum(s.long_term + s.user + s.preference for s in map(runtime.store.sizes, cubes))
+    return f"{live} live memories in {len(cubes)} cubes; rows, indexes and journal agree"
+
+
+def _queue(runtime: Any) -> str:
+    depth = runtime.queue.depth(lanes=False)
+    text = f"{type(runtime.queue).__name__}: {depth.remaining} waiting, {depth.running} running, {depth.dead} dead"
+    return f"! {text}; see the dead letters" if depth.dead else text

@@ -1,0 +1,231 @@
+"""`memos add | list | search | edit | delete`: the memories of a cube from the command line.
+
+Every command goes through the same public path as the HTTP server: what is added here is indexed,
+journaled and logged like anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from memos.cli.terminal import moment, opened, out, shown
+from memos.errors import InvalidInput
+from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
+
+Cube = Annotated[str, typer.Option("--cube", "-c", help="The memory cube.", show_default=True)]
+User = Annotated[str, typer.Option("--user", "-u", help="The user who owns or asks.", show_default=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for other programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command("add")(add)
+    app.command("list")(list_items)
+    app.command("search")(search)
+    app.command("edit")(edit)
+    app.command("delete")(delete)
+
+
+def _as_dict(item: MemoryItem) -> dict[str, Any]:
+    return {
+        "id": item.id,
+        "cube_id": item.cube_id,
+        "user_id": item.user_id,
+        "memory": item.memory,
+        "kind": item.kind.value,
+        "status": item.status.value,
+        "version": item.version,
+        "participants": list(item.participants),
+        "session_id": item.session_id,
+        "happened_at": item.happened_at.isoformat() if item.happened_at else None,
+        "created_at": item.created_at.isoformat(),
+        "tags": list(item.tags),
+    }
+
+
+def _table(items: list[MemoryItem], scores: list[str] | None = None) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("id", "when", "who", "kind", "memory", *(["score"] if scores else [])):
+        table.add_column(name, overflow="fold", no_wrap=name in ("when", "score"))
+    for index, item in enumerate(items):
+        row = [
+            item.id,
+            shown(item.happened_at or item.created_at),
+            ", ".join(item.participants) or item.role,
+            item.kind.value + ("" if item.live else f" ({item.status.value})"),
+            item.memory,
+        ]
+        table.add_row(*row, *([scores[index]] if scores else []))
+    return table
+
+
+def add(
+    text: Annotated[str, typer.Argument(help="The text, or - to read it from standard input.")] = "",
+    user: User = "me",
+    cube: Cube = "",
+    messages: Annotated[
+        Path | None,
+        typer.Option("--messages", help="A JSON file with a list of {role, content, …} messages."),
+    ] = None,
+    session: Annotated[str, typer.Option("--session", help="The conversation it belongs to.")] = "",
+    at: Annotated[str, typer.Option("--at", help="When it was said (ISO); default: now.")] = "",
+    role: Annotated[str, typer.Option("--role", help="user, assistant, system or tool.")] = "user",
+    as_json: AsJson = False,
+) -> None:
+    """Store a memory, or a conversation of messages; searchable when the command returns."""
+    from memos.api.handlers import handlers_of
+    from memos.api.product_models import APIADDRequest
+
+    given: list[dict[str, Any]]
+    if messages is not None:
+        given = _read_messages(messages)
+    else:
+        content = sys.stdin.read() if text == "-" else text
+        given = [{"role": role, "content": content}]
+        when = moment(at)
+        if when is not None:
+            given[0]["chat_time"] = when.isoformat()
+    with opened() as runtime:
+        request = APIADDRequest(
+            user_id=user,
+            writable_cube_ids=[cube or user],
+            messages=given,
+            session_id=session or None,
+            async_mode="async",
+        )
+        response = handlers_of(runtime).add.handle_add_memories(request)
+    for row in response.data or []:
+        out.print(
+            json.dumps(row, ensure_ascii=False) if as_json else f"{row['memory_id']}  {row['memory']}",
+            markup=False,
+        )
+    if not as_json:
+        out.print(f"[dim]{response.message}[/dim]")
+
+
+def _read_messages(path: Path) -> list[dict[str, Any]]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{path} is not JSON: {error}") from error
+    if not isinstance(loaded, list):
+        raise InvalidInput(f"{path} must hold a list of messages, not {type(loaded).__name__}")
+    return loaded
+
+
+def list_items(
+    cube: Annotated[str, typer.Option("--cube", "-c", help="Only this cube; default: all.")] = "",
+    user: Annotated[str, typer.Option("--user", "-u", help="Only this user's.")] = "",
+    kind: Annotated[str, typer.Option("--kind", help="LongTermMemory, UserMemory or PreferenceMemory.")] = "",
+    status: Annotated[str, typer.Option("--status", help="activated, archived, quarantined … or all.")] = "",
+    session: Annotated[str, typer.Option("--session", help="Only this conversation.")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List memories, newest first."""
+    from memos.memory.store import ItemFilter
+
+    wanted = ItemFilter(
+        cube_ids=(cube,) if cube else (),
+        user_ids=(user,) if user else (),
+        session_ids=(session,) if session else (),
+        kinds=(_member(MemoryKind, kind, "kind"),) if kind else (),
+    )
+    if status:
+        chosen = tuple(ItemStatus) if status == "all" else (_member(ItemStatus, status, "status"),)
+        wanted = replace(wanted, statuses=chosen)
+    with opened() as runtime:
+        page = runtime.store.find(wanted, limit=limit)
+    items = list(page.items)
+    if as_json:
+        for item in items:
+            out.print(json.dumps(_as_dict(item), ensure_ascii=False), markup=False, soft_wrap=True)
+        return
+    if items:
+        out.print(_table(items))
+    out.print(f"[dim]{len(items)} of {page.total} memories[/dim]")
+
+
+def _member(kind: Any, text: str, name: str) -> Any:
+    for member in kind:
+        if text.lower() in (member.value.lower(), member.name.lower()):
+            return member
+    raise InvalidInput(f"{text!r} is no {name}; there are: {', '.join(m.value for m in kind)}")
+
+
+def search(
+    query: Annotated[str, typer.Argument(help="What to look for.")],
+    user: User = "me",
+    cube: Cube = "",
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=1_000)] = 10,
+    relativity: Annotated[
+        float, typer.Option("--relativity", min=0, max=1, help="Leave out weaker hits.")
+    ] = 0.0,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Show what each stage of recall contributed.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recall memories for a query, best first."""
+    from memos.mem_scheduler.schemas.message_schemas import check_text
+    from memos.retrieval.hybrid import RecallRequest
+
+    check_text("query", query)
+    with opened() as runtime:
+        recall = runtime.retriever.search(
+            RecallRequest(
+                query=query, cube_ids=(cube or user,), user_id=user, top_k=top_k, relativity=relativity
+            )
+        )
+    if as_json:
+        for hit in recall.hits:
+            line = _as_dict(hit.item) | {
+                "score": hit.score,
+                "relativity": hit.relativity,
+                "parts": dict(hit.parts),
+            }
+            out.print(json.dumps(line, ensure_ascii=False), markup=False, soft_wrap=True)
+        return
+    scores = [f"{hit.relativity:.2f}" for hit in recall.hits]
+    if recall.hits:
+        out.print(_table([hit.item for hit in recall.hits], scores))
+    if parts:
+        for hit in recall.hits:
+            out.print(
+                f"[dim]{hit.item.id[:8]}  "
+                + "  ".join(f"{k} {v:.3f}" for k, v in hit.parts.items())
+                + "[/dim]"
+            )
+    out.print(f"[dim]{len(recall.hits)} memories" + "".join(f"; {why}" for why in recall.degraded) + "[/dim]")
+
+
+def edit(
+    item_id: Annotated[str, typer.Argument(help="The memory's id.")],
+    text: Annotated[str, typer.Argument(help="The new text.")],
+) -> None:
+    """Replace the text of a memory; indexes and working memory follow, the journal keeps the old text."""
+    from memos.api.handlers import handlers_of
+
+    with opened() as runtime:
+        item = handlers_of(runtime).memory.edit(item_id, text)
+    out.print(f"{item.id}  version {item.version}  {item.memory}", markup=False)
+
+
+def delete(
+    item_ids: Annotated[list[str], typer.Argument(help="The ids of the memories.")],
+) -> None:
+    """Delete memories: text, vectors, links and working memory forget them in one step."""
+    from memos.api.handlers import handlers_of
+
+    with opened() as runtime:
+        deleted = handlers_of(runtime).memory.delete(tuple(item_ids))
+    out.print(f"deleted {deleted}")

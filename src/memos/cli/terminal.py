@@ -1,0 +1,53 @@
+"""What all commands share: the two consoles and how a runtime is opened for one command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from memos.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from memos.runtime import Runtime
+    from memos.settings import Settings
+
+out = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def opened(
+    settings: Settings | None = None, *, start: bool = False, rebind: bool = False
+) -> Iterator[Runtime]:
+    """A runtime for the length of one command; the scheduler runs only when `start` is given.
+
+    `rebind` lets it open with vectors of another embedder (for `memos reembed` alone).
+    """
+    from memos.runtime import build
+    from memos.settings import Settings
+
+    with build(settings or Settings.load(), start=start, rebind=rebind) as runtime:
+        if runtime.embedder_missing:
+            errors.print(f"[yellow]{runtime.embedder_missing}[/yellow]")
+        yield runtime
+
+
+def moment(text: str | None) -> datetime | None:
+    """An ISO date or time as aware UTC; a naive one is local time. InvalidInput names the text."""
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{text!r} is not an ISO date or time, such as 2026-05-08 or 2026-05-08T13:56"
+        ) from error
+
+
+def shown(when: datetime | None) -> str:
+    """A time for people, in the local zone."""
+    return when.astimezone().strftime("%Y-%m-%d %H:%M") if when else ""
