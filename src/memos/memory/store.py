@@ -251,6 +251,13 @@ class ReadView(Protocol):
         """
         ...
 
+    def rarity(self, terms: Iterable[str]) -> dict[str, float]:
+        """The IDF that `search_text` gives each term in this cube, terms that no item holds included.
+
+        With it a BM25 score becomes a share of what the query could reach, which compares across queries.
+        """
+        ...
+
     def search_vector(
         self, vector: Vectors, *, limit: int, allowed: frozenset[int] | None = None
     ) -> dict[int, float]:
