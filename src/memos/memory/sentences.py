@@ -23,7 +23,7 @@ _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff
 
 _END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？；]+[”’」』）]*|\n+")
 _ABBREVIATION = re.compile(
-    r"(?:^|[\s(])(?:dr|mr|mrs|ms|st|prof|vs|etc|e\.g|i\.e|no|jr|sr|approx|[a-z])$", re.I
+    r"(?:^|[\s(])(?:dr|mr|mrs|ms|st|prof|vs|etc|e\.g|i\.e|jr|sr|approx|[a-hj-z])$", re.I
 )
 _QUOTED = re.compile(r"\"([^\"]{1,300})\"|“([^”]{1,300})”|「([^」]{1,300})」|『([^』]{1,300})』")
 _FIRST_PERSON = re.compile(r"\b(?:i|i'm|me|my|mine|we|our)\b|[我咱]", re.I)
@@ -136,7 +136,7 @@ def _split(text: str) -> list[tuple[str, bool]]:
 def _unquote(found: re.Match[str]) -> str:
     """A quoted title stays, bare; quoted speech in the first person goes, for it is somebody's words."""
     inner = next(group for group in found.groups() if group is not None)
-    return " ~ " if _FIRST_PERSON.search(inner) else inner.strip(" .!?。！？")
+    return "~" if _FIRST_PERSON.search(inner) else inner.strip(" .!?。！？")
 
 
 def _mood(body: str, asks: bool) -> Mood:
