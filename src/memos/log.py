@@ -63,6 +63,6 @@ def configure(level: str = "WARNING", form: Literal["console", "json"] = "consol
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger whose events carry `logger=name`."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger=name)
+    """A logger whose events carry `logger_name=name` (structlog keeps `logger` for itself)."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger_name=name)
     return logger
