@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any
 from uuid import uuid4
 
 from pydantic import BaseModel, Field
+from typing_extensions import TypedDict  # pydantic refuses the one of `typing` before Python 3.12
 
 
 class MemorySizes(TypedDict):
