@@ -1,0 +1,208 @@
+"""One accepted message inside the in-memory queue, and where it is.
+
+An entry keeps the message's fields as they were submitted; every delivery is a fresh message made from
+them, so that neither the caller's nor a handler's later changes reach a second run. A settled entry
+drops its fields and stays as a status row.
+"""
+
+from __future__ import annotations
+
+import copy
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from memos.mem_scheduler.queues.base import DeadLetter, Delivery, Lane, TaskStatus
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.task_schemas import TaskState
+
+if TYPE_CHECKING:
+    from memos.mem_scheduler.queues.lanes import LaneQueue
+
+
+class Place(Enum):
+    """Where a message is; it is in exactly one place."""
+
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    LEASED = "leased"
+    COALESCED = "coalesced"  # a newer message of its label runs for it
+    DEAD = "dead"
+    GONE = "gone"  # a dead letter that was purged or pushed out
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+_STATES = {
+    Place.QUEUED: TaskState.WAITING,
+    Place.DELAYED: TaskState.WAITING,
+    Place.LEASED: TaskState.IN_PROGRESS,
+    Place.DEAD: TaskState.FAILED,
+    Place.GONE: TaskState.FAILED,
+    Place.DONE: TaskState.COMPLETED,
+    Place.CANCELLED: TaskState.CANCELLED,
+}
+
+_SETTLED = frozenset({Place.DONE, Place.CANCELLED, Place.GONE})
+_NESTED = ("info", "chat_history", "user_context")
+_NO_FIELDS: dict[str, Any] = {}
+
+
+def copy_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a message, independent of the original."""
+    copied = fields.copy()
+    for name in _NESTED:
+        if copied[name] is not None:
+            copied[name] = copy.deepcopy(copied[name])
+    return copied
+
+
+def build_message(fields: dict[str, Any]) -> ScheduleMessageItem:
+    """A message of fields that were validated when it was first made (an eighth of validating again)."""
+    message = ScheduleMessageItem.__new__(ScheduleMessageItem)
+    assign = object.__setattr__
+    assign(message, "__dict__", copy_fields(fields))
+    assign(message, "__pydantic_fields_set__", set(fields))
+    assign(message, "__pydantic_extra__", None)
+    assign(message, "__pydantic_private__", None)
+    return message
+
+
+class Entry:
+    """A message with everything the queue knows of it.
+
+    The class attributes are the values most entries keep for life: not assigning them again for each
+    message halves the cost of making one.
+    """
+
+    place = Place.QUEUED
+    parent_key = ""
+    attempts = 0
+    recoveries = 0
+    retried = False  # it failed, or asked for later, since it was last fresh
+    due_at = 0.0  # monotonic: not before
+    blocked_since: float | None = None  # monotonic: the first strict retry in this place
+    started_at: float | None = None  # wall
+    finished_at: float | None = None  # wall
+    error = ""
+    cancel_requested = False
+    into: Entry | None = None  # COALESCED: the message that runs for it
+    absorbed: tuple[Entry, ...] = ()  # those this one runs for, newest first
+
+    def __init__(
+        self, key: str, line: LaneQueue, fields: dict[str, Any], *, enqueued_at: float, ready_at: float
+    ) -> None:
+        self.key = key
+        self.home: LaneQueue | None = line  # the lane that holds it; None once it is settled or dead
+        self.lane: Lane = line.lane
+        self.fields = fields
+        self.label: str = fields["label"]
+        self.item_id: str = fields["item_id"]
+        self.task_id: str = fields["task_id"] or ""
+        self.enqueued_at = enqueued_at  # wall
+        self.ready_at = ready_at  # monotonic: since when it could have been claimed
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it may still run, or be brought back."""
+        return self.place not in _SETTLED
+
+    @property
+    def line(self) -> LaneQueue:
+        """The lane that holds it. Only for messages that wait or run."""
+        if self.home is None:
+            raise AssertionError(f"message {self.key} is {self.place.value}: no lane holds it")
+        return self.home
+
+    def absorb(self, others: tuple[Entry, ...]) -> None:
+        """Run for these, newest first, as well."""
+        self.absorbed = others
+        for one in others:
+            one.place = Place.COALESCED
+            one.into = self
+            one.absorbed = ()
+
+    def hand_over(self) -> Entry:
+        """It will not run: the newest message that it would have run for takes over the others."""
+        heir, *rest = self.absorbed
+        self.absorbed = ()
+        heir.into = None
+        heir.place = Place.QUEUED
+        heir.absorb(tuple(rest))
+        return heir
+
+    def settle_with(self, runner: Entry, place: Place) -> None:
+        """The message that ran for this one came to its end."""
+        self.place = place
+        self.started_at = runner.started_at
+        self.attempts = runner.attempts
+        self.error = runner.error if place is not Place.DONE else ""
+
+    def begin_again(self, line: LaneQueue, now: float) -> None:
+        """Fresh budgets, in this lane."""
+        self.place = Place.QUEUED
+        for one in (self, *self.absorbed):
+            one.home = line
+        self.attempts = self.recoveries = 0
+        self.retried = self.cancel_requested = False
+        self.due_at, self.blocked_since = 0.0, None
+        self.started_at = self.finished_at = None
+        self.error = ""
+        self.ready_at = now
+
+    def leave(self) -> None:
+        """No lane holds it any more, nor those it would have run for."""
+        for one in (self, *self.absorbed):
+            one.home = None
+
+    def let_go(self) -> None:
+        """Settled for good: keep the status row only."""
+        self.fields = _NO_FIELDS
+        self.home = None
+        self.into = None
+        self.absorbed = ()
+
+    def delivery(self) -> Delivery:
+        return Delivery(
+            self.key,
+            build_message(self.fields),
+            self.parent_key,
+            self.attempts,
+            self.recoveries,
+            self.enqueued_at,
+        )
+
+    def dead_letter(self) -> DeadLetter:
+        return DeadLetter(
+            key=self.key,
+            message=build_message(self.fields),
+            parent_key=self.parent_key,
+            error=self.error,
+            attempts=self.attempts,
+            recoveries=self.recoveries,
+            first_at=self.enqueued_at,
+            died_at=self.finished_at or self.enqueued_at,
+        )
+
+    def state(self) -> TaskState:
+        if self.place is Place.COALESCED and self.into is not None:
+            return self.into.state()
+        if self.retried and self.place in (Place.QUEUED, Place.DELAYED):
+            return TaskState.RETRYING
+        return _STATES[self.place]
+
+    def status(self) -> TaskStatus:
+        runner = self.into if self.place is Place.COALESCED and self.into is not None else self
+        return TaskStatus(
+            key=self.key,
+            item_id=self.item_id,
+            task_id=self.task_id,
+            user_id=self.lane.user_id,
+            mem_cube_id=self.lane.mem_cube_id,
+            label=self.label,
+            state=self.state(),
+            submitted_at=self.enqueued_at,
+            started_at=runner.started_at,
+            finished_at=runner.finished_at,
+            attempts=runner.attempts,
+            error=runner.error,
+        )

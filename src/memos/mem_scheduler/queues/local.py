@@ -1,0 +1,366 @@
+"""The task queue in memory: the whole state machine of `queues.base`, for one process.
+
+Guarantees: everything of `queues.base` except surviving the process. One lock covers all state; an
+operation is O(log n) in lanes, users and timers and linear in the messages it touches; `depth` with
+lanes and `policies.put` are linear in lanes. Nothing polls: a claim sleeps until work, the next due
+time (lost lease, end of a delay) or its time-out, and notices lost leases without any traffic.
+
+Leases and delays run on the monotonic clock, so a step of the wall clock neither loses nor prolongs
+them; what people read is wall time. Lost leases and due times are looked after by `claim`, as on the
+other backends: until then a late `finish` still counts.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from memos.clock import Clock
+from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull, QueueUnavailable
+from memos.mem_scheduler.queues.base import (
+    Batch,
+    Dead,
+    Delivery,
+    Done,
+    Lane,
+    Outcome,
+    QueueDepth,
+    Release,
+    Retry,
+    Settled,
+    TaskStatus,
+)
+from memos.mem_scheduler.queues.dead_letters import MemoryDeadLetters
+from memos.mem_scheduler.queues.entries import Place, copy_fields
+from memos.mem_scheduler.queues.lanes import LaneQueue
+from memos.mem_scheduler.queues.ledger import LaneId, Ledger
+from memos.mem_scheduler.queues.policies import MemoryPolicyTable
+from memos.mem_scheduler.queues.waiters import Waiters
+from memos.mem_scheduler.schemas.keys import KeyMint
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.task_schemas import class_of
+
+if TYPE_CHECKING:
+    from memos.memory.store import Followup
+
+TOKENS_MAX = 10_000  # submit tokens remembered; the least recently used leave first
+WEIGHT_MIN = 0.001
+
+_OUTCOMES = frozenset({Done, Retry, Dead, Release})
+
+
+class LocalQueue:
+    """A `TaskQueue` in memory.
+
+    `weights` is a user's share against others' under contention: 1 where nothing is said, at least
+    0.001. `random` is the source of retry jitter.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        messages_max: int = 200_000,
+        lane_messages_max: int = 20_000,
+        payload_bytes_max: int = 4 * 1024 * 1024,
+        dead_letters_max: int = 10_000,
+        status_entries_max: int = 200_000,
+        random: random_module.Random | None = None,
+        weights: Mapping[str, float] | Callable[[str], float] | None = None,
+    ) -> None:
+        for name, value in (
+            ("messages_max", messages_max),
+            ("lane_messages_max", lane_messages_max),
+            ("payload_bytes_max", payload_bytes_max),
+            ("dead_letters_max", dead_letters_max),
+            ("status_entries_max", status_entries_max),
+        ):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value!r}")
+        self._clock = clock
+        self._messages_max = messages_max
+        self._lane_messages_max = lane_messages_max
+        self._payload_bytes_max = payload_bytes_max
+        self._mint = KeyMint(clock)
+        self._lock = threading.Lock()
+        self._waiters = Waiters(self._lock, clock)
+        self._policies = MemoryPolicyTable(self._policy_changed)
+        self._dead = MemoryDeadLetters(
+            self._lock,
+            letters_max=dead_letters_max,
+            requeue=lambda entries: self._ledger.requeue(entries),
+            forget=lambda entry: self._ledger.forget_letter(entry),
+        )
+        self._ledger = Ledger(
+            self._policies,
+            clock=clock,
+            waiters=self._waiters,
+            source=random or random_module.Random(),
+            weight_of=_weight_function(weights),
+            status_entries_max=status_entries_max,
+            bury=self._dead.put,
+        )
+        self._tokens: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._wakes = 0
+        self._closed = False
+
+    @property
+    def policies(self) -> MemoryPolicyTable:
+        return self._policies
+
+    @property
+    def dead(self) -> MemoryDeadLetters:
+        return self._dead
+
+    @property
+    def messages_max(self) -> int:
+        return self._messages_max
+
+    def submit(
+        self,
+        messages: Sequence[ScheduleMessageItem],
+        *,
+        delay_s: float = 0.0,
+        token: str | None = None,
+        followups: Sequence[Followup] = (),
+        inside_handler: bool = False,
+    ) -> list[str]:
+        taken = [self._fields_of(message) for message in messages]
+        chained = [self._fields_of(followup.message) for followup in followups]
+        keys = self._mint.mint(len(taken)) if taken else []
+        answer = [*keys, *(followup.key for followup in followups)]
+        lane_ids = [_lane_id(fields) for fields in taken]
+        with self._lock:
+            self._refuse_closed()
+            if token is not None and token in self._tokens:
+                self._tokens.move_to_end(token)
+                return list(self._tokens[token])
+            if not inside_handler:
+                self._refuse_overflow(lane_ids)
+            now, wall = self._clock.monotonic(), self._clock.now()
+            touched: dict[LaneQueue, None] = {}
+            for key, fields, lane_id in zip(keys, taken, lane_ids, strict=True):
+                line = self._ledger.enter(key, fields, lane_id=lane_id, now=now, wall=wall, delay_s=delay_s)
+                touched[line] = None
+            self._chain(followups, chained, touched)
+            for line in touched:
+                self._ledger.refresh(line, now)
+            if token is not None:
+                self._tokens[token] = tuple(answer)
+                if len(self._tokens) > TOKENS_MAX:
+                    self._tokens.popitem(last=False)
+        return answer
+
+    def claim(
+        self, labels: Collection[str], *, lanes_max: int, batch_max: int | None = None, timeout_s: float = 1.0
+    ) -> list[Batch]:
+        if lanes_max < 1 or (batch_max is not None and batch_max < 1):
+            raise InvalidInput(f"lanes_max={lanes_max!r}, batch_max={batch_max!r}: both must be at least 1")
+        wanted = labels if isinstance(labels, frozenset) else frozenset(labels)
+        ledger = self._ledger
+        batches: list[Batch] = []
+        with self._lock:
+            self._refuse_closed()
+            now = self._clock.monotonic()
+            deadline = now + timeout_s
+            wakes = self._wakes
+            while True:
+                ledger.served.claimed(wanted, now)
+                ledger.look_after(now)
+                wall = self._clock.now()
+                while len(batches) < lanes_max:
+                    batch = ledger.next_batch(wanted, batch_max=batch_max, now=now, wall=wall)
+                    if batch is None:
+                        break
+                    batches.append(batch)
+                if batches or now >= deadline or wakes != self._wakes:
+                    break
+                due_at = ledger.timers.next_due()
+                until = deadline if due_at is None else min(deadline, due_at)
+                self._waiters.wait(wanted, now=now, until=until)
+                now = self._clock.monotonic()
+            self._pass_on()
+        return batches
+
+    def finish(
+        self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
+    ) -> list[Settled]:
+        if len(outcomes) != len(batch.deliveries):
+            raise InvalidInput(f"{len(outcomes)} outcomes for a batch of {len(batch.deliveries)} messages")
+        if unknown := set(map(type, outcomes)) - _OUTCOMES:
+            raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")
+        chained = [self._fields_of(followup.message) for followup in followups]
+        with self._lock:
+            lease = self._ledger.leases.get(batch.epoch)
+            if lease is None:
+                raise LeaseLost(f"the lease of a batch of lane {batch.lane} was lost (epoch {batch.epoch})")
+            now = self._clock.monotonic()
+            settled = self._ledger.settle_batch(lease, outcomes, now)
+            touched: dict[LaneQueue, None] = {lease.home: None}
+            self._chain(followups, chained, touched)
+            for line in touched:
+                self._ledger.refresh(line, now)
+        return settled
+
+    def renew(self, batches: Sequence[Batch]) -> list[Batch]:
+        lost: list[Batch] = []
+        with self._lock:
+            now = self._clock.monotonic()
+            for batch in batches:
+                lease = self._ledger.leases.get(batch.epoch)
+                if lease is None:
+                    lost.append(batch)
+                else:
+                    self._ledger.prolong(lease, now)
+        return lost
+
+    def cancel(self, keys: Sequence[str]) -> list[str]:
+        taken: list[str] = []
+        with self._lock:
+            now = self._clock.monotonic()
+            for key in keys:
+                entry = self._ledger.table.get(key)
+                if entry is not None and self._ledger.cancel(entry, now):
+                    taken.append(key)
+        return taken
+
+    def is_cancelled(self, key: str) -> bool:
+        with self._lock:
+            entry = self._ledger.table.get(key)
+            return entry is not None and (entry.cancel_requested or entry.place is Place.CANCELLED)
+
+    def depth(self, *, lanes: bool = True) -> QueueDepth:
+        with self._lock:
+            return self._ledger.depth(self._clock.monotonic(), dead=len(self._dead), lanes=lanes)
+
+    def live(self, keys: Collection[str]) -> set[str]:
+        with self._lock:
+            found = ((key, self._ledger.table.get(key)) for key in keys)
+            return {key for key, entry in found if entry is not None and entry.is_live}
+
+    def statuses(
+        self,
+        *,
+        user_id: str | None = None,
+        item_id: str | None = None,
+        task_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[TaskStatus]:
+        with self._lock:
+            table = self._ledger.table
+            table.forget_old(self._clock.now())
+            return table.find(user_id=user_id, item_id=item_id, task_id=task_id, limit=limit)
+
+    def get(self, keys: Sequence[str]) -> list[Delivery]:
+        with self._lock:
+            found = [self._ledger.table.get(key) for key in keys]
+            return [e.delivery() for e in found if e is not None and e.is_live and e.home is not None]
+
+    def clear(self) -> int:
+        with self._lock:
+            self._tokens.clear()
+            return self._ledger.clear()
+
+    def wake(self) -> None:
+        with self._lock:
+            self._wakes += 1
+            self._waiters.call_all()
+
+    def close(self) -> None:
+        """Refuse new work and let waiting claims return. What runs may still be finished."""
+        with self._lock:
+            self._closed = True
+            self._wakes += 1
+            self._waiters.call_all()
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _fields_of(self, message: ScheduleMessageItem) -> dict[str, Any]:
+        fields = copy_fields(message.__dict__)
+        content: str = fields["content"]
+        limit = self._payload_bytes_max
+        if len(content) * 4 > limit and len(content.encode(errors="surrogatepass")) > limit:
+            raise InvalidInput(
+                f"content of message {message.item_id!r} has more than {limit} bytes "
+                "(queue.payload_bytes_max): split it"
+            )
+        return fields
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise QueueUnavailable("the queue is closed; build a new runtime to go on")
+
+    def _refuse_overflow(self, lane_ids: list[LaneId]) -> None:
+        held = self._ledger.held
+        if held + len(lane_ids) > self._messages_max:
+            raise QueueFull(
+                f"the queue holds {held} messages of at most {self._messages_max} (queue.messages_max); "
+                f"none of these {len(lane_ids)} was queued, submit them again later"
+            )
+        for lane_id, number in Counter(lane_ids).items():
+            line = self._ledger.lines.get(lane_id)
+            held = line.held if line is not None else 0
+            if held + number > self._lane_messages_max:
+                raise QueueFull(
+                    f"lane {Lane(*lane_id)} holds {held} messages of at most {self._lane_messages_max} "
+                    f"(queue.lane_messages_max); none of these {len(lane_ids)} was queued, "
+                    "submit them again later"
+                )
+
+    def _chain(
+        self,
+        followups: Sequence[Followup],
+        chained: list[dict[str, Any]],
+        touched: dict[LaneQueue, None],
+    ) -> None:
+        """Queue those followups that are not live yet; they are never refused."""
+        for followup, fields in zip(followups, chained, strict=True):
+            known = self._ledger.table.get(followup.key)
+            if known is not None and known.is_live:
+                continue
+            line = self._ledger.enter(
+                followup.key,
+                fields,
+                lane_id=_lane_id(fields),
+                now=self._clock.monotonic(),
+                wall=self._clock.now(),
+                delay_s=followup.delay_s,
+                parent_key=followup.parent_key,
+            )
+            touched[line] = None
+
+    def _pass_on(self) -> None:
+        """A claim ends: one more waiter looks after what is left, now or when it is due."""
+        if len(self._waiters):
+            self._waiters.call_if(self._ledger.ready.has)
+            due_at = self._ledger.timers.next_due()
+            if due_at is not None:
+                self._waiters.call_by(due_at)
+
+    def _policy_changed(self, label: str) -> None:
+        with self._lock:
+            self._ledger.policy_changed(label, self._clock.monotonic())
+
+
+def _lane_id(fields: dict[str, Any]) -> LaneId:
+    return (fields["user_id"], fields["mem_cube_id"], class_of(fields["label"]))
+
+
+def _weight_function(
+    weights: Mapping[str, float] | Callable[[str], float] | None,
+) -> Callable[[str], float]:
+    if weights is None:
+        return lambda user_id: 1.0
+    if isinstance(weights, Mapping):
+        for user_id, weight in weights.items():
+            if not weight >= WEIGHT_MIN:
+                raise ConfigError(
+                    f"the weight of user {user_id!r} must be at least {WEIGHT_MIN}, not {weight!r}"
+                )
+        fixed = dict(weights)
+        return lambda user_id: fixed.get(user_id, 1.0)
+    asked = weights
+    return lambda user_id: max(WEIGHT_MIN, asked(user_id))

@@ -1,0 +1,64 @@
+"""The policy table in memory, and the rule that every table applies.
+
+Order, concurrency and level belong to a class: a policy that contradicts a built-in class is refused
+with ConfigError, because a lane has one order whatever label stands at its head.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from memos.errors import ConfigError
+from memos.mem_scheduler.orchestrator import BUILT_IN_CLASSES, TaskPolicy, default_policy
+from memos.mem_scheduler.schemas.task_schemas import class_of
+
+
+def check_policy(label: str, policy: TaskPolicy) -> None:
+    """ConfigError when `policy` contradicts the built-in class of `label`."""
+    name = class_of(label)
+    fixed = BUILT_IN_CLASSES.get(name)
+    if fixed is None:
+        return
+    for field, wanted, given in (
+        ("ordered", fixed.ordered, policy.ordered),
+        ("concurrency", fixed.concurrency, policy.concurrency),
+        ("level", fixed.level, policy.level),
+    ):
+        if given != wanted:
+            raise ConfigError(
+                f"{field}={given!r} for {label!r}: the labels of the built-in class {name!r} share "
+                f"{field}={wanted!r}; leave it, or register the handler under a label of its own"
+            )
+
+
+def slots_of(policy: TaskPolicy) -> int:
+    """How many batches of one lane may be leased at a time."""
+    return 1 if policy.ordered else policy.concurrency
+
+
+class MemoryPolicyTable:
+    """Policies by label. Thread-safe; `get` takes no lock, so the queue may call it under its own."""
+
+    def __init__(self, on_change: Callable[[str], None] = lambda label: None) -> None:
+        self._written: dict[str, TaskPolicy] = {}
+        self._version = 0
+        self._lock = threading.Lock()
+        self._on_change = on_change
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def get(self, label: str) -> TaskPolicy:
+        return self._written.get(label) or default_policy(label)
+
+    def put(self, label: str, policy: TaskPolicy) -> None:
+        check_policy(label, policy)
+        with self._lock:
+            self._written[label] = policy
+            self._version += 1
+        self._on_change(label)
+
+    def labels(self) -> list[str]:
+        return sorted(self._written)
