@@ -1,0 +1,74 @@
+"""The HTTP application: `create_app()` over one runtime, `run()` to serve it.
+
+The application closes the runtime that it opened itself when the server stops: running tasks finish
+first. CORS is off. What is not under /product is /health and the OpenAPI pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from memos import __version__, runtime
+from memos.api import auth, errors
+from memos.api.boundary import Boundary
+from memos.api.handlers import Handlers, handlers_of
+from memos.api.routers import server_router
+from memos.api.routers.product import product_router
+from memos.runtime import Runtime
+from memos.settings import Settings
+
+SERVICE = "memscheduler"
+
+
+def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None = None) -> FastAPI:
+    """The application over `open_runtime`, which stays its caller's to close; else over one of its own.
+
+    Without either, the settings come from the environment. ConfigError when the configured host would
+    be open to other machines without a key.
+    """
+    chosen = open_runtime.settings if open_runtime else settings or Settings.load()
+    key = chosen.api.key.get_secret_value() if chosen.api.key else None
+    auth.check_exposure(chosen.api.host, key)
+    built = open_runtime or runtime.build(chosen)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            if open_runtime is None:
+                await anyio.to_thread.run_sync(built.close)
+
+    def handlers() -> Handlers:
+        return handlers_of(built)
+
+    app = FastAPI(title="MemScheduler", version=__version__, lifespan=lifespan)
+    errors.install(app)
+    app.include_router(product_router(handlers, instance_id=server_router.INSTANCE_ID))
+
+    @app.get("/health", tags=["operations"])
+    def health() -> dict[str, Any]:
+        """Whether the process answers, its store can be read and its scheduler runs."""
+        built.store.cubes()
+        return {
+            "status": "healthy",
+            "service": SERVICE,
+            "version": __version__,
+            "scheduler": "running" if built.scheduler._running else "stopped",
+        }
+
+    app.add_middleware(Boundary, body_bytes_max=chosen.api.body_bytes_max, key=key)
+    return app
+
+
+def run(settings: Settings) -> None:
+    """Serve until interrupted."""
+    import uvicorn
+
+    app = create_app(settings=settings)
+    uvicorn.run(app, host=settings.api.host, port=settings.api.port, log_level="warning")

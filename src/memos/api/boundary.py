@@ -1,0 +1,121 @@
+"""The outermost layer of the application: request ids, the key, body limits, the last catch.
+
+A plain ASGI middleware, so that streams pass through untouched. Every request gets a trace id, its
+caller's (`x-trace-id`, `g-trace-id`, `trace-id`) if that is a sane one, and every answer carries it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from fastapi import HTTPException
+
+from memos import context, log
+from memos.api import auth
+from memos.api.errors import envelope, of_http_error
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+TRACE_HEADERS = (b"x-trace-id", b"g-trace-id", b"trace-id")
+_SANE_TRACE = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
+
+logger = log.get_logger(__name__)
+
+
+class Boundary:
+    """Wraps an ASGI application. `body_bytes_max`: longer request bodies are refused with 413."""
+
+    def __init__(self, app: ASGIApp, *, body_bytes_max: int, key: str | None) -> None:
+        self._app = app
+        self._body_bytes_max = body_bytes_max
+        self._key = key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        trace = _trace_of(headers)
+        with context.bound(trace=trace, path=scope["path"]):
+            await self._guarded(scope, receive, _Traced(send, trace))
+
+    async def _guarded(self, scope: Scope, receive: Receive, send: _Traced) -> None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        needs_key = self._key is not None and scope["path"] not in auth.OPEN_PATHS
+        if needs_key and not auth.carries(headers, self._key or ""):
+            challenge = {"WWW-Authenticate": "Bearer"}
+            refusal = envelope(401, "a key is needed: Authorization: Bearer …", headers=challenge)
+            await refusal(scope, receive, send)
+            return
+        declared = _content_length(headers)
+        if declared is not None and declared > self._body_bytes_max:
+            refusal = of_http_error(_TooLarge(declared, self._body_bytes_max))
+            await refusal(scope, receive, send)
+            return
+        counted = _Counted(receive, self._body_bytes_max)
+        try:
+            await self._app(scope, counted, send)
+        except Exception as error:  # the last place that can still answer
+            logger.error("api.fault", kind=type(error).__name__, path=scope["path"], exc_info=True)
+            if send.started:
+                raise  # the server must cut the connection: half an answer must not look whole
+            fault = envelope(500, "internal error; the log has the cause under this request id")
+            await fault(scope, receive, send)
+
+
+class _TooLarge(HTTPException):
+    """An HTTPException, because FastAPI turns any other error while reading a body into a 400."""
+
+    def __init__(self, seen: int, bytes_max: int) -> None:
+        super().__init__(413, f"the request body has {seen} bytes or more; at most {bytes_max} are accepted")
+
+
+class _Counted:
+    """`receive` that stops an over-long body, declared or not."""
+
+    def __init__(self, receive: Receive, bytes_max: int) -> None:
+        self._receive = receive
+        self._bytes_max = bytes_max
+        self._seen = 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._seen += len(message.get("body", b""))
+            if self._seen > self._bytes_max:
+                raise _TooLarge(self._seen, self._bytes_max)
+        return message
+
+
+class _Traced:
+    """`send` that adds the trace id to the answer and knows whether one has begun."""
+
+    def __init__(self, send: Send, trace: str) -> None:
+        self._send = send
+        self._trace = trace
+        self.started = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            message.setdefault("headers", [])
+            message["headers"].append((b"x-trace-id", self._trace.encode()))
+        await self._send(message)
+
+
+def _trace_of(headers: list[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
+        if name.lower() in TRACE_HEADERS:
+            given = value.decode("latin-1")
+            if _SANE_TRACE.fullmatch(given):
+                return given
+    return context.new_trace_id()
+
+
+def _content_length(headers: list[tuple[bytes, bytes]]) -> int | None:
+    for name, value in headers:
+        if name.lower() == b"content-length" and value.isdigit():
+            return int(value[:20])
+    return None

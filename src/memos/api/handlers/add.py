@@ -1,0 +1,70 @@
+"""AddHandler: stores what a request brings; searchable when it returns.
+
+Both modes store the turns as they came, in one transaction over all cubes, and announce an `add` task
+for each cube. Nothing is dropped in silence: what was skipped, archived or not announced is in the
+response.
+"""
+
+from __future__ import annotations
+
+from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
+from memos.api.product_models import APIADDRequest, MemoryResponse
+from memos.errors import InvalidInput
+from memos.mem_chat.writer import ConversationWriter, Written
+
+
+class AddHandler(BaseHandler):
+    """The documented entry: `handle_add_memories`."""
+
+    def __init__(self, dependencies: HandlerDependencies) -> None:
+        super().__init__(dependencies)
+        self._validate_dependencies("mem_reader", "mem_scheduler", "memory_manager")
+
+    def handle_add_memories(self, add_req: APIADDRequest) -> MemoryResponse:
+        """Store the messages in each writable cube. Raises InvalidInput, StoreError: nothing is stored."""
+        if add_req.async_mode == "sync" and add_req.mode == "fine" and self.llm is None:
+            raise InvalidInput("mode 'fine' needs a language model, and none is configured: use mode 'fast'")
+        writer: ConversationWriter = self.deps.memory_manager
+        messages = add_req.messages if add_req.messages is not None else add_req.memory_content
+        if messages is None:  # the model refuses it; this is for requests built without validation
+            raise InvalidInput("messages is missing: give a text or a list of {role, content} messages")
+        written = writer.write(
+            messages,
+            user_id=add_req.user_id,
+            cube_ids=cubes_of(add_req.writable_cube_ids, add_req.mem_cube_id, add_req.user_id),
+            session_id=add_req.session_id or "",
+            task_id=add_req.task_id,
+            source_type="feedback" if add_req.is_feedback else "chat",
+            info=add_req.info,
+            tags=tuple(add_req.custom_tags or ()),
+        )
+        return memory_response(written)
+
+
+def memory_response(written: Written) -> MemoryResponse:
+    """What was written, in the documented shape."""
+    return MemoryResponse(
+        message=_message(written),
+        data=[
+            {
+                "memory": item.memory,
+                "memory_id": item.id,
+                "memory_type": item.kind.value,
+                "cube_id": item.cube_id,
+            }
+            for item in written.items
+        ],
+        seqs=dict(written.seqs),
+        skipped=[{"message": one.index, "reason": one.reason} for one in written.skipped],
+    )
+
+
+def _message(written: Written) -> str:
+    parts = ["Memory added successfully"]
+    if written.skipped:
+        parts.append(f"{len(written.skipped)} part(s) held no text and were skipped")
+    if written.archived:
+        parts.append(f"{len(written.archived)} memories were archived because a cube is full")
+    if written.task_error:
+        parts.append(f"the follow-up task is not queued: {written.task_error}")
+    return "; ".join(parts)

@@ -1,0 +1,67 @@
+"""ChatHandler: the chat requests of the API, translated for MemChat and back."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Literal
+
+from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
+from memos.api.product_models import APIChatCompleteRequest, ChatCompleteResponse, ChatRequest
+from memos.api.sse import frames
+from memos.mem_chat.chat import ChatAnswer, ChatQuery, MemChat
+from memos.models.base import ChatMessage
+from memos.retrieval.filters import parse_filter
+
+
+class ChatHandler(BaseHandler):
+    """Complete and streamed answers."""
+
+    def __init__(self, dependencies: HandlerDependencies, chat: MemChat) -> None:
+        super().__init__(dependencies)
+        self._validate_dependencies("mem_scheduler", "searcher")
+        self._chat = chat
+
+    def answer(self, chat_req: ChatRequest) -> ChatAnswer:
+        """The answer as a value. Raises what goes wrong."""
+        return self._chat.answer(query_of(chat_req))
+
+    def handle_chat_complete(self, chat_req: APIChatCompleteRequest) -> ChatCompleteResponse:
+        """The answer in the envelope. Raises what goes wrong."""
+        answer = self.answer(chat_req)
+        return ChatCompleteResponse(
+            message="Chat completed successfully",
+            data={"response": answer.response, "reasoning": answer.reasoning},
+        )
+
+    def handle_chat_stream(
+        self, chat_req: ChatRequest, *, kind: Literal["plain", "playground"] = "plain"
+    ) -> Generator[str]:
+        """The frames of the answer. Bad requests raise InvalidInput here, before the first frame."""
+        query = query_of(chat_req)
+        return frames(self._chat.stream(query), kind=kind)
+
+
+def query_of(asked: ChatRequest) -> ChatQuery:
+    """The question of a request. Raises InvalidInput."""
+    return ChatQuery(
+        user_id=asked.user_id,
+        query=asked.query,
+        readable_cube_ids=cubes_of(asked.readable_cube_ids, asked.mem_cube_id, asked.user_id),
+        writable_cube_ids=cubes_of(asked.writable_cube_ids, asked.mem_cube_id, asked.user_id),
+        session_id=asked.session_id or "",
+        history=tuple(_message(message) for message in asked.history or ()),
+        system_prompt=asked.system_prompt or "",
+        top_k=asked.top_k,
+        relativity=asked.relativity,
+        filter=parse_filter(asked.filter) if asked.filter else None,
+        include_preference=asked.include_preference,
+        pref_top_k=asked.pref_top_k,
+        model=asked.model_name_or_path,
+        max_tokens=asked.max_tokens,
+        internet_search=asked.internet_search,
+        add_message_on_answer=asked.add_message_on_answer,
+    )
+
+
+def _message(message: dict[str, Any]) -> ChatMessage:
+    return ChatMessage(message["role"], message["content"])

@@ -1,0 +1,112 @@
+"""SearchHandler: hybrid recall over the readable cubes, in the documented buckets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
+from memos.api.product_models import APISearchRequest, SearchResponse
+from memos.api.shapes import buckets, memory_shape
+from memos.errors import InvalidInput
+from memos.memory.item import MemoryKind
+from memos.memory.moments import parse_moment
+from memos.memory.store import ItemFilter, MemoryStore
+from memos.retrieval.filters import parse_filter
+from memos.retrieval.request import Hit, RecallRequest
+
+if TYPE_CHECKING:
+    from memos.retrieval.hybrid import HybridRetriever
+
+_KINDS_OF_TYPE = {
+    "all": (),
+    "longtermmemory": (MemoryKind.LONG_TERM, MemoryKind.WORKING),
+    "usermemory": (MemoryKind.USER,),
+    "preferencememory": (MemoryKind.PREFERENCE,),
+}
+
+
+class SearchHandler(BaseHandler):
+    """The documented entry: `handle_search_memories`."""
+
+    def __init__(self, dependencies: HandlerDependencies) -> None:
+        super().__init__(dependencies)
+        self._validate_dependencies("naive_mem_cube", "searcher", "graph_db", "api_module")
+
+    def handle_search_memories(self, search_req: APISearchRequest) -> SearchResponse:
+        """Recall for the query. An unknown cube is an empty one. Raises InvalidInput, StoreError."""
+        cubes = cubes_of(search_req.readable_cube_ids, search_req.mem_cube_id, search_req.user_id)
+        request = self._request(search_req, cubes)
+        retriever: HybridRetriever = self.deps.api_module
+        recall = retriever.search(request)
+        preferences = self._preferences(search_req, request)
+        return SearchResponse(
+            message="Search completed successfully",
+            data=buckets(
+                text_mem=_by_cube(cubes, [h for h in recall.hits if not _is_preference(h)]),
+                pref_mem=_by_cube(cubes, preferences),
+            ),
+            seqs=dict(recall.seqs),
+            degraded=[*recall.degraded, *_not_served(search_req)],
+        )
+
+    def _request(self, asked: APISearchRequest, cubes: tuple[str, ...]) -> RecallRequest:
+        parsed = parse_filter(asked.filter)
+        wanted = parsed.wanted if asked.filter else None
+        kinds = _KINDS_OF_TYPE.get(asked.search_memory_type.casefold())
+        if asked.search_memory_type.casefold() == "workingmemory":
+            store: MemoryStore = self.deps.graph_db
+            ids = tuple(entry.item_id for cube in cubes for entry in store.working(cube).entries)
+            wanted = replace(wanted or ItemFilter(), ids=ids or ("",))
+        elif kinds is None:
+            raise InvalidInput(
+                f"search_memory_type {asked.search_memory_type!r} is unknown; "
+                "there are All, LongTermMemory, UserMemory, PreferenceMemory and WorkingMemory"
+            )
+        now = parse_moment(asked.reference_time, field="reference_time") if asked.reference_time else None
+        return RecallRequest(
+            query=asked.query,
+            cube_ids=cubes,
+            user_id=asked.user_id,
+            top_k=asked.top_k,
+            relativity=asked.relativity,
+            session_id=asked.session_id or "",
+            kinds=kinds or (),
+            filter=wanted,
+            predicate=parsed.predicate,
+            dedup=asked.dedup or "no",
+            reference_time=now,
+        )
+
+    def _preferences(self, asked: APISearchRequest, request: RecallRequest) -> list[Hit]:
+        store: MemoryStore = self.deps.graph_db
+        if not asked.include_preference or asked.pref_top_k < 1:
+            return []
+        cubes = tuple(cube for cube in request.cube_ids if store.sizes(cube).preference)
+        if not cubes:
+            return []
+        retriever: HybridRetriever = self.deps.api_module
+        recall = retriever.search(
+            replace(request, cube_ids=cubes, kinds=(MemoryKind.PREFERENCE,), top_k=asked.pref_top_k)
+        )
+        return list(recall.hits)
+
+
+def _is_preference(hit: Hit) -> bool:
+    return hit.item.kind is MemoryKind.PREFERENCE
+
+
+def _by_cube(cubes: tuple[str, ...], hits: list[Hit]) -> list[dict[str, Any]]:
+    return [
+        {
+            "cube_id": cube,
+            "memories": [
+                memory_shape(hit.item, relativity=hit.relativity) for hit in hits if hit.item.cube_id == cube
+            ],
+        }
+        for cube in cubes
+    ]
+
+
+def _not_served(asked: APISearchRequest) -> list[str]:
+    return ["internet search is not part of this server"] if asked.internet_search else []

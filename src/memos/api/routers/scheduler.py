@@ -1,0 +1,92 @@
+"""The routes below /product/scheduler: what is queued, what became of tasks, and waiting for them.
+
+The answers are those of the queue itself, the same on every backend: nothing is called idle that is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import StreamingResponse
+
+from memos.api.errors import EnvelopeRoute
+from memos.api.handlers import Handlers
+from memos.api.handlers.tasks import TaskHandler
+from memos.api.product_models import AllStatusResponse, BaseResponse, StatusResponse, TaskQueueResponse
+from memos.api.sse import frame
+from memos.api.streams import streamed
+
+PREFIX = "/scheduler"  # below /product
+TIMEOUT_S_MAX = 3_600.0
+
+Timeout = Annotated[float, Query(ge=0, le=TIMEOUT_S_MAX)]
+Poll = Annotated[float, Query(ge=0.02, le=60)]
+
+
+def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> APIRouter:
+    """The routes over whatever `handlers` returns at the time of a request."""
+    router = APIRouter(prefix=PREFIX, tags=["scheduler"], route_class=EnvelopeRoute)
+
+    @router.get("/allstatus", response_model=AllStatusResponse)
+    def all_status() -> AllStatusResponse:
+        """Counts of tasks by state: what the queue holds now, and all that it remembers."""
+        return handlers().tasks.handle_all_status()
+
+    @router.get("/status", response_model=StatusResponse)
+    def status(user_id: str, task_id: str | None = None) -> StatusResponse:
+        """The state of a business task, else of an item of that id; without an id all of the user's."""
+        found = handlers().tasks.task_states(user_id, task_id)
+        if found is None:
+            raise HTTPException(404, f"no task {task_id!r} of user {user_id!r} is known")
+        return found
+
+    @router.get("/task_queue_status", response_model=TaskQueueResponse)
+    def task_queue_status(user_id: str) -> TaskQueueResponse:
+        """What a user has in the queue, lane by lane."""
+        return handlers().tasks.handle_task_queue(user_id)
+
+    @router.post("/wait", response_model=BaseResponse[dict[str, Any]])
+    def wait(
+        user_name: str, timeout_seconds: Timeout = 120.0, poll_interval: Poll = 0.5
+    ) -> BaseResponse[dict[str, Any]]:
+        """Answer when the user has nothing left in the queue, or when the time is over."""
+        looks = handlers().tasks.watch(user_name, timeout_s=timeout_seconds, poll_s=poll_interval)
+        seen, waited, outcome = list(looks)[-1]
+        return BaseResponse[dict[str, Any]](
+            message=outcome,
+            data={
+                "running_tasks": seen.total,
+                "waited_seconds": round(waited, 3),
+                "timed_out": outcome == "timeout",
+                "user_name": user_name,
+            },
+        )
+
+    @router.get("/wait/stream", response_class=StreamingResponse)
+    def wait_stream(
+        user_name: str, timeout_seconds: Timeout = 120.0, poll_interval: Poll = 0.5
+    ) -> StreamingResponse:
+        """The same as a stream: one frame a look, the last one idle or timeout."""
+        tasks = handlers().tasks
+        tasks.activity(user_name)  # a bad name is refused before the stream begins
+        return streamed(_looks(tasks, user_name, timeout_seconds, poll_interval, instance_id))
+
+    return router
+
+
+def _looks(
+    tasks: TaskHandler, user_name: str, timeout_s: float, poll_s: float, instance_id: str
+) -> Generator[str]:
+    for seen, waited, outcome in tasks.watch(user_name, timeout_s=timeout_s, poll_s=poll_s):
+        yield frame(
+            {
+                "user_name": user_name,
+                "active_tasks": seen.total,
+                "elapsed_seconds": round(waited, 3),
+                "status": outcome,
+                "timed_out": outcome == "timeout",
+                "instance_id": instance_id,
+            }
+        )

@@ -1,0 +1,1 @@
+"""MemChat: conversations in, conversations out, between the scheduler and the API."""

@@ -1,0 +1,323 @@
+"""MemChat: one conversation turn out of memory, as a stream of typed events.
+
+One path for every endpoint: recall, hand the question to the scheduler, answer (by the language model,
+else by quoting memory, and the stream says which), hand over the answer, store the turn. What this turn
+itself stores carries its `turn_id`, by which recall and the scheduler's tasks leave it out. A turn whose
+reader goes away in the middle is not stored: nobody got its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from memos import context, log
+from memos.clock import Clock, SystemClock, utc
+from memos.errors import BadCompletion, MemosError, ModelError, QueueError
+from memos.mem_chat.events import (
+    ChatEvent,
+    End,
+    Failure,
+    Preference,
+    Reasoning,
+    Reference,
+    Status,
+    Suggestion,
+    Text,
+    Time,
+)
+from memos.mem_chat.prompt import preference_markdown, prompt_of, suggestions
+from memos.mem_chat.thinking import split_thinking
+from memos.mem_chat.writer import ConversationWriter, Submitter
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.task_schemas import ANSWER_TASK_LABEL, QUERY_TASK_LABEL
+from memos.memory.item import MemoryKind
+from memos.memory.reader import MemReader
+from memos.memory.store import MemoryStore
+from memos.memory.turns import Conversation, Turn
+from memos.models.base import LLM, ChatMessage
+from memos.models.extractive import MARK, Evidence, ExtractiveAnswerer
+from memos.retrieval.filters import ParsedFilter
+from memos.retrieval.request import Hit, Recall, RecallRequest
+
+if TYPE_CHECKING:
+    from memos.memory.indexer import Indexer
+    from memos.retrieval.hybrid import HybridRetriever
+
+FIRST_REFERENCES_MAX = 5
+REFERENCES_MAX = 50
+MODEL_TIMEOUT_S = 120.0
+
+logger = log.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatQuery:
+    """One question. `model` names a model the caller wants; None: the configured one."""
+
+    user_id: str
+    query: str
+    readable_cube_ids: tuple[str, ...]
+    writable_cube_ids: tuple[str, ...]
+    session_id: str = ""
+    history: tuple[ChatMessage, ...] = ()
+    system_prompt: str = ""
+    top_k: int = 10
+    relativity: float = 0.0
+    filter: ParsedFilter | None = None
+    include_preference: bool = True
+    pref_top_k: int = 6
+    model: str | None = None
+    max_tokens: int | None = None
+    internet_search: bool = False
+    add_message_on_answer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """A turn answered in one piece."""
+
+    response: str
+    reasoning: str
+    memory_ids: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one turn has gathered so far."""
+
+    query: ChatQuery
+    turn_id: str
+    trace_id: str
+    answered_by: str = MARK
+    answer: str = ""
+    used: tuple[str, ...] = ()
+
+
+class MemChat:
+    """Answers questions. Thread-safe; keeps nothing between turns."""
+
+    def __init__(
+        self,
+        *,
+        store: MemoryStore,
+        indexer: Indexer,
+        retriever: HybridRetriever,
+        reader: MemReader,
+        scheduler: Submitter,
+        answerer: ExtractiveAnswerer,
+        llm: LLM | None = None,
+        clock: Clock | None = None,
+        new_id: Callable[[], str] = lambda: str(uuid4()),
+    ) -> None:
+        self._store = store
+        self._retriever = retriever
+        self._scheduler = scheduler
+        self._answerer = answerer
+        self._llm = llm
+        self._clock = clock or SystemClock()
+        self._new_id = new_id
+        self.writer = ConversationWriter(
+            store=store, indexer=indexer, reader=reader, scheduler=scheduler, new_id=new_id
+        )
+
+    def stream(self, query: ChatQuery) -> Generator[ChatEvent]:
+        """The events of one turn. Never raises: a failure is an event, and End is always last."""
+        turn = _Turn(query, self._new_id(), context.current_trace_id())
+        try:
+            yield from self._run(turn)
+        except MemosError as error:
+            logger.warning("chat.failed", error=str(error), kind=type(error).__name__)
+            yield Failure(str(error), turn.trace_id)
+        except Exception as error:  # the stream has begun: a frame is the only way left to tell the reader
+            logger.error("chat.failed", kind=type(error).__name__, exc_info=True)
+            yield Failure("internal error; the log has the cause under this trace", turn.trace_id)
+        yield End()
+
+    def answer(self, query: ChatQuery) -> ChatAnswer:
+        """The same turn in one piece. Raises what goes wrong, as MemosError where it is ours."""
+        turn = _Turn(query, self._new_id(), context.current_trace_id())
+        reasons = [event.text for event in self._run(turn) if isinstance(event, Reasoning)]
+        return ChatAnswer(turn.answer, "".join(reasons), turn.used)
+
+    # -- one turn ---------------------------------------------------------------------------------------
+
+    def _run(self, turn: _Turn) -> Iterator[ChatEvent]:
+        started = self._clock.monotonic()
+        query = turn.query
+        yield Status("0")
+        yield Status("1")
+        recall = self._recall(query, turn.turn_id)
+        yield Reference(tuple(recall.hits[:FIRST_REFERENCES_MAX]))
+        refused = self._submit(turn, QUERY_TASK_LABEL, query.query)
+        preferences = self._preferences(query)
+        yield Preference(preference_markdown(preferences, query.query))
+        yield Reference(tuple(recall.hits[:REFERENCES_MAX]))
+        remarks = [refused] if refused else []
+        remarks += [f"recall without {why}" for why in recall.degraded]
+        if query.internet_search:
+            remarks.append("internet search is not part of this server: only memory was searched")
+        hits = tuple(recall.hits[: query.top_k])
+        yield from self._answer(turn, hits, preferences, remarks)
+        self._finish(turn)
+        yield Time(self._clock.monotonic() - started)
+        yield Suggestion(suggestions(query.query, recall.hits))
+
+    def _recall(self, query: ChatQuery, turn_id: str) -> Recall:
+        return self._retriever.search(
+            RecallRequest(
+                query=query.query,
+                cube_ids=query.readable_cube_ids,
+                user_id=query.user_id,
+                top_k=max(query.top_k, REFERENCES_MAX),
+                relativity=query.relativity,
+                session_id=query.session_id,
+                filter=query.filter.wanted if query.filter else None,
+                predicate=query.filter.predicate if query.filter else None,
+                exclude_turn_id=turn_id,
+            )
+        )
+
+    def _preferences(self, query: ChatQuery) -> tuple[Hit, ...]:
+        if not query.include_preference or query.pref_top_k < 1:
+            return ()
+        cubes = tuple(c for c in query.readable_cube_ids if self._store.sizes(c).preference)
+        if not cubes:
+            return ()
+        recall = self._retriever.search(
+            RecallRequest(
+                query=query.query,
+                cube_ids=cubes,
+                user_id=query.user_id,
+                top_k=query.pref_top_k,
+                kinds=(MemoryKind.PREFERENCE,),
+            )
+        )
+        return tuple(recall.hits)
+
+    def _answer(
+        self, turn: _Turn, hits: tuple[Hit, ...], preferences: tuple[Hit, ...], remarks: list[str]
+    ) -> Iterator[ChatEvent]:
+        llm = self._llm
+        if turn.query.model and (llm is None or turn.query.model != llm.name):
+            remarks.append(f"the model {turn.query.model!r} is not configured here")
+        if llm is not None:
+            try:
+                yield from self._ask_model(llm, turn, hits, preferences, remarks)
+                return
+            except ModelError as error:
+                if turn.answer:  # half an answer is out: quoting memory after it would be no answer
+                    raise
+                logger.warning("chat.model_failed", model=llm.name, error=str(error))
+                remarks = [f"the model {llm.name!r} failed ({error}); answering from memory instead"]
+        yield from self._quote(turn, hits, remarks)
+
+    def _ask_model(
+        self, llm: LLM, turn: _Turn, hits: tuple[Hit, ...], preferences: tuple[Hit, ...], remarks: list[str]
+    ) -> Iterator[ChatEvent]:
+        query = turn.query
+        prompt = prompt_of(query, hits, preferences, today=utc(self._clock.now()))
+        reasoning = bool(remarks)
+        if remarks:
+            yield Status("reasoning")
+            yield Reasoning(_lines(remarks))
+        pieces = llm.stream(prompt, max_tokens=query.max_tokens, timeout_s=MODEL_TIMEOUT_S)
+        for is_reasoning, text in split_thinking(pieces):
+            if is_reasoning and not turn.answer:
+                if not reasoning:
+                    yield Status("reasoning")
+                    reasoning = True
+                yield Reasoning(text)
+                continue
+            if reasoning and not turn.answer:
+                yield Status("2")
+            turn.answer += text
+            yield Text(text)
+        if not turn.answer.strip():
+            raise BadCompletion("the model gave an empty answer", turn.answer)
+        turn.answered_by = llm.name
+        turn.used = tuple(hit.item.id for hit in hits)
+
+    def _quote(self, turn: _Turn, hits: tuple[Hit, ...], remarks: list[str]) -> Iterator[ChatEvent]:
+        evidence = [_evidence(hit) for hit in hits if not _is_quotation(hit)]
+        answer = self._answerer.answer(turn.query.query, evidence)
+        if self._llm is None:
+            remarks = ["no language model is configured: the answer is quoted from memory", *remarks]
+        remarks.append(f"{len(hits)} memories were recalled, {len(answer.used)} are quoted")
+        yield Status("reasoning")
+        yield Reasoning(_lines(remarks))
+        yield Status("2")
+        for number, line in enumerate(answer.lines):
+            text = line if number == 0 else "\n" + line
+            turn.answer += text
+            yield Text(text)
+        turn.answered_by = MARK
+        turn.used = answer.used
+
+    # -- what a turn leaves behind ----------------------------------------------------------------------
+
+    def _finish(self, turn: _Turn) -> None:
+        query = turn.query
+        self._submit(turn, ANSWER_TASK_LABEL, turn.answer)
+        if not query.add_message_on_answer:
+            return
+        now = utc(self._clock.now())
+        self.writer.write(
+            Conversation((Turn(0, "user", query.query, at=now), Turn(1, "assistant", turn.answer, at=now))),
+            user_id=query.user_id,
+            cube_ids=query.writable_cube_ids,
+            session_id=query.session_id,
+            turn_id=turn.turn_id,
+            info={"answered_by": turn.answered_by},
+            reason="chat turn",
+        )
+
+    def _submit(self, turn: _Turn, label: str, content: str) -> str:
+        """Hand one message a cube to the scheduler; "" or, if the queue refuses them, why."""
+        query = turn.query
+        details: dict[str, Any] = {"turn_id": turn.turn_id}
+        if label == ANSWER_TASK_LABEL:
+            details |= {"memory_ids": list(turn.used), "answered_by": turn.answered_by, "query": query.query}
+        messages = [
+            ScheduleMessageItem(
+                item_id=self._new_id(),
+                user_id=query.user_id,
+                mem_cube_id=cube_id,
+                session_id=query.session_id,
+                trace_id=turn.trace_id,
+                label=label,
+                content=content,
+                info=dict(details),
+                api_path=context.api_path.get() or None,
+            )
+            for cube_id in query.readable_cube_ids
+        ]
+        try:
+            self._scheduler.submit_messages(messages)
+        except QueueError as error:  # the answer does not depend on it
+            logger.warning("chat.task_refused", label=label, error=str(error))
+            return f"the {label} task was refused by the queue ({error})"
+        return ""
+
+
+def _lines(remarks: Sequence[str]) -> str:
+    return "; ".join(remarks)
+
+
+def _is_quotation(hit: Hit) -> bool:
+    """Whether an item is an answer that was itself quoted from memory."""
+    return hit.item.role == "assistant" and hit.item.extra.get("answered_by") == MARK
+
+
+def _evidence(hit: Hit) -> Evidence:
+    item = hit.item
+    return Evidence(
+        id=item.id,
+        text=item.memory,
+        speaker=item.participants[0] if item.participants else "",
+        role=item.role,
+        said_at=item.happened_at or item.created_at,
+        fit=hit.relativity,
+    )

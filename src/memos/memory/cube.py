@@ -1,0 +1,182 @@
+"""Cubes as programs see them: `cube.text_mem.search(...)`, `.get_all()`, `.get_working_memory()` …
+
+A cube object holds no memory of its own: it is a view of one cube in the store, made when asked for and
+as cheap as its id. `MemCubes.of` is what stands behind `current_mem_cube` and `naive_mem_cube`. A cube
+that has no memories yet reads as empty and comes into being with the first `add`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from memos import context
+from memos.clock import Clock, utc
+from memos.errors import InvalidInput, ItemNotFound
+from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
+from memos.memory.item import ItemStatus, MemoryItem, Source, WorkingEntry
+from memos.memory.store import AddItems, Cause, ItemFilter, MemoryStore, ReplaceWorking, SetStatus
+from memos.retrieval.request import RecallRequest
+
+if TYPE_CHECKING:
+    from memos.memory.indexer import Indexer
+    from memos.retrieval.hybrid import HybridRetriever
+
+PAGE_SIZE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    store: MemoryStore
+    indexer: Indexer
+    retriever: HybridRetriever
+    clock: Clock
+    new_id: Callable[[], str]
+
+
+class TextMemory:
+    """The text memories of one cube. Thread-safe."""
+
+    def __init__(self, cube_id: str, parts: _Parts) -> None:
+        self.cube_id = cube_id
+        self._parts = parts
+
+    def search(
+        self, query: str, top_k: int = 10, *, user_id: str = "", relativity: float = 0.0
+    ) -> list[MemoryItem]:
+        """Recall, best first. Raises InvalidInput, StoreError."""
+        recall = self._parts.retriever.search(
+            RecallRequest(
+                query=query, cube_ids=(self.cube_id,), user_id=user_id, top_k=top_k, relativity=relativity
+            )
+        )
+        return [hit.item for hit in recall.hits]
+
+    def add(
+        self, memories: Sequence[str | Mapping[str, Any] | MemoryItem], *, user_id: str = ""
+    ) -> list[str]:
+        """Store texts, `{memory, …}` mappings or items; returns their ids once they can be recalled.
+
+        user_id: whose they are, where an item does not say; default: the user of the current task.
+        """
+        if isinstance(memories, str):
+            raise InvalidInput("memories must be a list: put the text in one")
+        items = [self._item(one, user_id) for one in memories]
+        if not items:
+            return []
+        with self._parts.store.read(self.cube_id) as view:
+            known = view.participants()
+        speakers = known.union(*(item.participants for item in items))
+        indexed = self._parts.indexer.index(items, participants=speakers)
+        self._parts.store.apply([AddItems(tuple(indexed))], cause=_cause())
+        return [item.id for item in items]
+
+    def get(self, memory_id: str) -> MemoryItem:
+        """One memory of this cube. Raises ItemNotFound, ItemGone."""
+        [item] = self._parts.store.get([memory_id])
+        if item.cube_id != self.cube_id:
+            raise ItemNotFound(f"no memory {memory_id!r} in cube {self.cube_id!r}")
+        return item
+
+    def get_all(self) -> list[MemoryItem]:
+        """All live memories, newest first."""
+        found: list[MemoryItem] = []
+        cursor: str | None = None
+        while True:  # ends: a cube holds no more than its capacities
+            page = self._parts.store.find(
+                ItemFilter(cube_ids=(self.cube_id,)), limit=PAGE_SIZE, cursor=cursor
+            )
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    def get_working_memory(self) -> list[MemoryItem]:
+        """What stands in working memory, best first."""
+        return list(self._parts.store.working(self.cube_id).items)
+
+    def replace_working_memory(
+        self, memories: Sequence[MemoryItem | str], *, reason: str = "replaced"
+    ) -> None:
+        """Make `memories` (items or ids, best first) the whole working memory, in one transaction.
+
+        Ids that are not live memories of this cube are left out, and so is what exceeds its capacity.
+        """
+        ids = dict.fromkeys(one if isinstance(one, str) else one.id for one in memories)
+        now = utc(self._parts.clock.now())
+        entries = tuple(
+            WorkingEntry(item_id, score=1 - place / max(1, len(ids)), reason=reason, admitted_at=now)
+            for place, item_id in enumerate(ids)
+        )
+        change = ReplaceWorking(self.cube_id, entries, expected_version=None, reason=reason)
+        self._parts.store.apply([change], cause=_cause())
+
+    def delete(self, memory_ids: Sequence[str]) -> None:
+        """Delete memories of this cube everywhere. Raises ItemNotFound; then nothing was deleted."""
+        if isinstance(memory_ids, str):
+            raise InvalidInput("memory_ids must be a list: put the id in one")
+        for memory_id in memory_ids:
+            self.get(memory_id)
+        if memory_ids:
+            change = SetStatus(tuple(memory_ids), ItemStatus.DELETED, "deleted by request")
+            self._parts.store.apply([change], cause=_cause())
+
+    def _item(self, given: str | Mapping[str, Any] | MemoryItem, user_id: str) -> MemoryItem:
+        if isinstance(given, MemoryItem):
+            check_text("memory", given.memory)
+            return replace(given, cube_id=self.cube_id, user_id=given.user_id or _user(user_id))
+        text = given if isinstance(given, str) else given.get("memory")
+        now = utc(self._parts.clock.now())
+        return MemoryItem(
+            id=self._parts.new_id(),
+            cube_id=self.cube_id,
+            user_id=_user(user_id),
+            memory=check_text("memory", text).strip(),
+            sources=(Source(type="document", message_id=self._parts.new_id()),),
+            created_at=now,
+            updated_at=now,
+        )
+
+
+class NaiveMemCube:
+    """One memory container. What it does not have (activation and preference areas) is None."""
+
+    act_mem: None = None
+    para_mem: None = None
+    pref_mem: None = None
+
+    def __init__(self, cube_id: str, parts: _Parts) -> None:
+        self.cube_id = cube_id
+        self.text_mem = TextMemory(cube_id, parts)
+
+    def __repr__(self) -> str:
+        return f"NaiveMemCube({self.cube_id!r})"
+
+
+class MemCubes:
+    """Makes cube objects over one store. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        store: MemoryStore,
+        indexer: Indexer,
+        retriever: HybridRetriever,
+        clock: Clock,
+        new_id: Callable[[], str] = lambda: str(uuid4()),
+    ) -> None:
+        self._parts = _Parts(store, indexer, retriever, clock, new_id)
+
+    def of(self, cube_id: str) -> NaiveMemCube:
+        """The cube of that id. Raises InvalidInput when it can be no id."""
+        return NaiveMemCube(check_id("mem_cube_id", cube_id), self._parts)
+
+
+def _user(given: str) -> str:
+    return check_id("user_id", given or context.user_id.get() or "default")
+
+
+def _cause() -> Cause:
+    return Cause(trace_id=context.current_trace_id(), user_id=context.user_id.get())
