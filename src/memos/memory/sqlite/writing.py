@@ -1,0 +1,409 @@
+"""One write transaction: changes in order, then capacity, journal and the row of every touched cube.
+
+`Writing` lives between BEGIN and COMMIT. `apply` may be called often; `finish` archives what is over
+capacity, links the journal and writes the cube rows. When anything raises, the caller rolls back and
+nothing of it remains.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from memos.errors import InvalidInput, ItemGone, ItemNotFound, VersionConflict
+from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
+from memos.memory.item import Capacities, ItemStatus, MemoryItem, MemoryKind
+from memos.memory.sqlite import index
+from memos.memory.sqlite.cubes import CubeRow, find_cube, insert_cube
+from memos.memory.sqlite.index import Binding
+from memos.memory.sqlite.journal import JournalWriter, chain_start
+from memos.memory.sqlite.lookup import existing_ids, find_by_id, find_by_no
+from memos.memory.sqlite.places import Place, holds_place, place_fields, read_places, write_places
+from memos.memory.sqlite.rows import Stored, difference, item_fields, item_row, moment, to_json
+from memos.memory.store import (
+    AddItems,
+    Cause,
+    Change,
+    IndexedItem,
+    PutState,
+    ReplaceWorking,
+    SetRead,
+    SetStatus,
+    TouchItems,
+    UpdateItem,
+)
+from memos.models.base import Vectors
+
+_NEXT_NO = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'item'), 0) + 1"
+_INSERT_ITEM = """
+INSERT INTO item (no, id, cube_no, user_id, kind, status, live, version, seq, raw, read, session_id, scenario,
+                  position, turn_id, content_hash, created_at, updated_at, happened_at, valid_until, use_count,
+                  used_at, has_vector, length, memory, body, terms)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_UPDATE_ITEM = """
+UPDATE item SET id = ?, cube_no = ?, user_id = ?, kind = ?, status = ?, live = ?, version = ?, seq = ?, raw = ?,
+                read = ?, session_id = ?, scenario = ?, position = ?, turn_id = ?, content_hash = ?,
+                created_at = ?, updated_at = ?, happened_at = ?, valid_until = ?, use_count = ?, used_at = ?,
+                has_vector = ?, length = ?, memory = ?, body = ?, terms = ?
+WHERE no = ?
+"""
+# Items of kind WORKING that stand in no set.
+_STRAYS = """
+SELECT no FROM item
+WHERE cube_no = ? AND kind = 'WorkingMemory' AND live = 1 AND no NOT IN (SELECT item_no FROM working)
+"""
+# The least valuable first. Items that this very transaction adds (numbers from the third parameter on)
+# are spared while older ones can go, or a full cube of used items would take nothing new.
+_LEAST_VALUABLE = """
+SELECT no FROM item
+WHERE cube_no = ? AND kind = ? AND live = 1 AND no < ? AND no NOT IN (SELECT item_no FROM working)
+ORDER BY use_count, coalesce(used_at, created_at), no LIMIT ?
+"""
+_LEAST_VALUABLE_OF_ALL = """
+SELECT no FROM item
+WHERE cube_no = ? AND kind = ? AND live = 1 AND no < ?
+ORDER BY use_count, coalesce(used_at, created_at), no LIMIT ?
+"""
+_PUT_STATE = """
+INSERT INTO state (cube_no, name, value) VALUES (?, ?, ?)
+ON CONFLICT (cube_no, name) DO UPDATE SET value = excluded.value
+"""
+_NO_MAX = 2**63 - 1
+
+_OP_OF_STATUS = {
+    ItemStatus.ARCHIVED: "archive",
+    ItemStatus.DELETED: "delete",
+    ItemStatus.QUARANTINED: "quarantine",
+}
+
+
+class Writing:
+    """The changes of one transaction."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        cause: Cause,
+        *,
+        now: int,
+        capacities: Capacities,
+        bound_as: Binding | None,
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        self.connection = connection
+        self._now = now
+        self._capacities = capacities
+        self._bound_as = bound_as
+        self._journal = JournalWriter(cause, now=now, random_bytes=random_bytes)
+        self._cubes: dict[str, CubeRow] = {}
+        self._binding: Binding | None = None
+        self._first_new_no: int = connection.execute(_NEXT_NO).fetchone()[0]
+        self._next_no = self._first_new_no
+        self._archived: list[str] = []
+
+    def apply(self, change: Change) -> None:
+        """Carry out one change. Raises InvalidInput, ItemNotFound, ItemGone, VersionConflict."""
+        match change:
+            case AddItems():
+                self._add(change)
+            case UpdateItem():
+                self._update(change)
+            case SetStatus():
+                self._set_status(change)
+            case SetRead():
+                self._set_read(change)
+            case TouchItems():
+                self._touch(change)
+            case ReplaceWorking():
+                self._replace_working(change)
+            case PutState():
+                cube = self._cube(change.cube_id)
+                cube.change()
+                value = to_json(dict(change.value), f"state {change.name!r}")
+                self.connection.execute(_PUT_STATE, (cube.no, change.name, value))
+            case _:
+                raise InvalidInput(f"not a change: {type(change).__name__}")
+
+    def finish(self) -> tuple[dict[str, int], tuple[str, ...]]:
+        """Settle everything; returns the new `seq` of each touched cube and what capacity archived."""
+        touched = [cube for cube in self._cubes.values() if cube.changed]
+        for cube in touched:
+            self._archive_over_capacity(cube)
+        self._journal.write(self.connection)
+        for cube in touched:
+            cube.save(self.connection)
+        return {cube.id: cube.seq for cube in touched}, tuple(self._archived)
+
+    # -- items ----------------------------------------------------------------------------------------
+
+    def _add(self, change: AddItems) -> None:
+        ids = [indexed.item.id for indexed in change.items]
+        for indexed in change.items:
+            _check_item(indexed.item)
+        self._refuse_known(ids)
+        by_cube: dict[str, list[Stored]] = {}
+        vectors, rows = [], []
+        for indexed in change.items:
+            cube = self._cube(indexed.item.cube_id)
+            cube.change()
+            item = replace(indexed.item, version=1)
+            stored = Stored(self._next_no, item, _terms(indexed), indexed.vector is not None)
+            self._next_no += 1
+            if indexed.vector is not None:
+                vectors.append((stored.no, self._blob(indexed.vector, item.id)))
+            rows.append(item_row(stored.no, cube.no, cube.seq, stored))
+            by_cube.setdefault(cube.id, []).append(stored)
+            _count(cube, stored, by=1)
+            fields = item_fields(item)
+            self._journal.note(cube, "add", item.id, before=None, after=fields, reason=change.reason)
+        self.connection.executemany(_INSERT_ITEM, rows)
+        for cube_id, items in by_cube.items():
+            index.put_entries(self.connection, self._cubes[cube_id].no, items)
+        index.put_vectors(self.connection, vectors)
+
+    def _refuse_known(self, ids: Sequence[str]) -> None:
+        known = existing_ids(self.connection, ids)
+        if not known and len(set(ids)) == len(ids):
+            return
+        repeated = known or [item_id for item_id in ids if ids.count(item_id) > 1]
+        raise InvalidInput(f"item {repeated[0]!r} exists already; give a fresh id, or update the item")
+
+    def _update(self, change: UpdateItem) -> None:
+        item, vector = change.indexed.item, change.indexed.vector
+        _check_item(item)
+        old = self._stored((item.id,))[0]
+        if old.item.status is ItemStatus.DELETED:
+            raise _gone(item.id)
+        if item.cube_id != old.item.cube_id:
+            raise InvalidInput(
+                f"item {item.id!r} is in cube {old.item.cube_id!r}; it cannot move to {item.cube_id!r}"
+            )
+        if change.expected_version not in (None, old.item.version):
+            raise VersionConflict(
+                f"item {item.id!r} has version {old.item.version}, not {change.expected_version}; "
+                "read it again and retry"
+            )
+        if item.status is not old.item.status:
+            op = _op(old.item, item.status)
+        else:
+            op = "update" if item.kind is old.item.kind else "convert"
+        blob = None if vector is None else self._blob(vector, item.id)
+        # Without a new vector the old one still holds while the text is the same.
+        has_vector = blob is not None or (old.has_vector and item.memory == old.item.memory)
+        new = Stored(old.no, item, _terms(change.indexed), has_vector)
+        self._write(old, new, op=op, reason=change.reason, blob=blob)
+
+    def _set_status(self, change: SetStatus) -> None:
+        for old in self._stored(change.item_ids):
+            if old.item.status is change.status:
+                continue
+            if old.item.status is ItemStatus.DELETED:
+                raise _gone(old.item.id)
+            if change.status is ItemStatus.DELETED:
+                new = Stored(old.no, _tombstone(old.item), {}, False)
+            else:
+                new = replace(old, item=replace(old.item, status=change.status))
+            self._write(old, new, op=_op(old.item, change.status), reason=change.reason)
+
+    def _set_read(self, change: SetRead) -> None:
+        for old in self._stored(change.item_ids):
+            if old.item.read is not change.read and old.item.status is not ItemStatus.DELETED:
+                new = replace(old, item=replace(old.item, read=change.read))
+                self._write(old, new, op="read", reason=change.reason)
+
+    def _touch(self, change: TouchItems) -> None:
+        for old in self._stored(change.item_ids):
+            if old.item.status is not ItemStatus.DELETED:
+                count = max(0, old.item.use_count + change.weight)
+                new = replace(old, item=replace(old.item, use_count=count, used_at=moment(self._now)))
+                self._write(old, new, op="touch", reason=change.reason)
+
+    def _write(self, old: Stored, new: Stored, *, op: str, reason: str, blob: bytes | None = None) -> None:
+        """Put `new` in the place of `old`: row, indexes, working set, counters and journal."""
+        cube = self._cube(old.item.cube_id)
+        cube.change()
+        item = replace(new.item, version=old.item.version + 1, updated_at=moment(self._now))
+        leaves = old.item.live and not item.live
+        if leaves and item.kind is MemoryKind.WORKING:
+            item = replace(item, kind=MemoryKind.LONG_TERM)
+        new = replace(new, item=item)
+        if blob is not None:
+            index.put_vectors(self.connection, [(old.no, blob)])
+        elif old.has_vector and not new.has_vector:
+            index.drop_vector(self.connection, old.no)
+        if not index.same_entries(old, new):
+            index.take_entries(self.connection, cube.no, old)
+            index.put_entries(self.connection, cube.no, [new])
+        self._save(cube, new)
+        _count(cube, old, by=-1)
+        _count(cube, new, by=1)
+        before, after = difference(old.item, item)
+        self._journal.note(cube, op, item.id, before=before, after=after, reason=reason)
+        if leaves:
+            self._leave_working(cube, new, reason=f"item left: {op}")
+
+    def _save(self, cube: CubeRow, stored: Stored) -> None:
+        no, *values = item_row(stored.no, cube.no, cube.seq, stored)
+        self.connection.execute(_UPDATE_ITEM, (*values, no))
+
+    # -- working memory -------------------------------------------------------------------------------
+
+    def _replace_working(self, change: ReplaceWorking) -> None:
+        cube = self._cube(change.cube_id)
+        if change.expected_version not in (None, cube.working_version):
+            raise VersionConflict(
+                f"the working memory of cube {cube.id!r} has version {cube.working_version}, not "
+                f"{change.expected_version}; read it again and retry"
+            )
+        found = find_by_id(self.connection, [entry.item_id for entry in change.entries])
+        places: dict[int, Place] = {}
+        for entry in change.entries:
+            stored = found.get(entry.item_id)
+            if stored is not None and stored.item.live and stored.item.cube_id == cube.id:
+                places.setdefault(stored.no, Place(stored.no, entry))
+        chosen = list(places.values())[: self._capacities.working]
+        cube.change()
+        before = place_fields(cube, read_places(self.connection, cube.no))
+        cube.working_version += 1
+        write_places(self.connection, cube.no, chosen)
+        after = place_fields(cube, chosen)
+        self._journal.note(cube, "replace_working", "", before=before, after=after, reason=change.reason)
+        strays = [row[0] for row in self.connection.execute(_STRAYS, (cube.no,))]
+        for old in find_by_no(self.connection, strays):
+            new = replace(old, item=replace(old.item, kind=MemoryKind.LONG_TERM))
+            self._write(old, new, op="convert", reason="left working memory")
+
+    def _leave_working(self, cube: CubeRow, stored: Stored, *, reason: str) -> None:
+        if not holds_place(self.connection, stored.no):
+            return
+        places = read_places(self.connection, cube.no)
+        staying = [place for place in places if place.item_no != stored.no]
+        write_places(self.connection, cube.no, staying)
+        self._journal.note(
+            cube,
+            "replace_working",
+            "",
+            before=place_fields(cube, places),
+            after=place_fields(cube, staying),
+            reason=reason,
+        )
+
+    # -- capacity -------------------------------------------------------------------------------------
+
+    def _archive_over_capacity(self, cube: CubeRow) -> None:
+        limits = (
+            (MemoryKind.LONG_TERM, self._capacities.long_term),
+            (MemoryKind.USER, self._capacities.user),
+            (MemoryKind.PREFERENCE, self._capacities.preference),
+            # Twice the places, so that the items of the next set can be there before it replaces the last.
+            (MemoryKind.WORKING, 2 * self._capacities.working),
+        )
+        passes = (
+            (_LEAST_VALUABLE, self._first_new_no),
+            (_LEAST_VALUABLE, _NO_MAX),
+            (_LEAST_VALUABLE_OF_ALL, _NO_MAX),
+        )
+        for kind, capacity in limits:
+            for query, below in passes:
+                over = cube.live_of(kind) - capacity
+                if over <= 0:
+                    break
+                nos = [row[0] for row in self.connection.execute(query, (cube.no, kind.value, below, over))]
+                for old in find_by_no(self.connection, nos):
+                    new = replace(old, item=replace(old.item, status=ItemStatus.ARCHIVED))
+                    self._write(old, new, op="archive", reason="capacity")
+                    self._archived.append(old.item.id)
+
+    # -- vectors --------------------------------------------------------------------------------------
+
+    def put_vectors(self, vectors: Mapping[str, Vectors]) -> None:
+        """Set the vectors of items; those that were deleted meanwhile are passed over."""
+        rows = []
+        for old in self._stored(tuple(vectors)):
+            if old.item.status is ItemStatus.DELETED:
+                continue
+            rows.append((old.no, self._blob(vectors[old.item.id], old.item.id)))
+            cube = self._cube(old.item.cube_id)
+            cube.change()
+            self._save(cube, replace(old, has_vector=True))
+        index.put_vectors(self.connection, rows)
+
+    def _blob(self, vector: Vectors, item_id: str) -> bytes:
+        if self._binding is None:
+            self._binding = index.get_binding(self.connection)
+            if self._binding is not None:
+                self._binding.check(self._bound_as)
+        return index.vector_blob(vector, item_id, self._binding)
+
+    # -- lookups --------------------------------------------------------------------------------------
+
+    def _cube(self, cube_id: str) -> CubeRow:
+        cube = self._cubes.get(cube_id)
+        if cube is None:
+            check_id("cube_id", cube_id)
+            cube = find_cube(self.connection, cube_id)
+            if cube is None:
+                cube = insert_cube(self.connection, cube_id, chain_start(cube_id))
+            self._cubes[cube_id] = cube
+        return cube
+
+    def _stored(self, item_ids: Sequence[str]) -> list[Stored]:
+        """The items in the order given, each once. Raises ItemNotFound."""
+        wanted = list(dict.fromkeys(item_ids))
+        found = find_by_id(self.connection, wanted)
+        for item_id in wanted:
+            if item_id not in found:
+                raise ItemNotFound(f"no item {item_id!r} was ever stored here")
+        return [found[item_id] for item_id in wanted]
+
+
+def _op(old: MemoryItem, status: ItemStatus) -> str:
+    if op := _OP_OF_STATUS.get(status):
+        return op
+    return "update" if old.live else "restore"
+
+
+def _gone(item_id: str) -> ItemGone:
+    return ItemGone(f"item {item_id!r} was deleted")
+
+
+def _tombstone(item: MemoryItem) -> MemoryItem:
+    """What stays of a deleted item: whose it was and when, nothing of what it said."""
+    return MemoryItem(
+        id=item.id,
+        cube_id=item.cube_id,
+        user_id=item.user_id,
+        memory="",
+        kind=item.kind,
+        status=ItemStatus.DELETED,
+        version=item.version,
+        raw=item.raw,
+        created_at=item.created_at,
+        updated_at=item.updated_at,
+    )
+
+
+def _count(cube: CubeRow, stored: Stored, *, by: int) -> None:
+    item = stored.item
+    cube.count(item.status, item.kind, live=item.live, length=sum(stored.terms.values()), by=by)
+
+
+def _terms(indexed: IndexedItem) -> dict[str, int]:
+    terms = {}
+    for term, count in indexed.terms.items():
+        if not term or not isinstance(count, int) or count < 1:
+            raise InvalidInput(
+                f"item {indexed.item.id!r}: term {term!r} with count {count!r}; counts start at 1"
+            )
+        terms[term] = count
+    return terms
+
+
+def _check_item(item: MemoryItem) -> None:
+    check_id("item id", item.id)
+    check_id("user_id", item.user_id)
+    check_text(f"the text of item {item.id!r}", item.memory)
+    if item.status is ItemStatus.DELETED:
+        raise InvalidInput(f"item {item.id!r} comes as deleted; delete it with SetStatus instead")
