@@ -34,6 +34,19 @@ hasnt havent hadnt aint mustnt neednt shant mightnt cannot gonna wanna gotta
 oh hey hi hello yeah yes yep yup nope ok okay um uh hmm wow ah aw haha lol please well really
 """)
 
+# Written with a capital in English, and still no name of anything that memories are linked by.
+CALENDAR = _words("""
+january february march april may june july august september october november december
+jan feb mar apr jun jul aug sep sept oct nov dec
+monday tuesday wednesday thursday friday saturday sunday mon tue tues wed thu thur thurs fri sat sun
+today tomorrow yesterday tonight am pm
+""")
+FORMULAS = _words("""
+mr mrs ms dr prof sir madam thanks thank thx sorry congrats congratulations bye goodbye good great glad
+cool nice sure happy wonderful awesome amazing absolutely definitely anytime welcome woohoo yay damn
+btw omg asap fyi tv diy faq ps lmao imo
+""")
+
 GERMAN = _words("""
 der die das den dem des ein eine einen einem einer eines und oder aber denn weil dass wenn als ob wie
 ich du er sie es wir ihr mich dich ihn uns euch mir dir ihm ihnen sich mein meine meinen meinem meiner
