@@ -1,0 +1,243 @@
+"""Asking the channels of one cube and laying out what they found, as arrays that the stages rank.
+
+One `ReadView`, one query. Candidates are what the lexical, dense and link channels return and the
+neighbours of the best of them; everything else is read from their facets. Texts are read for the best
+candidates only (`read_wording`), since that is what costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from math import log1p
+
+import numpy as np
+
+from memos.memory.item import MemoryItem
+from memos.memory.store import Facet, ItemFilter, ReadView
+from memos.models.base import Vectors
+from memos.retrieval.fuse import Scores
+from memos.retrieval.query import Query
+from memos.retrieval.relativity import relativity
+from memos.retrieval.request import RecallRequest
+from memos.retrieval.stages import BEFORE, Episodes, Places, Ranking, Signals
+from memos.retrieval.wording import asks, substance, tells_when
+
+EPISODE_GAP = timedelta(hours=6)  # a longer silence in a session begins another episode
+EXPANDED = 24  # best candidates whose neighbours join
+DISTANCE = 2
+RECENCY_HALF_LIFE = timedelta(days=30)
+USES_FULL = 20  # uses that count as many
+SCENARIO_SCORE = 0.5  # same scenario in another session
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """The candidates of one cube: their numbers and facets, and the raw scores of each channel."""
+
+    cube_id: str
+    query: Query
+    facets: tuple[Facet, ...]
+    lexical: Mapping[int, float]
+    names: Mapping[int, float]
+    dense: Mapping[int, float]
+    links: Mapping[int, float]
+    mass: float  # IDF mass of the query
+
+
+def search_channels(view: ReadView, query: Query, request: RecallRequest, vector: Vectors | None) -> Found:
+    """Ask all channels of a cube for its candidates."""
+    allowed = allowed_numbers(view, request)
+    each = max(1, request.candidates_max // 2)
+    lexical = view.search_text(query.terms, limit=each, allowed=allowed) if query.terms else {}
+    dense = view.search_vector(vector, limit=each, allowed=allowed) if vector is not None else {}
+    links = view.search_links(query.links, limit=each, allowed=allowed) if query.links else {}
+    numbers = dict.fromkeys([*lexical, *dense, *links])
+    if not numbers and query.name_terms:
+        lexical = view.search_text(query.name_terms, limit=each, allowed=allowed)
+        numbers = dict.fromkeys(lexical)
+    near = view.neighbours(_best(lexical, dense, links), distance=DISTANCE)
+    for around in near.values():
+        numbers.update((no, None) for no in around if allowed is None or no in allowed)
+    facets = [facet for facet in view.facets(numbers).values() if _wanted(facet, request)]
+    names: Mapping[int, float] = {}
+    if query.name_terms and facets:
+        names = view.search_text(
+            query.name_terms, limit=len(facets), allowed=frozenset(facet.no for facet in facets)
+        )
+    terms = query.terms or query.name_terms
+    rarity = view.rarity(terms)
+    mass = sum(weight * rarity[term] for term, weight in terms.items())
+    return Found(view.cube_id, query, tuple(facets), lexical, names, dense, links, mass)
+
+
+def allowed_numbers(view: ReadView, request: RecallRequest) -> frozenset[int] | None:
+    """The items that the request's filter leaves; None: all of them."""
+    wanted = replace(request.filter or ItemFilter(), cube_ids=())
+    if request.kinds:
+        kinds = tuple(kind for kind in wanted.kinds or request.kinds if kind in request.kinds)
+        if not kinds:
+            return frozenset()
+        wanted = replace(wanted, kinds=kinds)
+    if wanted.is_default and request.predicate is None:
+        return None
+    numbers = view.select(wanted)
+    if request.predicate is None:
+        return numbers
+    kept: set[int] = set()
+    in_order = sorted(numbers)
+    for start in range(0, len(in_order), 500):
+        part = in_order[start : start + 500]
+        # Numbers that vanish cannot shift the pairs: a view is one snapshot.
+        kept.update(no for no, item in zip(part, view.items(part), strict=True) if request.predicate(item))
+    return frozenset(kept)
+
+
+def _best(*channels: Mapping[int, float]) -> list[int]:
+    """The best candidates of all channels together, each channel scaled by its own best."""
+    total: dict[int, float] = {}
+    for channel in channels:
+        best = max(channel.values(), default=0.0)
+        if best > 0.0:
+            for no, score in channel.items():
+                total[no] = total.get(no, 0.0) + score / best
+    return sorted(total, key=lambda no: (-total[no], no))[:EXPANDED]
+
+
+def _wanted(facet: Facet, request: RecallRequest) -> bool:
+    if request.exclude_turn_id and facet.turn_id == request.exclude_turn_id:
+        return False
+    return facet.id not in request.exclude_ids
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pool:
+    """The candidates of all cubes of one request in one row of arrays. `keys[i]` = (cube, item number)."""
+
+    keys: tuple[tuple[int, int], ...]
+    facets: tuple[Facet, ...]
+    signals: Signals
+    relativity: Scores  # (1, n)
+
+    def with_signals(self, signals: Signals) -> Pool:
+        """The same candidates with other signals."""
+        return replace(self, signals=signals)
+
+
+def lay_out(found: Sequence[Found], request: RecallRequest, *, now: datetime) -> Pool:
+    """Facets and raw scores as arrays. Wording is still empty: see `with_wording`."""
+    facets = tuple(facet for one in found for facet in one.facets)
+    keys = tuple((number, facet.no) for number, one in enumerate(found) for facet in one.facets)
+    cubes = np.array([cube for cube, _ in keys], dtype=np.int64)
+    order, steps = _places(cubes, facets)
+    lexical = _row(one.lexical.get(facet.no, 0.0) for one in found for facet in one.facets)
+    names = _row(one.names.get(facet.no, 0.0) for one in found for facet in one.facets)
+    dense = _row(one.dense.get(facet.no, 0.0) for one in found for facet in one.facets)
+    blank = np.zeros(len(facets), dtype=np.float32)
+    signals = Signals(
+        found=np.ones((1, len(facets)), dtype=bool),
+        lexical=lexical,
+        names=names,
+        dense=dense,
+        links=_row(one.links.get(facet.no, 0.0) for one in found for facet in one.facets),
+        participant=_row(one.query.names_one_of(facet) for one in found for facet in one.facets),
+        time=_row(one.query.covers(facet) for one in found for facet in one.facets),
+        scenario=_row(_scenario(facet, request) for facet in facets),
+        recency=_row(_recency(facet, now) for facet in facets),
+        use=_row(min(1.0, log1p(facet.use_count) / log1p(USES_FULL)) for facet in facets)[0],
+        asks_when=np.full((1, 1), any(one.query.asks_when for one in found), dtype=np.float32),
+        asks=blank,
+        tells_when=blank,
+        substance=blank,
+        episodes=Episodes.of(_episodes(cubes, facets, order)),
+        steps=steps,
+    )
+    mass = np.array([found[cube].mass for cube in cubes], dtype=np.float32)
+    return Pool(
+        keys, facets, signals, relativity(cosines=dense, lexical=lexical + names, mass=mass, steps=steps)
+    )
+
+
+def with_wording(signals: Signals, items: Mapping[int, MemoryItem]) -> Signals:
+    """The signals with the wording of the items at these places."""
+    asking = np.zeros(len(signals.asks), dtype=np.float32)
+    telling, saying = asking.copy(), asking.copy()
+    for place, item in items.items():
+        asking[place] = asks(item.memory)
+        telling[place] = tells_when(item.memory)
+        saying[place] = substance(item.memory)
+    return replace(signals, asks=asking, tells_when=telling, substance=saying)
+
+
+def best_places(ranking: Ranking, pool: Pool, *, count: int) -> list[int]:
+    """The places of the `count` best candidates, best first; equal scores by item number, newest first."""
+    numbers = np.array([no for _, no in pool.keys], dtype=np.int64)
+    order: list[int] = np.lexsort((-numbers, -ranking.score[0]))[:count].tolist()
+    return order
+
+
+def with_predecessors(places: Sequence[int], pool: Pool) -> list[int]:
+    """The places and those of the items right before them: a reply is known by the question before it."""
+    before = pool.signals.steps[BEFORE][list(places)]
+    return list(dict.fromkeys([*places, *(place for place in before.tolist() if place >= 0)]))
+
+
+def _row(values: Iterable[float]) -> Scores:
+    row: Scores = np.array([list(values)], dtype=np.float32)
+    return row
+
+
+def _scenario(facet: Facet, request: RecallRequest) -> float:
+    if request.session_id and facet.session_id == request.session_id:
+        return 1.0
+    return SCENARIO_SCORE if request.scenario and facet.scenario == request.scenario else 0.0
+
+
+def _recency(facet: Facet, now: datetime) -> float:
+    age = max(timedelta(0), now - (facet.happened_at or facet.created_at))
+    return float(0.5 ** (age / RECENCY_HALF_LIFE))
+
+
+def _places(cubes: Places, facets: Sequence[Facet]) -> tuple[Places, Places]:
+    """The candidates in the order of their sessions, and for each those one and two places away.
+
+    An item without a session has no neighbours. Items that share a position count as one place apart.
+    """
+    sessions = _numbered([facet.session_id for facet in facets])
+    positions = np.array([facet.position for facet in facets], dtype=np.int64)
+    numbers = np.array([facet.no for facet in facets], dtype=np.int64)
+    placed = np.array([bool(facet.session_id) for facet in facets], dtype=bool)
+    order: Places = np.lexsort((numbers, positions, sessions, cubes))
+    steps = np.full((4, len(facets)), -1, dtype=np.int64)
+    for offset in range(1, DISTANCE + 1):
+        before, after = order[:-offset], order[offset:]
+        apart = np.maximum(positions[after] - positions[before], offset)
+        together = (sessions[before] == sessions[after]) & (cubes[before] == cubes[after]) & placed[before]
+        for distance in range(offset, DISTANCE + 1):
+            pairs = together & (apart == distance)
+            steps[2 * distance - 2, after[pairs]] = before[pairs]
+            steps[2 * distance - 1, before[pairs]] = after[pairs]
+    return order, steps
+
+
+def _episodes(cubes: Places, facets: Sequence[Facet], order: Places) -> Places:
+    """A label per candidate: its session, cut where it was silent for long. Alone without a session."""
+    labels = np.zeros(len(facets), dtype=np.int64)
+    label, last = 0, -1
+    for place in order.tolist():
+        facet = facets[place]
+        if last >= 0:
+            before = facets[last]
+            same = facet.session_id and facet.session_id == before.session_id and cubes[place] == cubes[last]
+            silence = abs((facet.happened_at or facet.created_at) - (before.happened_at or before.created_at))
+            if not same or silence > EPISODE_GAP:
+                label += 1
+        labels[place] = label
+        last = place
+    return labels
+
+
+def _numbered(names: Sequence[str]) -> Places:
+    codes: dict[str, int] = {}
+    return np.array([codes.setdefault(name, len(codes)) for name in names], dtype=np.int64)

@@ -1,0 +1,77 @@
+"""How much each stage of recall counts, as one frozen value.
+
+A weight of 0 switches its stage off: nothing of it is computed and no hit reports it. The defaults were
+fitted by `benchmarks/tune_recall.py`; the scale is that of the lexical stage, whose best candidate
+scores `lexical`. `stages.py` says what each stage measures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+
+from memos.errors import InvalidInput
+
+# stage -> the weights that switch it
+STAGES: Mapping[str, tuple[str, ...]] = {
+    "lexical": ("lexical",),
+    "dense": ("dense",),
+    "links": ("links",),
+    "participant": ("participant",),
+    "time": ("time",),
+    "scenario": ("scenario",),
+    "recency": ("recency",),
+    "use": ("use",),
+    "episode": ("episode",),
+    "neighbours": ("near", "far"),
+    "reply": ("reply",),
+    "question": ("question",),
+    "substance": ("substance",),
+    "moment": ("moment",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecallWeights:
+    """The weights of the stages, and the two numbers that shape them."""
+
+    lexical: float = 1.0
+    dense: float = 1.2
+    links: float = 0.1
+    participant: float = 0.5  # a participant named in the query took part
+    time: float = 0.6  # it happened in a period that the query names
+    scenario: float = 0.2  # same session or scenario as the request's
+    recency: float = 0.0  # decays with the age
+    use: float = 0.0  # grows with the logarithm of the uses
+    episode: float = 0.6  # the best score of its episode
+    near: float = 0.2  # each item one place away in the session
+    far: float = 0.4  # each item two places away
+    reply: float = 0.6  # what comes right after a question that fits
+    question: float = 0.4  # taken off an item that ends by asking
+    substance: float = 0.2  # it says much rather than little
+    moment: float = 0.5  # it tells a time, and the query asks for one
+    name_terms: float = 0.5  # factor on a participant's name among the terms of the query
+    context_floor: float = (
+        1.0  # only the part of a neighbour's score above this reaches `near`, `far`, `reply`
+    )
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not 0.0 <= value <= 100.0:  # also refuses NaN
+                raise InvalidInput(f"recall weight {name}={value!r} must be between 0 and 100 (0: stage off)")
+
+    def without(self, *stages: str) -> RecallWeights:
+        """The same weights with these stages switched off. InvalidInput for an unknown stage."""
+        for stage in stages:
+            if stage not in STAGES:
+                raise InvalidInput(f"{stage!r} is not a stage of recall; stages are {', '.join(STAGES)}")
+        return replace(self, **{name: 0.0 for stage in stages for name in STAGES[stage]})
+
+    def only(self, *stages: str) -> RecallWeights:
+        """The same weights with every other stage switched off."""
+        return self.without(*(stage for stage in STAGES if stage not in stages))
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all weights, in order."""
+        return tuple(field.name for field in fields(cls))
