@@ -156,7 +156,7 @@ class MemChat:
         yield Preference(preference_markdown(preferences, query.query))
         yield Reference(tuple(recall.hits[:REFERENCES_MAX]))
         remarks = [refused] if refused else []
-        remarks += [f"recall without {why}" for why in recall.degraded]
+        remarks += recall.degraded
         if query.internet_search:
             remarks.append("internet search is not part of this server: only memory was searched")
         hits = tuple(recall.hits[: query.top_k])

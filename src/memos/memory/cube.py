@@ -1,8 +1,8 @@
 """Cubes as programs see them: `cube.text_mem.search(...)`, `.get_all()`, `.get_working_memory()` …
 
 A cube object holds no memory of its own: it is a view of one cube in the store, made when asked for and
-as cheap as its id. `MemCubes.of` is what stands behind `current_mem_cube` and `naive_mem_cube`. A cube
-that has no memories yet reads as empty and comes into being with the first `add`.
+as cheap as its id. It is what stands behind `current_mem_cube` and `naive_mem_cube`. A cube that has no
+memories yet reads as empty and comes into being with the first `add`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from memos import context
-from memos.clock import Clock, utc
+from memos.clock import Clock, SystemClock, utc
 from memos.errors import InvalidInput, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
 from memos.memory.item import ItemStatus, MemoryItem, Source, WorkingEntry
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from memos.memory.indexer import Indexer
     from memos.retrieval.hybrid import HybridRetriever
 
+DEFAULT_CUBE_ID = "default"  # of programs that name no cube
 PAGE_SIZE = 500
 
 
@@ -147,31 +148,22 @@ class NaiveMemCube:
     para_mem: None = None
     pref_mem: None = None
 
-    def __init__(self, cube_id: str, parts: _Parts) -> None:
-        self.cube_id = cube_id
-        self.text_mem = TextMemory(cube_id, parts)
-
-    def __repr__(self) -> str:
-        return f"NaiveMemCube({self.cube_id!r})"
-
-
-class MemCubes:
-    """Makes cube objects over one store. Thread-safe."""
-
     def __init__(
         self,
+        cube_id: str = DEFAULT_CUBE_ID,
         *,
         store: MemoryStore,
         indexer: Indexer,
         retriever: HybridRetriever,
-        clock: Clock,
+        clock: Clock | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
-        self._parts = _Parts(store, indexer, retriever, clock, new_id)
+        self.cube_id = check_id("mem_cube_id", cube_id)
+        parts = _Parts(store, indexer, retriever, clock or SystemClock(), new_id)
+        self.text_mem = TextMemory(cube_id, parts)
 
-    def of(self, cube_id: str) -> NaiveMemCube:
-        """The cube of that id. Raises InvalidInput when it can be no id."""
-        return NaiveMemCube(check_id("mem_cube_id", cube_id), self._parts)
+    def __repr__(self) -> str:
+        return f"NaiveMemCube({self.cube_id!r})"
 
 
 def _user(given: str) -> str:

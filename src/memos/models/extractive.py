@@ -25,7 +25,9 @@ MARK = "extractive"  # what `answered_by` says of an answer that was quoted from
 Terms = Callable[[str], Mapping[str, int]]
 
 _ENDS = re.compile(
-    r"(?<!\bDr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)(?<=[.!?…])[\"'”’)]*\s+|(?<=[。！？])[”’」』）]*|\n+"
+    r"(?<!\bDr\.)(?<!\bMr\.)(?<!\bMs\.)(?<!\bSt\.)(?<!\bMrs\.)(?<!\bProf\.)"
+    r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’)\]]))\s+"
+    r"|(?<=[。！？])(?![”’」』）])|(?<=[。！？][”’」』）])|\n+"
 )
 _CJK = re.compile(r"[㐀-鿿]")
 _QUESTION_END = re.compile(r"[?？][\"'”’)」』\s]*$|[吗呢][。?？]?\s*$")

@@ -109,7 +109,11 @@ def _make(runtime: Runtime) -> Handlers:
 
 def _components(runtime: Runtime) -> dict[str, Any]:
     """The documented keys. What this server does not have is None, not a stand-in."""
-    cube = runtime.scheduler.mem_cube
+    from memos.memory.cube import NaiveMemCube
+
+    cube = NaiveMemCube(
+        store=runtime.store, indexer=runtime.indexer, retriever=runtime.retriever, clock=runtime.clock
+    )
     models = {runtime.llm.name: runtime.llm} if runtime.llm else {}
     capacities = runtime.store.capacities
     return {
