@@ -11,10 +11,13 @@ a documented `(function, priority, min_idle_ms)` tuple is ignored there with a w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeVar
 
-from memos.errors import ConfigError
+from memos import log
+from memos.errors import ConfigError, InvalidInput
+from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.mem_scheduler.schemas.task_schemas import (
     BACKGROUND_CLASS,
     MEM_UPDATE_TASK_LABEL,
@@ -23,6 +26,12 @@ from memos.mem_scheduler.schemas.task_schemas import (
     TaskPriorityLevel,
     class_of,
 )
+
+if TYPE_CHECKING:
+    from memos.mem_scheduler.queues.base import PolicyTable
+
+logger = log.get_logger(__name__)
+FieldT = TypeVar("FieldT")
 
 LEASE_MS_DEFAULT = 30_000
 LEASE_MS_MIN = 1_000
@@ -83,3 +92,135 @@ def default_policy(label: str) -> TaskPolicy:
 
 
 COALESCING_LABELS = frozenset({MEM_UPDATE_TASK_LABEL})
+
+
+class _PolicyField(MutableMapping[str, FieldT]):
+    """One field of the policies as a mapping label -> value; writes go to the table at once.
+
+    Reading a label for which nothing was written raises KeyError, as a plain dict would; `del` puts the
+    default back.
+    """
+
+    def __init__(
+        self,
+        table: PolicyTable,
+        read: Callable[[TaskPolicy], FieldT],
+        write: Callable[[str, TaskPolicy, FieldT], TaskPolicy],
+        on_write: Callable[[], None],
+    ) -> None:
+        self._table = table
+        self._read = read
+        self._write = write
+        self._on_write = on_write
+
+    def __getitem__(self, label: str) -> FieldT:
+        if label not in self._table.labels():
+            raise KeyError(label)
+        return self._read(self._table.get(label))
+
+    def __setitem__(self, label: str, value: FieldT) -> None:
+        check_id("label", label)
+        self._table.put(label, self._write(label, written_or_default(self._table, label), value))
+        self._on_write()
+
+    def __delitem__(self, label: str) -> None:
+        self[label]  # KeyError for a label without a policy, as a dict says it
+        self[label] = self._read(default_policy(label))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table.labels())
+
+    def __len__(self) -> int:
+        return len(self._table.labels())
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def written_or_default(table: PolicyTable, label: str) -> TaskPolicy:
+    """The policy that a partial change starts from: never the single slot of an unregistered label."""
+    return table.get(label) if label in table.labels() else default_policy(label)
+
+
+def checked_min_idle_ms(label: str, value: object) -> int:
+    """`value` as a lease length; below the floor it is raised to it, with a warning.
+
+    A lease shorter than the floor could not be renewed in time on a busy machine, and its task would
+    start twice.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value <= 0:
+        raise InvalidInput(
+            f"min_idle_ms of label {label!r} is {value!r}; give whole milliseconds of at least {LEASE_MS_MIN}"
+        )
+    if value < LEASE_MS_MIN:
+        logger.warning("policy.min_idle_raised", label=label, asked_ms=value, min_idle_ms=LEASE_MS_MIN)
+        return LEASE_MS_MIN
+    return int(value)
+
+
+def checked_priority(label: str, value: object) -> TaskPriorityLevel:
+    """`value` as a priority level. Raises InvalidInput naming the label and the value."""
+    try:
+        return TaskPriorityLevel(value)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise InvalidInput(
+            f"priority of label {label!r} is {value!r}; give a TaskPriorityLevel (1, 2 or 3)"
+        ) from error
+
+
+class SchedulerOrchestrator:
+    """The documented face of a queue's policies: priorities and lease lengths by label."""
+
+    def __init__(self, table: PolicyTable, *, on_write: Callable[[], None] = lambda: None) -> None:
+        self._table = table
+        self._on_write = on_write
+        self.tasks_min_idle_ms: MutableMapping[str, int] = _PolicyField(
+            table,
+            lambda policy: policy.min_idle_ms,
+            lambda label, policy, ms: replace(policy, min_idle_ms=checked_min_idle_ms(label, ms)),
+            on_write,
+        )
+        self.tasks_priorities: MutableMapping[str, TaskPriorityLevel] = _PolicyField(
+            table,
+            lambda policy: policy.level,
+            lambda label, policy, level: replace(policy, level=checked_priority(label, level)),
+            on_write,
+        )
+
+    def get_task_idle_min(self, label: str) -> int:
+        """The lease length of a label in milliseconds."""
+        return self._table.get(label).min_idle_ms
+
+    def get_task_priority(self, label: str) -> TaskPriorityLevel:
+        """The level of a label."""
+        return self._table.get(label).level
+
+    def get_policy(self, label: str) -> TaskPolicy:
+        """The whole policy of a label."""
+        return self._table.get(label)
+
+    def written_or_default(self, label: str) -> TaskPolicy:
+        """The policy that a partial change of `label` starts from."""
+        return written_or_default(self._table, label)
+
+    def set_task_config(
+        self,
+        label: str,
+        *,
+        priority: TaskPriorityLevel | int | None = None,
+        min_idle_ms: int | None = None,
+    ) -> None:
+        """Write what is given in one step. ConfigError when it contradicts a built-in class."""
+        check_id("label", label)
+        policy = written_or_default(self._table, label)
+        if priority is not None:
+            policy = replace(policy, level=checked_priority(label, priority))
+        if min_idle_ms is not None:
+            policy = replace(policy, min_idle_ms=checked_min_idle_ms(label, min_idle_ms))
+        if priority is not None or min_idle_ms is not None:
+            self.set_policy(label, policy)
+
+    def set_policy(self, label: str, policy: TaskPolicy) -> None:
+        """Write a whole policy. ConfigError when it contradicts a built-in class."""
+        self._table.put(label, policy)
+        self._on_write()

@@ -1,0 +1,412 @@
+"""`BaseScheduler`: takes messages, runs their handlers on a bounded pool, answers for what became of them.
+
+It knows labels and functions, no business: `GeneralScheduler` brings the built-in handlers. Everything
+it needs is handed to the constructor; `start` and `stop` may be called any number of times.
+
+Threads: one consumer (claims as many batches as the pool has free places, of labels that have
+handlers), one bounded pool, one heartbeat that does nothing else (`leases`), one housekeeper, and one
+event loop for `async def` handlers, started with the first of them. All are daemons; handlers run under
+their own context (user, cube, trace, task of what they handle).
+
+Lock order, outermost first: `_lifecycle` → registry → pool, heartbeat or monitor → the queue's own lock.
+No lock of ours is held while a handler runs, while the store is called, or while the queue waits.
+
+Stopping: claim no more, let what runs finish until the grace ends, hand the rest back. A thread cannot
+be killed: a handler that outlives the grace goes on, and its `finish` is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from memos import context, log
+from memos.configs.mem_scheduler import BaseSchedulerConfig
+from memos.errors import InvalidInput, LeaseLost, QueueError
+from memos.mem_scheduler.current import batch_run
+from memos.mem_scheduler.dispatcher import Dispatcher
+from memos.mem_scheduler.handlers.context import Services
+from memos.mem_scheduler.housekeeper import Housekeeper
+from memos.mem_scheduler.leases import LeaseKeeper
+from memos.mem_scheduler.monitors.scheduler import SchedulerMonitor
+from memos.mem_scheduler.monitors.tasks import TaskMonitor
+from memos.mem_scheduler.orchestrator import SchedulerOrchestrator
+from memos.mem_scheduler.queues.base import Batch, Release, TaskQueue
+from memos.mem_scheduler.queues.facade import ScheduleTaskQueue
+from memos.mem_scheduler.registry import Handler, HandlerRegistry
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, validate_message
+from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
+from memos.mem_scheduler.settlement import Settlement
+from memos.mem_scheduler.status_table import print_status
+from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
+from memos.mem_scheduler.workers import CoroutineRunner, WorkerPool
+
+if TYPE_CHECKING:
+    from memos.retrieval.searcher import Searcher
+
+logger = log.get_logger(__name__)
+
+DEFAULT_CUBE_ID = "default"
+CLAIM_WAIT_S = 1.0
+QUEUE_DOWN_WAIT_S = 1.0
+THREAD_JOIN_S = 5.0
+WAKE_S = 0.05
+
+
+class BaseScheduler:
+    """See the module docstring. `submit_messages` works before `start`: messages wait in the queue."""
+
+    def __init__(
+        self,
+        config: BaseSchedulerConfig,
+        *,
+        queue: TaskQueue,
+        services: Services,
+        default_cube_id: str = DEFAULT_CUBE_ID,
+    ) -> None:
+        self.config = config
+        self.services = services
+        self.top_k = config.top_k
+        self.search_method = config.search_method
+        self.use_redis_queue = config.use_redis_queue
+        self.status_tracker = TaskStatusTracker(None, queue=queue)
+        self._queue = queue
+        self._default_cube_id = default_cube_id
+        self._default_cube: Any = None
+        self._lifecycle = threading.RLock()
+        self._running = False
+        self._stop_asked = threading.Event()
+        self._consumer: threading.Thread | None = None
+        self._pool = WorkerPool(config.workers)
+        self._coroutines = CoroutineRunner()
+        self._reported: set[str] = set()
+        self._tasks = TaskMonitor()
+        self.monitor = SchedulerMonitor(intent=services.intent, activity=services.activity, tasks=self._tasks)
+        self._leases = LeaseKeeper(queue, services.clock, on_timeout=self._on_timeout)
+        self._housekeeper = Housekeeper(services.store, queue, services.clock)
+        self.orchestrator = SchedulerOrchestrator(queue.policies, on_write=self._leases.refresh)
+        self._registry = HandlerRegistry(
+            self.orchestrator, disabled=config.disabled_handlers, on_change=queue.wake
+        )
+        self.memos_message_queue = ScheduleTaskQueue(
+            queue, submit=self.submit_messages, orchestrator=self.orchestrator
+        )
+        self.dispatcher = Dispatcher(
+            queue,
+            self._registry,
+            clock=services.clock,
+            monitor=self._tasks,
+            coroutines=self._coroutines,
+            aftermath=Settlement(services.store, queue, services.sink),
+        )
+
+    # -- handlers ------------------------------------------------------------------------------------
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Function by label."""
+        return self._registry.handlers
+
+    def register_handlers(self, handlers: Mapping[str, Any]) -> None:
+        """Register `{label: function | (function, priority, min_idle_ms) | (function, TaskPolicy)}`.
+
+        Replaces what was registered for a label; allowed while running. Raises InvalidInput or
+        ConfigError naming label and value; then nothing of the call took effect.
+        """
+        self._registry.register(handlers)
+
+    def unregister_handlers(self, labels: Iterable[str]) -> dict[str, bool]:
+        """Stop serving labels; their messages wait. Says of each label whether it had a handler."""
+        return self._registry.unregister(labels)
+
+    # -- messages ------------------------------------------------------------------------------------
+
+    def submit_messages(self, messages: ScheduleMessageItem | Sequence[ScheduleMessageItem]) -> list[str]:
+        """Queue one message or several, all or none, and return their keys.
+
+        Inside a handler the messages are chained to the one being handled: they neither block nor
+        count against the queue's bounds, and a repeat of the handler chains the same ones again, which
+        the queue recognises. Messages of labels nobody serves are kept. Raises InvalidInput, QueueFull,
+        QueueUnavailable.
+        """
+        wanted = [messages] if isinstance(messages, ScheduleMessageItem) else _as_list(messages)
+        ready = [_stamped(validate_message(message)) for message in wanted]
+        if not ready:
+            return []
+        run = batch_run()
+        if run is None:
+            keys = self._queue.submit(ready)
+        else:
+            keys = self._queue.submit(
+                [], followups=[run.child(message) for message in ready], inside_handler=True
+            )
+        self._report_unserved(ready)
+        return keys
+
+    def unserved_labels(self) -> dict[str, int]:
+        """Waiting messages by label that this scheduler has no handler for."""
+        served = self._registry.served()
+        waiting: Counter[str] = Counter()
+        for lane in self._queue.depth().lanes:
+            for counts in (lane.queued, lane.delayed, lane.parked):
+                waiting.update({label: n for label, n in counts.items() if label not in served})
+        return {label: count for label, count in waiting.items() if count}
+
+    def _report_unserved(self, messages: Iterable[ScheduleMessageItem]) -> None:
+        served = self._registry.served()
+        for label in {message.label for message in messages} - served - self._reported:
+            if len(self._reported) < 1_000:
+                self._reported.add(label)
+            logger.warning("label.without_handler", label=label, labels_served=sorted(served))
+
+    # -- status --------------------------------------------------------------------------------------
+
+    def get_tasks_status(self) -> dict[str, Any]:
+        """`running`, `remaining` and `pending` (= remaining), taken in one step.
+
+        On a shared queue one such dictionary per stream follows, by its key.
+        """
+        depth = self._queue.depth(lanes=self.use_redis_queue)
+        status: dict[str, Any] = {
+            "running": depth.running,
+            "remaining": depth.remaining,
+            "pending": depth.remaining,
+        }
+        for lane in depth.lanes if self.use_redis_queue else ():
+            for label in {*lane.queued, *lane.delayed, *lane.parked, *lane.running}:
+                remaining = sum(counts.get(label, 0) for counts in (lane.queued, lane.delayed, lane.parked))
+                status[f"{lane.lane.user_id}:{lane.lane.mem_cube_id}:{label}"] = {
+                    "running": lane.running.get(label, 0),
+                    "remaining": remaining,
+                    "pending": remaining,
+                }
+        return status
+
+    def print_tasks_status(self, tasks_status: Mapping[str, Any] | None = None) -> None:
+        """Print a status of `get_tasks_status` (by default the current one) for people."""
+        status = self.get_tasks_status() if tasks_status is None else tasks_status
+        print_status(status, unserved=self.unserved_labels())
+
+    def get_running_tasks(
+        self, filter_func: Callable[[RunningTaskItem], bool] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Calls of handlers in this process that have not returned, by their id."""
+        return {
+            key: task.model_dump() for key, task in self.dispatcher.get_running_tasks(filter_func).items()
+        }
+
+    def get_web_log_messages(self) -> list[dict[str, Any]]:
+        """Take the web logs out of this process's buffer, oldest first; the store keeps them all."""
+        return [one.model_dump(mode="json") for one in self.services.sink.drain()]
+
+    # -- what a handler sees -------------------------------------------------------------------------
+
+    @property
+    def retriever(self) -> Searcher:
+        """The documented `retriever.search(...)`."""
+        return self.services.searcher
+
+    @property
+    def current_user_id(self) -> str:
+        """Inside a handler the user of the message being handled; "" outside."""
+        return context.user_id.get()
+
+    @property
+    def current_mem_cube_id(self) -> str:
+        """Inside a handler the cube of the message being handled, outside the default cube."""
+        return context.cube_id.get() or self._default_cube_id
+
+    @property
+    def current_mem_cube(self) -> Any:
+        """Inside a handler the cube of the message being handled, outside the default cube."""
+        cube_id = context.cube_id.get()
+        if cube_id:
+            return self.services.cube_of(cube_id)
+        if self._default_cube is None:
+            return self.services.cube_of(self._default_cube_id)
+        return self._default_cube
+
+    @current_mem_cube.setter
+    def current_mem_cube(self, cube: Any) -> None:
+        self.init_mem_cube(cube)
+
+    @property
+    def mem_cube(self) -> Any:
+        """The documented second name of `current_mem_cube`."""
+        return self.current_mem_cube
+
+    @mem_cube.setter
+    def mem_cube(self, cube: Any) -> None:
+        self.init_mem_cube(cube)
+
+    @property
+    def mem_cubes(self) -> dict[str, Any]:
+        """The cubes that hold memories, by id."""
+        return {cube_id: self.services.cube_of(cube_id) for cube_id in self.services.store.cubes()}
+
+    def init_mem_cube(self, mem_cube: Any, searcher: Any = None, feedback_server: Any = None) -> None:
+        """Make `mem_cube` the default cube: what `current_mem_cube` is outside handlers."""
+        self._default_cube = mem_cube
+
+    def initialize_modules(
+        self,
+        chat_llm: Any = None,
+        process_llm: Any = None,
+        db_engine: Any = None,
+        mem_reader: Any = None,
+        redis_client: Any = None,
+    ) -> None:
+        """Documented, and complete already: a scheduler is usable when its constructor returns.
+
+        Parts come in by `services`; one that is handed over here and differs is not taken over, which
+        is logged, never silently ignored.
+        """
+        late = {
+            "chat_llm": chat_llm,
+            "process_llm": process_llm,
+            "db_engine": db_engine,
+            "mem_reader": mem_reader,
+            "redis_client": redis_client,
+        }
+        unused = [name for name, part in late.items() if part is not None and part is not self.services.llm]
+        if unused:
+            logger.warning("scheduler.modules_not_taken", parts=unused, hint="hand them over in services")
+
+    # -- running -------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads. A second call while running does nothing but warn."""
+        with self._lifecycle:
+            if self._running:
+                logger.warning("scheduler.already_running")
+                return
+            self._stop_asked = stop_asked = threading.Event()
+            self._pool = pool = WorkerPool(self.config.workers)
+            self._leases.start()
+            self._housekeeper.start()
+            self._consumer = threading.Thread(
+                target=self._consume, args=(pool, stop_asked), name="memos-consumer", daemon=True
+            )
+            self._consumer.start()
+            self._running = True
+            logger.info("scheduler.started", workers=pool.size, labels=sorted(self._registry.served()))
+
+    def stop(self, grace_s: float | None = None) -> None:
+        """Stop claiming, let what runs finish for `grace_s` (default: the setting), hand back the rest.
+
+        Waiting messages stay in the queue. `start` works again afterwards. A second call does nothing.
+        """
+        with self._lifecycle:
+            if not self._running:
+                return
+            self._running = False
+            self._stop_asked.set()
+            self._join_consumer()
+            grace = self.config.grace_s if grace_s is None else grace_s
+            if not self._pool.wait_idle(grace):
+                self._hand_back()
+            self._pool.close()
+            self._coroutines.close()
+            self._leases.stop()
+            self._housekeeper.stop()
+            logger.info("scheduler.stopped")
+
+    def _join_consumer(self) -> None:
+        """Wake the consumer until it is gone: a wake just before it waits is not seen."""
+        for _ in range(int(THREAD_JOIN_S / WAKE_S)):
+            if self._consumer is None or not self._consumer.is_alive():
+                return
+            self._queue.wake()
+            self._pool.nudge()
+            self._consumer.join(WAKE_S)
+
+    def run_once(self, *, lanes_max: int = 1, timeout_s: float = 0.0) -> int:
+        """Claim and run up to `lanes_max` batches in the calling thread; returns how many there were.
+
+        For programs that want no threads, and for tests that drive time themselves.
+        """
+        labels = self._registry.served()
+        if not labels:
+            return 0
+        batches = self._queue.claim(labels, lanes_max=lanes_max, timeout_s=timeout_s)
+        for batch in batches:
+            self._leases.hold(batch)
+        for batch in batches:
+            self._run(batch, self._leases.is_lost)
+        return len(batches)
+
+    def keep_house(self) -> None:
+        """One round of the housekeeper in the calling thread; it also runs by itself after `start`."""
+        self._housekeeper.emit_left_over()
+        self._housekeeper.tick_settled()
+        self._housekeeper.sweep()
+
+    def _consume(self, pool: WorkerPool, stop_asked: threading.Event) -> None:
+        while not stop_asked.is_set():
+            try:
+                free = pool.wait_free(stop_asked.is_set)
+                labels = self._registry.served()
+                if not free or not labels:
+                    # Without any handler there is nothing to claim: look again when one is registered.
+                    stop_asked.wait(CLAIM_WAIT_S)
+                    continue
+                batches = self._queue.claim(labels, lanes_max=free, timeout_s=CLAIM_WAIT_S)
+                for batch in batches:
+                    self._leases.hold(batch)
+                    if stop_asked.is_set() or not pool.submit(self._job(batch, stop_asked)):
+                        self._release(batch)
+            except QueueError as error:
+                logger.warning("claim.failed", error=type(error).__name__)
+                stop_asked.wait(QUEUE_DOWN_WAIT_S)
+            except Exception as error:  # the thread loop: without it nothing would ever run again
+                logger.error("consumer.died", error=type(error).__name__, exc_info=True)
+                stop_asked.wait(QUEUE_DOWN_WAIT_S)
+
+    def _job(self, batch: Batch, stop_asked: threading.Event) -> Callable[[], None]:
+        return lambda: self._run(batch, lambda held: stop_asked.is_set() or self._leases.is_lost(held))
+
+    def _run(self, batch: Batch, stop: Callable[[Batch], bool]) -> None:
+        try:
+            self.dispatcher.run(batch, stop_asked=lambda: stop(batch))
+        finally:
+            self._leases.drop(batch)
+
+    def _release(self, batch: Batch) -> None:
+        """Hand a whole batch back, untouched."""
+        self._leases.drop(batch)
+        try:
+            self._queue.finish(batch, [Release() for _ in batch.deliveries])
+        except LeaseLost:
+            pass  # somebody has it already
+        except QueueError as error:
+            logger.warning("batch.release_failed", lane=str(batch.lane), error=type(error).__name__)
+
+    def _hand_back(self) -> None:
+        held = self._leases.held()
+        logger.warning("scheduler.grace_ended", batches=len(held))
+        for batch in held:
+            self._release(batch)
+
+    def _on_timeout(self, batch: Batch) -> None:
+        for delivery in batch.deliveries:
+            self._tasks.timed_out(delivery.message.label)
+
+
+def _as_list(messages: object) -> list[Any]:
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+        raise InvalidInput(
+            f"submit_messages takes a ScheduleMessageItem or a list of them, not {type(messages).__name__}"
+        )
+    return list(messages)
+
+
+def _stamped(message: ScheduleMessageItem) -> ScheduleMessageItem:
+    """The message, or a copy with the current trace and API path where it names none."""
+    changes: dict[str, str] = {}
+    if not message.trace_id:
+        changes["trace_id"] = context.current_trace_id()
+    if message.api_path is None and context.api_path.get():
+        changes["api_path"] = context.api_path.get()
+    return message.model_copy(update=changes) if changes else message

@@ -1,0 +1,122 @@
+"""What this thread is running: the batch behind the context variables.
+
+`BatchRun` is how a submit inside a handler finds its parent message, and where the effects of built-in
+handlers leave the messages they chain, so that those ride in the `finish` of the batch. It knows no
+queue: the dispatcher fills it and reads it.
+
+Keys of chained messages are derived (`schemas.keys.child_key`), so that a repeated parent chains the
+same children. The parent is the delivery whose `redis_message_id` the chained copy carries; where a
+fresh message comes out of a call with several messages, the key depends on all of them: the same
+handler over another batch must not produce the key of a different message.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from memos.mem_scheduler.schemas.keys import child_key
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.memory.store import Followup
+
+if TYPE_CHECKING:
+    from memos.mem_scheduler.queues.base import Delivery
+
+
+class BatchRun:
+    """One batch while it runs. Thread-safe: a handler may hand its context to threads of its own."""
+
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        self._lock = threading.Lock()
+        self._by_key = {delivery.key: delivery for delivery in deliveries}
+        self._members: tuple[Delivery, ...] = tuple(deliveries)
+        self._ordinals: Counter[tuple[str, str]] = Counter()
+        self._followups: dict[str, Followup] = {}
+        self._applied: set[str] = set()
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the batch is settled; what a left-over thread submits then has no parent."""
+        with self._lock:
+            return self._closed
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+
+    def begin(self, members: Sequence[Delivery]) -> None:
+        """A call of a handler with `members` begins; their children are counted afresh."""
+        with self._lock:
+            self._members = tuple(members)
+            self._ordinals.clear()
+
+    def parent_key_of(self, key: str) -> str:
+        """The parent of a delivered message, "" where it has none."""
+        delivery = self._by_key.get(key)
+        return delivery.parent_key if delivery is not None else ""
+
+    def has(self, key: str) -> bool:
+        """Whether the message of `key` belongs to the batch."""
+        return key in self._by_key
+
+    def child(self, message: ScheduleMessageItem) -> Followup:
+        """`message` as one chained by this batch, under its derived key."""
+        with self._lock:
+            parent, seed = self._parent(message.redis_message_id)
+            ordinal = self._ordinals[(seed, message.label)]
+            self._ordinals[(seed, message.label)] += 1
+        return Followup(child_key(seed, message.label, ordinal), parent, message)
+
+    def _parent(self, carried: str) -> tuple[str, str]:
+        if carried in self._by_key:
+            return carried, carried
+        first = self._members[0].key
+        if len(self._members) == 1:
+            return first, first
+        joined = "\0".join(member.key for member in self._members)
+        digest = hashlib.blake2b(joined.encode(), digest_size=16).hexdigest()
+        return first, first[:10] + digest
+
+    def chain(self, followups: Iterable[Followup]) -> None:
+        """Committed followups, to be queued when the batch finishes."""
+        with self._lock:
+            for followup in followups:
+                self._followups[followup.key] = followup
+
+    def mark_applied(self, key: str) -> None:
+        """The effects of the message are committed, its own outbox row included."""
+        with self._lock:
+            self._applied.add(key)
+
+    def followups(self) -> list[Followup]:
+        with self._lock:
+            return list(self._followups.values())
+
+    def applied(self) -> frozenset[str]:
+        with self._lock:
+            return frozenset(self._applied)
+
+
+_current: contextvars.ContextVar[BatchRun | None] = contextvars.ContextVar("memos_batch_run", default=None)
+
+
+def batch_run() -> BatchRun | None:
+    """The batch that the calling code works on; None outside a handler."""
+    run = _current.get()
+    return None if run is None or run.closed else run
+
+
+@contextmanager
+def running(run: BatchRun) -> Iterator[None]:
+    """Make `run` the current one for the length of the block."""
+    token = _current.set(run)
+    try:
+        yield
+    finally:
+        _current.reset(token)

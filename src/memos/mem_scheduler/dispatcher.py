@@ -1,0 +1,214 @@
+"""Runs a batch: runs of one label go to that label's handler together; outcomes are collected and settled.
+
+The outcome of a call
+* it returns: its messages are done;
+* RetryLater: they run again after the delay, which does not count as a failure;
+* Discard: a message alone is dead-lettered at once;
+* PartialFailure: the named messages failed, the others are done;
+* any other exception, or Discard, over several messages: each is run again alone, under the same lease,
+  so that only the guilty one is blamed;
+* in an ordered lane whose order is strict nothing runs past a message that must be retried: what comes
+  after it is handed back untouched.
+
+`finish` is one call for the whole batch; status, metrics and logs follow what it answers. A refused
+`finish` (LeaseLost) is counted and logged: somebody else may hold the batch, nothing of it is recorded.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from memos import context, log
+from memos.clock import Clock, utc
+from memos.errors import Discard, LeaseLost, PartialFailure, QueueError, RateLimited, RetryLater
+from memos.mem_scheduler.current import BatchRun, running
+from memos.mem_scheduler.monitors.tasks import TaskMonitor
+from memos.mem_scheduler.queues.base import (
+    Batch,
+    Dead,
+    Delivery,
+    Done,
+    Outcome,
+    Release,
+    Retry,
+    Settled,
+    TaskQueue,
+)
+from memos.mem_scheduler.registry import Handler, HandlerRegistry
+from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
+from memos.mem_scheduler.workers import CoroutineRunner
+
+logger = log.get_logger(__name__)
+
+ERROR_CHARS_MAX = 2_000
+
+Aftermath = Callable[[Batch, BatchRun, Sequence[Settled]], None]
+
+
+class Dispatcher:
+    """Stateless between batches; `run` may be called from many threads."""
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        registry: HandlerRegistry,
+        *,
+        clock: Clock,
+        monitor: TaskMonitor,
+        coroutines: CoroutineRunner,
+        aftermath: Aftermath,
+    ) -> None:
+        self._queue = queue
+        self._registry = registry
+        self._clock = clock
+        self._monitor = monitor
+        self._coroutines = coroutines
+        self._aftermath = aftermath
+
+    def get_running_tasks(
+        self, filter_func: Callable[[RunningTaskItem], bool] | None = None
+    ) -> dict[str, RunningTaskItem]:
+        """Calls of handlers that have not returned, by their id."""
+        tasks = self._monitor.running()
+        return {key: task for key, task in tasks.items() if filter_func is None or filter_func(task)}
+
+    def run(self, batch: Batch, *, stop_asked: Callable[[], bool] = lambda: False) -> None:
+        """Run and settle a batch. What has not begun when `stop_asked` turns true is handed back.
+
+        Raises nothing that a handler raised; what is not an `Exception` (the interpreter ending, a
+        simulated crash) passes through and leaves the batch to its lease.
+        """
+        run = BatchRun(batch.deliveries)
+        with (
+            running(run),
+            context.bound(user=batch.lane.user_id, cube=batch.lane.mem_cube_id, trace="", task="", path=""),
+        ):
+            outcomes = self._outcomes(batch, run, stop_asked)
+            self.settle(batch, run, outcomes)
+
+    def settle(self, batch: Batch, run: BatchRun, outcomes: Sequence[Outcome]) -> bool:
+        """Tell the queue; False when it refused because the lease is gone."""
+        try:
+            settled = self._queue.finish(batch, outcomes, followups=run.followups())
+        except LeaseLost:
+            for delivery in batch.deliveries:
+                self._monitor.lease_lost(delivery.message.label)
+            logger.warning("batch.finish_refused", lane=str(batch.lane), messages=len(batch.deliveries))
+            return False
+        except QueueError as error:
+            # The lease runs out and the batch comes again: at least once, and effects once by the marks.
+            logger.error("batch.finish_failed", lane=str(batch.lane), error=type(error).__name__)
+            return False
+        finally:
+            run.close()
+        for delivery, one in zip(batch.deliveries, settled, strict=True):
+            self._monitor.settled(delivery.message.label, one.state)
+        self._aftermath(batch, run, settled)
+        return True
+
+    def _outcomes(self, batch: Batch, run: BatchRun, stop_asked: Callable[[], bool]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for label, group in groupby(batch.deliveries, key=lambda delivery: delivery.message.label):
+            members = list(group)
+            handler = self._registry.get(label)
+            if handler is None or stop_asked() or self._is_blocked(outcomes, label):
+                outcomes.extend(Release() for _ in members)
+                continue
+            outcomes.extend(self._run_group(label, handler, members, run, stop_asked))
+        return outcomes
+
+    def _run_group(
+        self,
+        label: str,
+        handler: Handler,
+        members: Sequence[Delivery],
+        run: BatchRun,
+        stop_asked: Callable[[], bool],
+    ) -> list[Outcome]:
+        together = self._call(label, handler, members, run)
+        if together is not None:
+            return self._cut_at_retry(together, label)
+        logger.info("batch.split", label=label, messages=len(members))
+        alone: list[Outcome] = []
+        for member in members:
+            if stop_asked() or self._is_blocked(alone, label):
+                alone.append(Release())
+            else:
+                alone.extend(self._call(label, handler, [member], run) or [])
+        return alone
+
+    def _call(
+        self, label: str, handler: Handler, members: Sequence[Delivery], run: BatchRun
+    ) -> list[Outcome] | None:
+        """Call the handler once; the outcomes of `members`, None when each must be tried alone."""
+        messages = [member.message for member in members]
+        task = self._monitor.begin(label, messages, utc(self._clock.now()))
+        error: str | None = None
+        run.begin(members)
+        try:
+            with context.bound(
+                trace=_shared([message.trace_id for message in messages]),
+                task=_shared([message.task_id or "" for message in messages]),
+                path=_shared([message.api_path or "" for message in messages]),
+            ):
+                result = handler(messages)
+                if inspect.iscoroutine(result):
+                    self._coroutines.run(result)
+            return [Done() for _ in members]
+        except RetryLater as later:
+            error = error_text(later)
+            return [Retry(error, delay_s=later.delay_s, counts=False) for _ in members]
+        except PartialFailure as partial:
+            error = error_text(partial)
+            return self._partial(partial, members)
+        except Discard as discard:
+            error = error_text(discard)
+            return [Dead(error)] if len(members) == 1 else None
+        except (Exception, SystemExit) as failure:  # the outcome of a handler is whatever it raises
+            error = error_text(failure)
+            logger.warning("handler.failed", label=label, messages=len(members), error=type(failure).__name__)
+            logger.debug("handler.failed", label=label, exc_info=True)
+            if len(members) > 1:
+                return None
+            delay_s = failure.retry_after_s if isinstance(failure, RateLimited) else None
+            return [Retry(error, delay_s=delay_s)]
+        finally:
+            self._monitor.end(task, label, utc(self._clock.now()), error=error)
+
+    def _partial(self, partial: PartialFailure, members: Sequence[Delivery]) -> list[Outcome] | None:
+        """Per message; None (each alone) when the failure names no message of the call."""
+        outcomes: list[Outcome] = []
+        for member in members:
+            reason = partial.failed.get(member.key, partial.failed.get(member.message.item_id))
+            outcomes.append(Done() if reason is None else Retry(reason[:ERROR_CHARS_MAX] or "failed"))
+        if any(isinstance(outcome, Retry) for outcome in outcomes):
+            return outcomes
+        logger.warning("handler.partial_names_nobody", named=len(partial.failed), messages=len(members))
+        return [Retry(error_text(partial))] if len(members) == 1 else None
+
+    def _cut_at_retry(self, outcomes: list[Outcome], label: str) -> list[Outcome]:
+        """Keep every outcome: what ran after a failed message of the same call has run already."""
+        if isinstance(outcomes[0], Retry) and not outcomes[0].counts and self._is_strict(label):
+            # RetryLater over several messages: the first waits at the head, the rest behind it untouched.
+            return [outcomes[0], *(Release() for _ in outcomes[1:])]
+        return outcomes
+
+    def _is_blocked(self, outcomes: Sequence[Outcome], label: str) -> bool:
+        return any(isinstance(outcome, Retry | Release) for outcome in outcomes) and self._is_strict(label)
+
+    def _is_strict(self, label: str) -> bool:
+        policy = self._queue.policies.get(label)
+        return policy.ordered and policy.retry_order == "strict"
+
+
+def error_text(error: BaseException) -> str:
+    """What status and dead letters keep of an error: type and text, bounded."""
+    return f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]
+
+
+def _shared(values: Sequence[str]) -> str:
+    """The one value that all messages of a call share, "" where they differ."""
+    first = values[0]
+    return first if all(value == first for value in values) else ""

@@ -1,0 +1,209 @@
+"""`GeneralScheduler`: the scheduler with the built-in handlers, and the documented methods around them.
+
+The table of `handlers.HANDLERS` decides what each label does; the documented consumer methods are that
+table under their documented names, so that they can be called, wrapped and overridden. Called outside a
+batch they act as if the queue had delivered the messages: effects once per message, chained messages
+queued.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from memos import log
+from memos.clock import utc
+from memos.configs.mem_scheduler import GeneralSchedulerConfig
+from memos.mem_scheduler.base_scheduler import DEFAULT_CUBE_ID, BaseScheduler
+from memos.mem_scheduler.current import BatchRun, batch_run, running
+from memos.mem_scheduler.handlers import HANDLERS, HandlerFunction, add, answer, mem_update, query
+from memos.mem_scheduler.handlers.context import HandlerContext, RecallLimits, Services
+from memos.mem_scheduler.handlers.turn import SessionTurn, TurnQuery
+from memos.mem_scheduler.queues.base import Delivery, TaskQueue
+from memos.mem_scheduler.registry import Handler
+from memos.mem_scheduler.schemas.keys import KeyMint
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, validate_message
+from memos.mem_scheduler.schemas.task_schemas import (
+    ADD_TASK_LABEL,
+    ANSWER_TASK_LABEL,
+    MEM_UPDATE_TASK_LABEL,
+    QUERY_TASK_LABEL,
+)
+from memos.memory.item import MemoryItem
+from memos.memory.store import Cause, ReplaceWorking
+
+logger = log.get_logger(__name__)
+
+
+class GeneralScheduler(BaseScheduler):
+    """See the module docstring."""
+
+    def __init__(
+        self,
+        config: GeneralSchedulerConfig,
+        *,
+        queue: TaskQueue,
+        services: Services,
+        default_cube_id: str = DEFAULT_CUBE_ID,
+    ) -> None:
+        super().__init__(config, queue=queue, services=services, default_cube_id=default_cube_id)
+        self._limits = RecallLimits(
+            top_k=config.top_k, query_trigger_interval_s=config.query_trigger_interval
+        )
+        self._keys = KeyMint(services.clock)
+        self._turn = SessionTurn(services, self._limits)
+        self.register_handlers(self._built_in())
+
+    def _built_in(self) -> dict[str, Any]:
+        """The default registrations: the documented methods, with the policies of the table."""
+        methods: Mapping[str, Handler] = {
+            QUERY_TASK_LABEL: self._query_message_consumer,
+            ANSWER_TASK_LABEL: self._answer_message_consumer,
+            ADD_TASK_LABEL: self._add_message_consumer,
+            MEM_UPDATE_TASK_LABEL: self._memory_update_consumer,
+        }
+        return {
+            label: methods[label] if row.policy is None else (methods[label], row.policy)
+            for label, row in HANDLERS.items()
+        }
+
+    # -- the documented consumer methods ---------------------------------------------------------------
+
+    def _query_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(query.handle, messages)
+
+    def _answer_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(answer.handle, messages)
+
+    def _add_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(add.handle, messages)
+
+    def _memory_update_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(mem_update.handle, messages)
+
+    _query_message_consume = _query_message_consumer  # the names of an earlier document
+    _answer_message_consume = _answer_message_consumer
+
+    def _handle(self, handler: HandlerFunction, messages: Sequence[ScheduleMessageItem]) -> None:
+        run = batch_run()
+        if run is not None and all(run.has(message.redis_message_id) for message in messages):
+            handler(HandlerContext(self.services, run, limits=self._limits), messages)
+            return
+        self._handle_directly(handler, messages)
+
+    def _handle_directly(self, handler: HandlerFunction, messages: Sequence[ScheduleMessageItem]) -> None:
+        """The messages come from a program, not from the queue: give them keys, queue what they chain."""
+        if not messages:
+            return
+        keys = self._keys.mint(len(messages))
+        keyed = [
+            validate_message(message).model_copy(update={"redis_message_id": key})
+            for message, key in zip(messages, keys, strict=True)
+        ]
+        run = BatchRun([Delivery(one.redis_message_id, one) for one in keyed])
+        with running(run):
+            handler(HandlerContext(self.services, run, limits=self._limits), keyed)
+        run.close()
+        followups = run.followups()
+        if followups:
+            self._queue.submit([], followups=followups)
+
+    # -- the turn, step by step ------------------------------------------------------------------------
+
+    def search(
+        self,
+        query: str,
+        user_id: str,
+        mem_cube_id: str,
+        mem_cube: Any = None,
+        top_k: int | None = None,
+        method: str | None = None,
+        search_args: Mapping[str, Any] | None = None,
+    ) -> list[Any]:
+        """Recall from a cube, as the documented `retriever.search` does it."""
+        found: list[Any] = self.retriever.search(
+            query=query,
+            user_id=user_id,
+            mem_cube_id=mem_cube_id,
+            mem_cube=mem_cube,
+            top_k=self.top_k if top_k is None else top_k,
+            method=method or self.search_method,
+            search_args=search_args,
+        )
+        return found
+
+    def process_session_turn(
+        self,
+        queries: str | Sequence[str],
+        user_id: str,
+        mem_cube_id: str,
+        mem_cube: Any = None,
+        top_k: int | None = None,
+        session_id: str = "",
+    ) -> tuple[list[MemoryItem], list[MemoryItem]]:
+        """What stands in working memory, and what a recall would bring for the newest of the queries.
+
+        Changes nothing: `replace_working_memory` does. The second list is empty when working memory
+        suffices.
+        """
+        texts = [queries] if isinstance(queries, str) else list(queries)
+        asked = TurnQuery(texts[-1] if texts else "", user_id, mem_cube_id, session_id)
+        working = self.services.store.working(mem_cube_id)
+        activity = self.services.activity.read(self.services.store, mem_cube_id, user_id)
+        intent = self._turn.intent(asked, working, activity)
+        if not intent.trigger_retrieval:
+            return list(working.items), []
+        pool = self._turn.pool(asked, working, intent.missing_evidence)
+        best = sorted(pool.candidates, key=lambda candidate: -candidate.score)
+        here = {item.id for item in working.items}
+        new = [pool.items[one.item_id] for one in best if one.item_id not in here]
+        return list(working.items), new[: self.top_k if top_k is None else top_k]
+
+    def replace_working_memory(
+        self,
+        user_id: str,
+        mem_cube_id: str,
+        mem_cube: Any = None,
+        original_memory: Sequence[MemoryItem] = (),
+        new_memory: Sequence[MemoryItem] = (),
+        query: str = "",
+    ) -> list[MemoryItem]:
+        """Pool old and new memories, rank them against `query` (by default the last one asked), and put
+        the best into working memory, in one step. Returns what stands there now.
+
+        Raises VersionConflict when somebody replaced the set meanwhile.
+        """
+        store = self.services.store
+        working = store.working(mem_cube_id)
+        wanted = {item.id for item in (*original_memory, *new_memory)}
+        activity = self.services.activity.read(store, mem_cube_id, user_id)
+        text = query or (activity.queries[-1].text if activity.queries else "")
+        if not text:
+            text = " ".join(item.memory for item in new_memory)[:1_000]
+        if not text.strip():
+            return list(working.items)
+        pool = self._turn.pool(TurnQuery(text, user_id, mem_cube_id), working, ())
+        chosen = tuple(candidate for candidate in pool.candidates if candidate.item_id in wanted)
+        plan = self._turn.plan(working, replace(pool, candidates=chosen))
+        store.apply(
+            [ReplaceWorking(mem_cube_id, plan.entries, working.version, reason="replace_working_memory")],
+            cause=Cause(user_id=user_id),
+        )
+        return list(store.working(mem_cube_id).items)
+
+    def update_activation_memory(
+        self,
+        new_memories: Sequence[Any] = (),
+        label: str = "",
+        user_id: str = "",
+        mem_cube_id: str = "",
+        mem_cube: Any = None,
+    ) -> None:
+        """Promote memories to activation memory. This build has no activation backend: says so, and why."""
+        logger.info(
+            "activation.not_configured",
+            reason="no activation memory backend is configured",
+            memories=len(new_memories),
+            at=utc(self.services.clock.now()).isoformat(),
+        )

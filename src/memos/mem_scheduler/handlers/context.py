@@ -1,0 +1,147 @@
+"""What a built-in handler works with: the services, and `HandlerContext.apply`, its one way to act.
+
+`apply` commits a message's changes, the messages it chains and its web logs in one transaction together
+with the mark that the message ran (`store.apply_once`); a repeat finds the mark, changes nothing and
+passes on only what its followups still have to do. Handlers therefore compute first and apply once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from memos import context
+from memos.clock import Clock, utc
+from memos.mem_scheduler.current import BatchRun
+from memos.mem_scheduler.monitors.activity import ActivityMonitor
+from memos.mem_scheduler.monitors.intent import IntentMonitor
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
+from memos.mem_scheduler.web_log import CubeFacts, LogSink
+from memos.memory.store import Applied, Cause, Change, Followup, MemoryStore
+
+if TYPE_CHECKING:
+    from memos.memory.indexer import Indexer
+    from memos.models.base import LLM, Reranker
+    from memos.retrieval.hybrid import HybridRetriever
+    from memos.retrieval.searcher import Searcher
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts that the scheduler and its handlers use, as the composition root joined them.
+
+    `cube_of(cube_id)` is the cube object that user code sees as `current_mem_cube`.
+    """
+
+    store: MemoryStore
+    indexer: Indexer
+    retriever: HybridRetriever
+    searcher: Searcher
+    clock: Clock
+    sink: LogSink
+    intent: IntentMonitor
+    activity: ActivityMonitor
+    cube_of: Callable[[str], Any]
+    llm: LLM | None = None
+    reranker: Reranker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecallLimits:
+    """The bounds of one `mem_update`."""
+
+    top_k: int = 10
+    pool_factor: int = 5  # candidates pooled, times the places
+    relativity_min: float = 0.0  # what fits less gets no place
+    query_trigger_interval_s: float = 0.0  # recall at the latest after so long; 0: never by time
+
+
+class HandlerContext:
+    """One call of a built-in handler. `run` is the batch it belongs to."""
+
+    def __init__(self, services: Services, run: BatchRun, *, limits: RecallLimits) -> None:
+        self.services = services
+        self.limits = limits
+        self._run = run
+
+    def is_repeat(self, message: ScheduleMessageItem) -> bool:
+        """Whether the message's effects are committed already; passes its open followups on.
+
+        Saves the work of a repeat. `apply` checks again, in its transaction.
+        """
+        store = self.services.store
+        if not store.was_applied(message.redis_message_id):
+            return False
+        self._run.chain(store.pending_followups(message.redis_message_id))
+        self._run.mark_applied(message.redis_message_id)
+        return True
+
+    def chained(self, message: ScheduleMessageItem, label: str, **changes: Any) -> Followup:
+        """A followup of `message` under `label`: a copy with a fresh `item_id` and the given changes."""
+        copy = message.model_copy(update={"label": label, "item_id": str(uuid4()), **changes})
+        return self._run.child(copy)
+
+    def apply(
+        self,
+        message: ScheduleMessageItem,
+        changes: Sequence[Change] = (),
+        *,
+        followups: Sequence[Followup] = (),
+        logs: Sequence[ScheduleLogForWebItem] = (),
+    ) -> Applied:
+        """Commit everything that `message` does, once. Raises StoreError; then nothing was done."""
+        key = message.redis_message_id
+        applied = self.services.store.apply_once(
+            key,
+            changes,
+            parent_key=self._run.parent_key_of(key),
+            followups=followups,
+            logs=logs,
+            cause=cause_of(message),
+        )
+        self._run.chain(applied.followups)
+        self._run.mark_applied(key)
+        if applied.fresh:
+            self.services.sink.emit(logs)
+        return applied
+
+    def facts(self, cube_id: str) -> CubeFacts:
+        """How full the cube is."""
+        store = self.services.store
+        return CubeFacts(store.sizes(cube_id), store.capacities)
+
+    def bound_to(self, message: ScheduleMessageItem) -> Any:
+        """A block in which log lines carry the message's trace and task."""
+        return context.bound(
+            trace=message.trace_id,
+            user=message.user_id,
+            cube=message.mem_cube_id,
+            task=message.task_id or "",
+            path=message.api_path or "",
+        )
+
+
+def cause_of(message: ScheduleMessageItem) -> Cause:
+    """What journal rows say of a change that `message` makes."""
+    return Cause(
+        message_key=message.redis_message_id,
+        task_id=message.task_id or "",
+        label=message.label,
+        trace_id=message.trace_id,
+        user_id=message.user_id,
+    )
+
+
+def info_text(message: ScheduleMessageItem, name: str) -> str:
+    """A string of the message's `info`, "" where there is none."""
+    info: Mapping[str, Any] = message.info or {}
+    value = info.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def moment(clock: Clock) -> Any:
+    """The current time as an aware datetime."""
+    return utc(clock.now())

@@ -1,0 +1,134 @@
+"""`mem_update`: bring into working memory what the query needs.
+
+Keywords and the query window go to the activity state; intent says whether working memory suffices; if
+not, old and new memories are pooled, scored and the best take the places. Activity, the new set and the
+log are one transaction; if somebody replaced the set meanwhile, everything is decided again on the new
+one, a bounded number of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from memos import log
+from memos.errors import VersionConflict
+from memos.mem_scheduler.handlers.context import HandlerContext, info_text
+from memos.mem_scheduler.handlers.turn import Pool, SessionTurn, TurnQuery
+from memos.mem_scheduler.monitors.activity import Activity
+from memos.mem_scheduler.monitors.intent import Intent
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.web_log import unchanged_log, working_log
+from memos.memory.item import MemoryItem, WorkingEntry, WorkingSet
+from memos.memory.store import Change, ReplaceWorking
+from memos.retrieval.request import QUERY_CHARS_MAX
+
+logger = log.get_logger(__name__)
+
+CONFLICT_TRIES = 3
+TURN_ID = "turn_id"  # in a message's `info`: the chat turn that it belongs to
+
+
+def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None:
+    for message in messages:
+        with ctx.bound_to(message):
+            if not ctx.is_repeat(message):
+                _update(ctx, message)
+
+
+def turn_query(message: ScheduleMessageItem) -> TurnQuery:
+    """What the message asks."""
+    return TurnQuery(
+        text=message.content[:QUERY_CHARS_MAX],
+        user_id=message.user_id,
+        cube_id=message.mem_cube_id,
+        session_id=message.session_id,
+        turn_id=info_text(message, TURN_ID),
+    )
+
+
+def _update(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
+    for left in reversed(range(CONFLICT_TRIES)):
+        try:
+            _attempt(ctx, message)
+            return
+        except VersionConflict:
+            if not left:
+                raise  # the queue tries again later
+            logger.info("working.conflict", tries_left=left)
+
+
+def _attempt(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
+    services = ctx.services
+    monitor = services.activity
+    turn = SessionTurn(services, ctx.limits)
+    query = turn_query(message)
+    at = services.clock.now()
+    working = services.store.working(query.cube_id)
+    before = monitor.read(services.store, query.cube_id, query.user_id)
+    intent = turn.intent(query, working, before)
+    activity = monitor.asked(before, query.text, monitor.keywords_of(query.text), at)
+    if not intent.trigger_retrieval:
+        _leave(ctx, message, working, intent, activity)
+        return
+    pool = turn.pool(query, working, intent.missing_evidence)
+    _replace(ctx, message, working, intent, monitor.recalled(activity, at), turn, pool)
+
+
+def _leave(
+    ctx: HandlerContext,
+    message: ScheduleMessageItem,
+    working: WorkingSet,
+    intent: Intent,
+    activity: Activity,
+) -> None:
+    """Working memory stays as it is."""
+    ctx.apply(
+        message,
+        [ctx.services.activity.change(message.mem_cube_id, message.user_id, activity)],
+        logs=[
+            unchanged_log(
+                message,
+                size=len(working.entries),
+                reason=intent.reason,
+                facts=ctx.facts(message.mem_cube_id),
+            )
+        ],
+    )
+    logger.info("working.left", reason=intent.reason, size=len(working.entries))
+
+
+def _replace(
+    ctx: HandlerContext,
+    message: ScheduleMessageItem,
+    working: WorkingSet,
+    intent: Intent,
+    activity: Activity,
+    turn: SessionTurn,
+    pool: Pool,
+) -> None:
+    """Working memory becomes what the plan says."""
+    plan = turn.plan(working, pool)
+
+    def with_items(entries: Sequence[WorkingEntry]) -> list[tuple[WorkingEntry, MemoryItem]]:
+        return [(entry, pool.items[entry.item_id]) for entry in entries]
+
+    reason = "; ".join([intent.reason, *pool.degraded])
+    changes: list[Change] = [
+        ctx.services.activity.change(message.mem_cube_id, message.user_id, activity),
+        ReplaceWorking(message.mem_cube_id, plan.entries, working.version, reason=f"mem_update: {reason}"),
+    ]
+    ctx.apply(
+        message,
+        changes,
+        logs=[
+            working_log(
+                message,
+                added=with_items(plan.added),
+                kept=with_items(plan.kept),
+                removed=[(one.item_id, pool.items[one.item_id].memory, one.reason) for one in plan.removed],
+                reason=reason,
+                facts=ctx.facts(message.mem_cube_id),
+            )
+        ],
+    )
+    logger.info("working.replaced", added=len(plan.added), kept=len(plan.kept), removed=len(plan.removed))

@@ -1,0 +1,129 @@
+"""The housekeeper: what has to be tidied now and then, on one thread, with bounded work per round.
+
+* At start: followups that are committed but not queued (a crash between commit and finish, with the
+  queue's memory gone) are queued, under their derived keys.
+* Every round: marks whose message and parent are both settled are swept, held against the queue, never
+  by age. A dead letter counts as live, so that its retry still finds its mark.
+* Every round: outbox rows whose message was cancelled, or ran inside another one (coalesced), are
+  ticked, or the next start would bring them back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+
+from memos import log
+from memos.clock import Clock
+from memos.errors import MemosError
+from memos.mem_scheduler.queues.base import TaskQueue
+from memos.mem_scheduler.schemas.task_schemas import TaskState
+from memos.memory.store import Followup, MemoryStore
+
+logger = log.get_logger(__name__)
+
+ROUND_S = 5.0
+MARKS_MIN = 512
+MARKS_MAX = 16_384
+FOLLOWUPS_CHUNK = 500
+SETTLED = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED})
+
+
+class Housekeeper:
+    """Tidies store and queue of one scheduler."""
+
+    def __init__(self, store: MemoryStore, queue: TaskQueue, clock: Clock) -> None:
+        self._store = store
+        self._queue = queue
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._marks_limit = MARKS_MIN
+
+    def start(self) -> None:
+        with self._changed:
+            self._stopping = False
+        self._thread = threading.Thread(target=self._work, name="memos-housekeeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join(timeout=5.0)
+            self._thread = None
+
+    def emit_left_over(self) -> int:
+        """Queue committed followups that nobody else will queue; returns how many."""
+        waiting = self._orphans()
+        for first in range(0, len(waiting), FOLLOWUPS_CHUNK):
+            chunk = waiting[first : first + FOLLOWUPS_CHUNK]
+            self._queue.submit([], followups=chunk, inside_handler=True)
+        if waiting:
+            logger.info("outbox.emitted_at_start", messages=len(waiting))
+        return len(waiting)
+
+    def sweep(self) -> int:
+        """One round over the marks; returns how many went."""
+        marks = self._store.marks(limit=self._marks_limit)
+        if not marks:
+            return 0
+        live = self._queue.live({key for pair in marks for key in pair if key})
+        settled = [key for key, parent in marks if key not in live and parent not in live]
+        swept = self._store.sweep(settled) if settled else 0
+        # Old marks of dead letters must not hide newer ones that could go: look further next time.
+        full = len(marks) == self._marks_limit
+        self._marks_limit = min(MARKS_MAX, self._marks_limit * 2) if full and swept == 0 else MARKS_MIN
+        return swept
+
+    def tick_settled(self) -> int:
+        """Take followups out of the outbox that are settled without having ticked; returns how many."""
+        gone = [one.key for one in self._orphans() if self._is_settled(one)]
+        if gone:
+            self._store.tick(gone)
+        return len(gone)
+
+    def _is_settled(self, followup: Followup) -> bool:
+        statuses = self._queue.statuses(
+            user_id=followup.message.user_id, item_id=followup.message.item_id, limit=100
+        )
+        return any(one.key == followup.key and one.state in SETTLED for one in statuses)
+
+    def _orphans(self) -> list[Followup]:
+        """Unticked followups that neither are in the queue themselves nor have a parent there."""
+        waiting = self._store.pending_followups()
+        if not waiting:
+            return []
+        live = self._queue.live(_keys(waiting))
+        orphans = [one for one in waiting if one.key not in live and one.parent_key not in live]
+        if not orphans:
+            return []
+        # One that was queued and ran between the two looks is ticked by now: a second look leaves it out.
+        still = {one.key for one in self._store.pending_followups()}
+        return [one for one in orphans if one.key in still]
+
+    def _work(self) -> None:
+        self._guarded(self.emit_left_over)
+        while True:
+            with self._changed:
+                if not self._stopping:
+                    self._clock.wait(self._changed, ROUND_S)
+                if self._stopping:
+                    return
+            self._guarded(self.tick_settled)
+            self._guarded(self.sweep)
+
+    @staticmethod
+    def _guarded(duty: Callable[[], int]) -> None:
+        try:
+            duty()
+        except MemosError as error:
+            logger.warning("housekeeping.failed", error=type(error).__name__)
+        except Exception as error:  # the thread loop: one failed round must not end all rounds
+            logger.error("housekeeping.died", error=type(error).__name__, exc_info=True)
+
+
+def _keys(followups: Iterable[Followup]) -> set[str]:
+    return {key for one in followups for key in (one.key, one.parent_key) if key}

@@ -1,0 +1,107 @@
+"""What a user has asked of a cube lately: the window of queries, keyword counts, the last recall.
+
+The values are immutable and the functions pure; the state stands in the store (`PutState`), is committed
+together with the working set that follows from it, and so survives a restart. It is kept per user of a
+cube: the tasks of one user and cube run in order, so no two of them write the same state at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from memos.errors import ConfigError
+from memos.memory.store import MemoryStore, PutState
+from memos.retrieval.keywords import keywords
+
+KEYWORDS_KEPT_MAX = 500
+
+
+@dataclass(frozen=True, slots=True)
+class AskedQuery:
+    """A query of the window. `recalled`: a recall ran for it, and the working set holds its result."""
+
+    text: str
+    keywords: tuple[str, ...]
+    asked_at: float  # wall time
+    recalled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """The state of one user in one cube. `queries` are oldest first."""
+
+    queries: tuple[AskedQuery, ...] = ()
+    keyword_counts: Mapping[str, int] = field(default_factory=dict)
+    recalled_at: float | None = None  # wall time of the last recall
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "queries": [
+                {"text": q.text, "keywords": list(q.keywords), "asked_at": q.asked_at, "recalled": q.recalled}
+                for q in self.queries
+            ],
+            "keyword_counts": dict(self.keyword_counts),
+            "recalled_at": self.recalled_at,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Activity:
+        return cls(
+            queries=tuple(
+                AskedQuery(q["text"], tuple(q["keywords"]), float(q["asked_at"]), bool(q["recalled"]))
+                for q in value.get("queries", ())
+            ),
+            keyword_counts=dict(value.get("keyword_counts", {})),
+            recalled_at=value.get("recalled_at"),
+        )
+
+
+class ActivityMonitor:
+    """Reads, extends and writes `Activity`. Holds no state of its own."""
+
+    def __init__(self, *, window: int = 5, keywords_max: int = 20) -> None:
+        if window < 1 or keywords_max < 1:
+            raise ConfigError(f"window and keywords_max must be at least 1, not {window!r}, {keywords_max!r}")
+        self._window = window
+        self._keywords_max = keywords_max
+
+    def read(self, store: MemoryStore, cube_id: str, user_id: str) -> Activity:
+        """The state as the store has it; an empty one for a user who never asked."""
+        value = store.state(cube_id, _name(user_id))
+        return Activity() if value is None else Activity.from_json(value)
+
+    def keywords_of(self, query: str) -> tuple[str, ...]:
+        """The words that a query is about, best first."""
+        return tuple(keywords(query, self._keywords_max))
+
+    def asked(self, before: Activity, query: str, found: Sequence[str], at: float) -> Activity:
+        """The state after a query. The window is bounded, and so are the counts: the rarest leave."""
+        counts = dict(before.keyword_counts)
+        for word in found:
+            counts[word] = counts.get(word, 0) + 1
+        if len(counts) > KEYWORDS_KEPT_MAX:
+            best = sorted(counts, key=lambda word: (-counts[word], word not in found))[:KEYWORDS_KEPT_MAX]
+            counts = {word: counts[word] for word in best}
+        window = (*before.queries, AskedQuery(query, tuple(found), at))[-self._window :]
+        return replace(before, queries=window, keyword_counts=counts)
+
+    def recalled(self, before: Activity, at: float) -> Activity:
+        """The state after a recall for the newest query."""
+        newest = replace(before.queries[-1], recalled=True)
+        return replace(before, queries=(*before.queries[:-1], newest), recalled_at=at)
+
+    def recall_due(self, activity: Activity, *, at: float, interval_s: float) -> bool:
+        """Whether the last recall is so long ago that time alone asks for one."""
+        if interval_s <= 0:
+            return False
+        return activity.recalled_at is None or at - activity.recalled_at >= interval_s
+
+    def change(self, cube_id: str, user_id: str, activity: Activity) -> PutState:
+        """The change that stores the state."""
+        return PutState(cube_id, _name(user_id), activity.to_json())
+
+
+def _name(user_id: str) -> str:
+    return f"activity/{user_id}"

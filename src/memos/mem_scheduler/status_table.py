@@ -1,0 +1,42 @@
+"""The documented print form of a queue's status."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+
+def status_lines(status: Mapping[str, Any], *, unserved: Mapping[str, int]) -> list[str]:
+    """The lines of `print_tasks_status`: totals, then per user and cube a table of labels.
+
+    A backend that keeps no streams (the in-memory queue) gets its totals alone.
+    """
+    lines = [
+        f"Task Queue Status | running={status.get('running', 0)}, remaining={status.get('remaining', 0)}"
+    ]
+    groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = defaultdict(list)
+    for key, counts in status.items():
+        if isinstance(counts, Mapping):
+            owner, _, label = key.rpartition(":")
+            groups[owner].append((label, counts))
+    for owner in sorted(groups):
+        rows = sorted(groups[owner])
+        width = max(len("Task Label"), *(len(label) for label, _ in rows))
+        lines.append(f"[{owner}]")
+        lines.append(f"  {'Task Label':<{width}} | {'Running':>7} | {'Remaining':>9}")
+        lines.extend(
+            f"  {label:<{width}} | {counts.get('running', 0):>7} | {counts.get('remaining', 0):>9}"
+            for label, counts in rows
+        )
+    if not groups:
+        lines.append("[Local Queue Totals]")
+        lines.append(f"  {'Running':>7} | {'Remaining':>9}")
+        lines.append(f"  {status.get('running', 0):>7} | {status.get('remaining', 0):>9}")
+    lines.extend(f"Waiting for a handler: {label} ({count})" for label, count in sorted(unserved.items()))
+    return lines
+
+
+def print_status(status: Mapping[str, Any], *, unserved: Mapping[str, int]) -> None:
+    """Print the lines, as the documented program does, to stdout."""
+    print("\n".join(status_lines(status, unserved=unserved)), flush=True)  # noqa: T201

@@ -1,0 +1,195 @@
+"""The documented `TaskStatusTracker`: what became of tasks, by item, by business task, for everybody.
+
+The queue's state is the status. A tracker that is given the queue answers from it; its write methods are
+for users' own programs and keep a bounded table in memory that is merged in (where the queue knows an
+item, the queue is right). Several messages may share an `item_id` (documented code chains copies): their
+state is then that of a business task.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from memos.clock import utc
+from memos.mem_scheduler.queues.base import TaskQueue, TaskStatus
+from memos.mem_scheduler.schemas.task_schemas import TaskState
+
+ENTRIES_MAX = 10_000
+
+
+def business_state(states: Sequence[TaskState]) -> TaskState:
+    """The state of several messages as one task: the documented rule, cancelled placed.
+
+    One failed: failed. One still to run or running: in progress. Otherwise completed; cancelled only
+    where all are.
+    """
+    distinct = set(states)
+    if TaskState.FAILED in distinct:
+        return TaskState.FAILED
+    if not distinct <= {TaskState.COMPLETED, TaskState.CANCELLED}:
+        return TaskState.IN_PROGRESS
+    return TaskState.CANCELLED if distinct == {TaskState.CANCELLED} else TaskState.COMPLETED
+
+
+class TaskStatusTracker:
+    """Thread-safe. `redis_client` is the documented first parameter; statuses live in the queue."""
+
+    def __init__(
+        self,
+        redis_client: Any = None,
+        *,
+        queue: TaskQueue | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.redis = redis_client
+        self._queue = queue
+        self._now = now
+        self._lock = threading.Lock()
+        self._own: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+
+    def attach(self, queue: TaskQueue) -> None:
+        """Answer from `queue` from now on."""
+        self._queue = queue
+
+    # -- for users' own programs ---------------------------------------------------------------------
+
+    def task_submitted(
+        self,
+        task_id: str,
+        user_id: str,
+        task_type: str,
+        mem_cube_id: str,
+        business_task_id: str | None = None,
+    ) -> None:
+        """An item of the caller's own is waiting."""
+        entry: dict[str, Any] = {
+            "status": str(TaskState.WAITING),
+            "task_type": task_type,
+            "mem_cube_id": mem_cube_id,
+            "submitted_at": self._now().isoformat(),
+        }
+        if business_task_id:
+            entry["business_task_id"] = business_task_id
+        with self._lock:
+            self._own[(user_id, task_id)] = entry
+            self._own.move_to_end((user_id, task_id))
+            while len(self._own) > ENTRIES_MAX:
+                self._own.popitem(last=False)
+
+    def task_started(self, task_id: str, user_id: str) -> None:
+        """The caller's item is being worked on."""
+        self._write(task_id, user_id, TaskState.IN_PROGRESS, "started_at")
+
+    def task_completed(self, task_id: str, user_id: str) -> None:
+        """The caller's item is done."""
+        self._write(task_id, user_id, TaskState.COMPLETED, "completed_at")
+
+    def task_failed(self, task_id: str, user_id: str, error_message: str) -> None:
+        """The caller's item failed for good."""
+        self._write(task_id, user_id, TaskState.FAILED, "failed_at", error=error_message)
+
+    def _write(
+        self, task_id: str, user_id: str, state: TaskState, moment: str, *, error: str | None = None
+    ) -> None:
+        with self._lock:
+            entry = self._own.get((user_id, task_id))
+            if entry is None:
+                return  # never submitted, or long ago: there is nothing to say of it
+            entry = {**entry, "status": str(state), moment: self._now().isoformat()}
+            if error is not None:
+                entry["error"] = error
+            self._own[(user_id, task_id)] = entry
+
+    # -- answers -------------------------------------------------------------------------------------
+
+    def get_task_status(self, task_id: str, user_id: str) -> dict[str, Any] | None:
+        """The status of an item; None where nobody knows it."""
+        known = self._statuses(user_id=user_id, item_id=task_id)
+        if known:
+            return item_status(known)
+        with self._lock:
+            entry = self._own.get((user_id, task_id))
+        return dict(entry) if entry is not None else None
+
+    def get_all_tasks_for_user(self, user_id: str) -> dict[str, dict[str, Any]]:
+        """Status by item id."""
+        with self._lock:
+            own = {item: dict(entry) for (user, item), entry in self._own.items() if user == user_id}
+        return {**own, **_by_item(self._statuses(user_id=user_id))}
+
+    def get_task_status_by_business_id(self, business_task_id: str, user_id: str) -> dict[str, Any] | None:
+        """The state of a business task and of its items; None where nobody knows it."""
+        known = self._statuses(user_id=user_id, task_id=business_task_id)
+        items = _by_item(known)
+        with self._lock:
+            for (user, item), entry in self._own.items():
+                if user == user_id and entry.get("business_task_id") == business_task_id:
+                    items.setdefault(item, dict(entry))
+        if not items:
+            return None
+        return {
+            "status": str(business_state([TaskState(entry["status"]) for entry in items.values()])),
+            "business_task_id": business_task_id,
+            "item_count": len(items),
+            "item_statuses": {item: entry["status"] for item, entry in items.items()},
+            "errors": [entry["error"] for entry in items.values() if entry.get("error")],
+        }
+
+    def get_all_tasks_global(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Status by item id, by user."""
+        by_user: dict[str, list[TaskStatus]] = defaultdict(list)
+        for status in self._statuses():
+            by_user[status.user_id].append(status)
+        answer: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+        with self._lock:
+            for (user, item), entry in self._own.items():
+                answer[user][item] = dict(entry)
+        for user, statuses in by_user.items():
+            answer[user].update(_by_item(statuses))
+        return dict(answer)
+
+    def _statuses(self, **wanted: str) -> list[TaskStatus]:
+        return [] if self._queue is None else self._queue.statuses(**wanted)  # type: ignore[arg-type]
+
+
+def item_status(statuses: Sequence[TaskStatus]) -> dict[str, Any]:
+    """The documented fields of one item, whose messages are `statuses`, newest first."""
+    oldest = statuses[-1]
+    states = [status.state for status in statuses]
+    state = states[0] if len(states) == 1 else business_state(states)
+    started = [status.started_at for status in statuses if status.started_at is not None]
+    finished = [status.finished_at for status in statuses if status.finished_at is not None]
+    errors = [status.error for status in statuses if status.error]
+    answer: dict[str, Any] = {
+        "status": str(state),
+        "task_type": oldest.label,
+        "mem_cube_id": oldest.mem_cube_id,
+        "submitted_at": utc(oldest.submitted_at).isoformat(),
+    }
+    if oldest.task_id:
+        answer["business_task_id"] = oldest.task_id
+    if started:
+        answer["started_at"] = utc(min(started)).isoformat()
+    if finished and state in (TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED):
+        answer[_MOMENTS[state]] = utc(max(finished)).isoformat()
+    if errors:
+        answer["error"] = errors[0]
+    return answer
+
+
+_MOMENTS: Mapping[TaskState, str] = {
+    TaskState.COMPLETED: "completed_at",
+    TaskState.FAILED: "failed_at",
+    TaskState.CANCELLED: "cancelled_at",
+}
+
+
+def _by_item(statuses: Sequence[TaskStatus]) -> dict[str, dict[str, Any]]:
+    by_item: dict[str, list[TaskStatus]] = defaultdict(list)
+    for status in statuses:
+        by_item[status.item_id].append(status)
+    return {item: item_status(of_item) for item, of_item in by_item.items()}

@@ -1,0 +1,149 @@
+"""The threads that run handlers: one bounded pool, and one event loop for `async def` handlers.
+
+All threads are daemons, so that a handler that never returns cannot keep the interpreter from ending;
+the runtime drains the scheduler before that. The pool takes work only while it has a free place: the
+consumer asks first, so nothing that was leased waits in a second queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from memos import log
+from memos.errors import ConfigError
+
+logger = log.get_logger(__name__)
+
+
+class WorkerPool:
+    """At most `size` jobs at a time; threads are started when they are first needed."""
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise ConfigError(f"the worker pool needs at least 1 thread, not {size}")
+        self.size = size
+        lock = threading.Lock()
+        self._job_ready = threading.Condition(lock)  # workers wait here
+        self._place_free = threading.Condition(lock)  # the consumer and `wait_idle` wait here
+        self._lock = lock
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._threads = 0
+        self._idle = 0
+        self._busy = 0  # jobs taken or waiting to be taken
+        self._closed = False
+
+    @property
+    def free(self) -> int:
+        """How many more jobs `submit` would take now."""
+        with self._lock:
+            return 0 if self._closed else self.size - self._busy
+
+    def wait_free(self, cancelled: Callable[[], bool]) -> int:
+        """Wait until there is a free place; returns how many there are, 0 when `cancelled` turned true.
+
+        Whoever makes `cancelled` true calls `nudge`.
+        """
+        with self._place_free:
+            while self._busy >= self.size and not cancelled() and not self._closed:
+                self._place_free.wait()
+            return 0 if cancelled() or self._closed else self.size - self._busy
+
+    def nudge(self) -> None:
+        """Let `wait_free` look again."""
+        with self._place_free:
+            self._place_free.notify_all()
+
+    def submit(self, job: Callable[[], None]) -> bool:
+        """Run `job` on a thread of the pool; False when there is no place or no thread can be started."""
+        with self._lock:
+            if self._closed or self._busy >= self.size:
+                return False
+            if self._idle <= len(self._jobs) and self._threads < self.size and not self._start_thread():
+                return False
+            self._busy += 1
+            self._jobs.append(job)
+            self._job_ready.notify()
+            return True
+
+    def _start_thread(self) -> bool:
+        thread = threading.Thread(target=self._work, name=f"memos-worker-{self._threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # out of threads, or the interpreter is ending
+            logger.warning("pool.no_thread", threads=self._threads, error=str(error))
+            return self._threads > 0  # those that are there will come to it
+        self._threads += 1
+        return True
+
+    def _work(self) -> None:
+        while True:
+            with self._job_ready:
+                self._idle += 1
+                while not self._jobs and not self._closed:
+                    self._job_ready.wait()
+                self._idle -= 1
+                if not self._jobs:
+                    return
+                job = self._jobs.popleft()
+            try:
+                job()
+            except BaseException as error:  # the thread loop: whatever a job does, the place is given back
+                logger.error("pool.job_died", error=type(error).__name__)
+            finally:
+                with self._place_free:
+                    self._busy -= 1
+                    self._place_free.notify_all()
+
+    def wait_idle(self, timeout_s: float | None) -> bool:
+        """Wait until nothing runs; False when `timeout_s` passed first."""
+        with self._place_free:
+            return self._place_free.wait_for(lambda: self._busy == 0, timeout_s)
+
+    def close(self) -> None:
+        """Take no more work; threads end when what they run has ended."""
+        with self._lock:
+            self._closed = True
+            self._job_ready.notify_all()
+            self._place_free.notify_all()
+
+
+class CoroutineRunner:
+    """One event loop on one thread, started with the first coroutine."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, object]) -> object:
+        """Run `coroutine` on the loop under the caller's context and wait for it; raises what it raises."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._serve, args=(self._loop,), name="memos-async", daemon=True
+                ).start()
+            loop = self._loop
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.close()
+
+    def close(self) -> None:
+        """Cancel what still runs and end the loop; a later `run` starts a new one."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
