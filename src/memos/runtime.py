@@ -13,9 +13,7 @@ import contextlib
 import os
 import random
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -75,3 +73,199 @@ class Runtime:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def build(
+    settings: Settings,
+    *,
+    start: bool | None = None,
+    rebind: bool = False,
+    clock: Clock | None = None,
+) -> Runtime:
+    """Open every part. `start`: whether the scheduler runs (None: as the settings say).
+
+    `rebind` skips the check that the stored vectors are of the configured embedder. Raises ConfigError,
+    or the StoreError that says what is wrong with the file; what was opened by then is closed again.
+    """
+    log.configure(settings.log.level, settings.log.form)
+    with contextlib.ExitStack() as opened:
+        runtime = _assemble(settings, clock or SystemClock(), rebind=rebind, opened=opened)
+        if settings.scheduler.enabled if start is None else start:
+            runtime.scheduler.start()
+        opened.pop_all()
+    return runtime
+
+
+def _assemble(settings: Settings, clock: Clock, *, rebind: bool, opened: contextlib.ExitStack) -> Runtime:
+    from memos.mem_chat.chat import MemChat
+    from memos.mem_scheduler.handlers.context import Services
+    from memos.mem_scheduler.monitors.activity import ActivityMonitor
+    from memos.mem_scheduler.monitors.intent import IntentMonitor
+    from memos.mem_scheduler.queues.local import LocalQueue
+    from memos.mem_scheduler.sinks.local import LocalLogSink
+    from memos.memory.cube import NaiveMemCube
+    from memos.memory.indexer import Indexer
+    from memos.memory.item import Capacities
+    from memos.memory.reader import MemReader
+    from memos.memory.sqlite import SqliteStore
+    from memos.models.extractive import ExtractiveAnswerer
+    from memos.retrieval.hybrid import HybridRetriever
+    from memos.retrieval.keywords import analyse
+    from memos.retrieval.searcher import Searcher
+
+    store = SqliteStore(
+        settings.store_path,
+        clock=clock,
+        capacities=Capacities(
+            long_term=settings.memory.long_term_capacity,
+            user=settings.memory.user_capacity,
+            preference=settings.memory.preference_capacity,
+            working=settings.memory.working_capacity,
+        ),
+        busy_timeout_s=settings.store.busy_timeout_s,
+        vector_cache_bytes_max=settings.store.vector_cache_bytes_max,
+        web_logs_max=settings.store.web_logs_max,
+    )
+    opened.callback(store.close)
+    embedder, missing = _embedder(settings)
+    if embedder is not None and not rebind:
+        store.bind_embedder(embedder.fingerprint, embedder.dim)
+    queue = LocalQueue(
+        clock=clock,
+        messages_max=settings.queue.messages_max,
+        lane_messages_max=settings.queue.lane_messages_max,
+        payload_bytes_max=settings.queue.payload_bytes_max,
+        dead_letters_max=settings.queue.dead_letters_max,
+        status_entries_max=settings.queue.status_entries_max,
+        random=random.Random(),
+    )
+    opened.callback(queue.close)
+    indexer = Indexer(embedder)
+    retriever = HybridRetriever(store, embedder, clock=clock)
+    searcher = Searcher(retriever)
+    sink = LocalLogSink(settings.scheduler.web_log_buffer_max)
+    services = Services(
+        store=store,
+        indexer=indexer,
+        retriever=retriever,
+        searcher=searcher,
+        clock=clock,
+        sink=sink,
+        intent=IntentMonitor(embedder),
+        activity=ActivityMonitor(window=settings.scheduler.context_window_size),
+        cube_of=lambda cube_id: NaiveMemCube(
+            cube_id, store=store, indexer=indexer, retriever=retriever, clock=clock
+        ),
+    )
+    scheduler = _scheduler(settings, queue, services)
+    reader = MemReader(clock=clock)
+    chat = MemChat(
+        store=store,
+        indexer=indexer,
+        retriever=retriever,
+        reader=reader,
+        scheduler=scheduler,
+        answerer=ExtractiveAnswerer(analyse),
+        clock=clock,
+    )
+    return Runtime(
+        settings=settings,
+        clock=clock,
+        store=store,
+        queue=queue,
+        embedder=embedder,
+        embedder_missing=missing,
+        reranker=None,
+        llm=None,
+        indexer=indexer,
+        retriever=retriever,
+        searcher=searcher,
+        reader=reader,
+        log_sink=sink,
+        scheduler=scheduler,
+        status_tracker=scheduler.status_tracker,
+        chat=chat,
+    )
+
+
+def _embedder(settings: Settings) -> tuple[Embedder | None, str]:
+    """The embedder, or why there is none. Asked for by folder, its absence is an error."""
+    if settings.models.embedder == "none":
+        return None, ""
+    from memos.models.cached import CachedEmbedder
+    from memos.models.minilm import MiniLMEmbedder
+
+    try:
+        embedder = MiniLMEmbedder.load(
+            settings.models.embedder_folder, threads=settings.models.embedder_threads
+        )
+    except ModelUnavailable as error:
+        if settings.models.embedder_folder is not None:
+            raise ConfigError(f"MEMOS_MODELS__EMBEDDER_FOLDER: {error}") from error
+        return None, f"no embedder: recall by text and links only. {error}"
+    return CachedEmbedder(embedder, entries_max=settings.models.embedding_cache_entries_max), ""
+
+
+def _scheduler(settings: Settings, queue: TaskQueue, services: Any) -> GeneralScheduler:
+    from memos.configs.mem_scheduler import GeneralSchedulerConfig, OptimizedSchedulerConfig
+    from memos.mem_scheduler.general_scheduler import GeneralScheduler
+    from memos.mem_scheduler.optimized_scheduler import OptimizedScheduler
+
+    chosen = settings.scheduler
+    values = {
+        "top_k": chosen.top_k,
+        "thread_pool_max_workers": chosen.workers,
+        "act_mem_update_interval": chosen.act_mem_update_interval,
+        "context_window_size": chosen.context_window_size,
+        "enable_activation_memory": chosen.enable_activation_memory,
+        "query_trigger_interval": chosen.query_trigger_interval,
+        "stop_grace_s": chosen.stop_grace_s,
+        "disabled_handlers": chosen.disabled_handlers,
+        "search_method": chosen.search_method,
+        "max_web_log_queue_size": chosen.web_log_buffer_max,
+    }
+    if chosen.kind == "general":
+        return GeneralScheduler(GeneralSchedulerConfig(**values), queue=queue, services=services)
+    return OptimizedScheduler(OptimizedSchedulerConfig(**values), queue=queue, services=services)
+
+
+_lock = threading.RLock()
+_current: Runtime | None = None
+
+
+def current() -> Runtime:
+    """The process's runtime, built from the environment at the first call.
+
+    Locked: concurrent first calls build once. What goes wrong while building is raised to every caller
+    until it is mended; nothing half-built stays.
+    """
+    global _current
+    with _lock:
+        if _current is None:
+            _current = build(Settings.load())
+        return _current
+
+
+def reset() -> None:
+    """Close the process's runtime; the next `current()` builds a new one."""
+    global _current
+    with _lock:
+        if _current is not None:
+            _current.close()
+            _current = None
+
+
+def _forget_after_fork() -> None:
+    """A forked child has none of the parent's threads and must not touch its connections: build anew.
+
+    The parent's objects are kept alive on purpose: closing an inherited SQLite connection in the child
+    would drop the parent's file locks (https://www.sqlite.org/howtocorrupt.html, section 2.6).
+    """
+    global _current, _lock
+    _inherited.append(_current)
+    _current, _lock = None, threading.RLock()
+
+
+_inherited: list[Runtime | None] = []
+os.register_at_fork(after_in_child=_forget_after_fork)
+atexit.register(reset)

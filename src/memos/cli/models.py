@@ -27,7 +27,7 @@ def install() -> None:
     if found is None:
         out.print("installing the weights of all-MiniLM-L6-v2 …")
         found = install_weights()
-    out.print(f"weights: {found.folder}", markup=False)
+    out.print(f"weights: {found.model}", markup=False)
 
 
 def reembed(
