@@ -49,7 +49,7 @@ _TELLS_WHEN = re.compile(
     r"|(?:last|this|next|past) (?:week|month|year|spring|summer|autumn|fall|winter|few|couple|\w+ (?:days|weeks|months|years))"
     r"|(?:19|20)\d\ds?|\d{1,2}:\d\d|\d{1,2} ?[ap]\.?m|o'clock|noon|midnight|this (?:morning|afternoon|evening)"
     r"|(?:days|weeks|months|years) (?:later|before|after)|(?:for|in) (?:\w+ ){1,2}(?:days|weeks|months|years)|birthday|anniversary)\b"
-    r"|[昨今明前后][天日年晚]|[上下本这]个?(?:周|星期|礼拜|月)|\d+[年月日号点]|[一二三四五六七八九十]+月|[周星期]{1,2}[一二三四五六日天末]"
+    r"|[昨今明前后][天日年晚]|[上下本这]个?(?:周|星期|礼拜|月)|\d{1,4}[年月日号点]|[一二三四五六七八九十]月|[周星期]{1,2}[一二三四五六日天末]"
     r"|[天周月年](?:以前|之前|前)|去年|最近|过去|刚才|早上|晚上|下午|中午"
 )
 

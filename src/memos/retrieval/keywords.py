@@ -98,6 +98,7 @@ _ELISIONS = frozenset(
         "coll",
     ]
 )
+_ELISIONS_MAX = 2  # "lorsqu'l'": more is no language
 _APOSTROPHES = str.maketrans({"’": "'", "ʼ": "'", "‘": "'", "＇": "'"})
 _ACCENTS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
 
@@ -189,11 +190,15 @@ def _tokens(folded: str) -> Iterator[str]:
 
 def _parts(word: str) -> list[str]:
     """`Max's` -> `Max`, `we'll` -> `we`, `l'amour` -> `l`, `amour`; `o'brien` and `don't` stay one word."""
-    first, _, rest = word.partition("'")
-    if rest and first.casefold() in _ELISIONS and len(rest) > 1:
-        return [first, *_parts(rest)]
+    elided: list[str] = []
+    while len(elided) < _ELISIONS_MAX:
+        first, _, rest = word.partition("'")
+        if len(rest) < 2 or first.casefold() not in _ELISIONS:
+            break
+        elided.append(first)
+        word = rest
     stem, _, ending = word.rpartition("'")
-    return [stem if stem and ending.casefold() in _ENDINGS else word]
+    return [*elided, stem if stem and ending.casefold() in _ENDINGS else word]
 
 
 def _cut(word: str) -> str:

@@ -154,6 +154,12 @@ def test_single_chinese_characters_weigh_less_than_pairs() -> None:
     assert weights["名"] == weights["字"] == analysis.HAN_CHARACTER_WEIGHT
 
 
+def test_endless_apostrophes_are_one_word() -> None:
+    """Thousands of elisions in a row neither fail nor become thousands of words."""
+    assert len(tokens("l'" * 9_000 + "amour")) == 3
+    assert tokens("l'amour qu'il") == ["l", "amour", "qu", "il"]
+
+
 def test_over_long_words_are_cut_alike_in_text_and_query() -> None:
     """A word of 10,000 letters is one short term, the same on both sides."""
     terms = analyse("x" * 10_000)
