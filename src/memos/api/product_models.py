@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from memos import context
 from memos.errors import InvalidInput
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
 from memos.memory.turns import ROLES, parse_conversation
@@ -266,7 +267,7 @@ class BaseResponse(BaseModel, Generic[T]):
     code: int = 200
     message: str = "success"
     data: T | None = None
-    request_id: str | None = None
+    request_id: str | None = Field(default_factory=lambda: context.trace_id.get() or None)
 
 
 class MemoryResponse(BaseResponse[list[dict[str, Any]]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -58,11 +59,22 @@ def suggestions(question: str, hits: Sequence[Hit]) -> tuple[str, ...]:
     """Questions about entities that the recalled memories name and the question does not."""
     chinese = is_chinese(question)
     folded = question.casefold()
-    links = dict.fromkeys(link for hit in hits for link in hit.item.links if link.casefold() not in folded)
+    links = dict.fromkeys(
+        as_written(link, hit.item.memory)
+        for hit in hits
+        for link in hit.item.links
+        if link.casefold() not in folded
+    )
     return tuple(
         f"关于{link}，你还记得什么？" if chinese else f"What do you remember about {link}?"
         for link in list(links)[:SUGGESTIONS_MAX]
     )
+
+
+def as_written(link: str, text: str) -> str:
+    """The link as the text spells it: links are stored folded."""
+    found = re.search(re.escape(link), text, re.IGNORECASE)
+    return found[0] if found else link
 
 
 def _when(hit: Hit) -> datetime:

@@ -8,16 +8,20 @@ memories yet reads as empty and comes into being with the first `add`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
+
+from pydantic import ValidationError
 
 from memos import context
 from memos.clock import Clock, SystemClock, utc
 from memos.errors import InvalidInput, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
 from memos.memory.item import ItemStatus, MemoryItem, Source, WorkingEntry
+from memos.memory.moments import parse_moment
 from memos.memory.store import AddItems, Cause, ItemFilter, MemoryStore, ReplaceWorking, SetStatus
+from memos.memory.textual import TextualMemoryItem
 from memos.retrieval.request import RecallRequest
 
 if TYPE_CHECKING:
@@ -46,19 +50,19 @@ class TextMemory:
 
     def search(
         self, query: str, top_k: int = 10, *, user_id: str = "", relativity: float = 0.0
-    ) -> list[MemoryItem]:
+    ) -> list[TextualMemoryItem]:
         """Recall, best first. Raises InvalidInput, StoreError."""
         recall = self._parts.retriever.search(
             RecallRequest(
                 query=query, cube_ids=(self.cube_id,), user_id=user_id, top_k=top_k, relativity=relativity
             )
         )
-        return [hit.item for hit in recall.hits]
+        return [TextualMemoryItem.from_item(hit.item, relativity=hit.relativity) for hit in recall.hits]
 
     def add(
-        self, memories: Sequence[str | Mapping[str, Any] | MemoryItem], *, user_id: str = ""
+        self, memories: Sequence[str | Mapping[str, Any] | TextualMemoryItem], *, user_id: str = ""
     ) -> list[str]:
-        """Store texts, `{memory, …}` mappings or items; returns their ids once they can be recalled.
+        """Store texts, `{memory, metadata?}` mappings or items; returns their ids once they can be recalled.
 
         user_id: whose they are, where an item does not say; default: the user of the current task.
         """
@@ -74,32 +78,32 @@ class TextMemory:
         self._parts.store.apply([AddItems(tuple(indexed))], cause=_cause())
         return [item.id for item in items]
 
-    def get(self, memory_id: str) -> MemoryItem:
+    def get(self, memory_id: str) -> TextualMemoryItem:
         """One memory of this cube. Raises ItemNotFound, ItemGone."""
         [item] = self._parts.store.get([memory_id])
         if item.cube_id != self.cube_id:
             raise ItemNotFound(f"no memory {memory_id!r} in cube {self.cube_id!r}")
-        return item
+        return TextualMemoryItem.from_item(item)
 
-    def get_all(self) -> list[MemoryItem]:
+    def get_all(self) -> list[TextualMemoryItem]:
         """All live memories, newest first."""
-        found: list[MemoryItem] = []
+        found: list[TextualMemoryItem] = []
         cursor: str | None = None
         while True:  # ends: a cube holds no more than its capacities
             page = self._parts.store.find(
                 ItemFilter(cube_ids=(self.cube_id,)), limit=PAGE_SIZE, cursor=cursor
             )
-            found += page.items
+            found += [TextualMemoryItem.from_item(item) for item in page.items]
             cursor = page.next_cursor
             if cursor is None:
                 return found
 
-    def get_working_memory(self) -> list[MemoryItem]:
+    def get_working_memory(self) -> list[TextualMemoryItem]:
         """What stands in working memory, best first."""
-        return list(self._parts.store.working(self.cube_id).items)
+        return [TextualMemoryItem.from_item(item) for item in self._parts.store.working(self.cube_id).items]
 
     def replace_working_memory(
-        self, memories: Sequence[MemoryItem | str], *, reason: str = "replaced"
+        self, memories: Sequence[TextualMemoryItem | str], *, reason: str = "replaced"
     ) -> None:
         """Make `memories` (items or ids, best first) the whole working memory, in one transaction.
 
@@ -124,20 +128,27 @@ class TextMemory:
             change = SetStatus(tuple(memory_ids), ItemStatus.DELETED, "deleted by request")
             self._parts.store.apply([change], cause=_cause())
 
-    def _item(self, given: str | Mapping[str, Any] | MemoryItem, user_id: str) -> MemoryItem:
-        if isinstance(given, MemoryItem):
-            check_text("memory", given.memory)
-            return replace(given, cube_id=self.cube_id, user_id=given.user_id or _user(user_id))
-        text = given if isinstance(given, str) else given.get("memory")
+    def _item(self, given: str | Mapping[str, Any] | TextualMemoryItem, user_id: str) -> MemoryItem:
+        """A new item of this cube; of an item's own metadata its user, session, key, tags … are kept."""
+        one = _textual(given)
+        about = one.metadata
         now = utc(self._parts.clock.now())
         return MemoryItem(
             id=self._parts.new_id(),
             cube_id=self.cube_id,
-            user_id=_user(user_id),
-            memory=check_text("memory", text).strip(),
+            user_id=_user(about.user_id or user_id),
+            memory=check_text("memory", one.memory).strip(),
+            role=about.role,
+            participants=tuple(about.participants),
+            session_id=about.session_id,
+            key=about.key,
+            background=about.background,
+            tags=tuple(about.tags),
             sources=(Source(type="document", message_id=self._parts.new_id()),),
             created_at=now,
             updated_at=now,
+            happened_at=parse_moment(about.happened_at, field="happened_at") if about.happened_at else None,
+            extra=dict(about.info),
         )
 
 
@@ -164,6 +175,17 @@ class NaiveMemCube:
 
     def __repr__(self) -> str:
         return f"NaiveMemCube({self.cube_id!r})"
+
+
+def _textual(given: object) -> TextualMemoryItem:
+    if isinstance(given, TextualMemoryItem):
+        return given
+    if isinstance(given, str):
+        return TextualMemoryItem(id="", memory=given)
+    try:
+        return TextualMemoryItem.model_validate({"id": "", **given} if isinstance(given, Mapping) else given)
+    except ValidationError as error:
+        raise InvalidInput(f"not a text, item or {{memory, metadata}} mapping: {error}") from error
 
 
 def _user(given: str) -> str:

@@ -99,7 +99,7 @@ def test_what_holds_no_text_is_reported_and_the_rest_is_read() -> None:
 
 def test_a_conversation_without_any_text_is_an_error_that_says_why() -> None:
     """When nothing at all would be stored, the caller is told, with the reason of each message."""
-    with pytest.raises(InvalidInput, match="nothing to remember.*a tool call without text"):
+    with pytest.raises(InvalidInput, match=r"nothing to remember.*a tool call without text"):
         reader().read_messages(
             [{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}], user_id="u", cube_id="c"
         )
