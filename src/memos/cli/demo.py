@@ -10,6 +10,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,32 +23,103 @@ from rich.table import Table
 from memos.cli.terminal import opened, out
 
 if TYPE_CHECKING:
+    from memos.memory.item import WorkingSet
     from memos.runtime import Runtime
 
 USER = "demo_user"
 CUBE = "demo_cube"
 IDLE_TIMEOUT_S = 30.0
+SHOWN = 5  # places of working memory
 
+# (session, when, who says what); written for this demo after the pet conversation of the documents.
 CONVERSATION = (
-    ("user", "I just adopted a golden retriever puppy named Max."),
-    ("assistant", "Congratulations! Max is a great name for a golden retriever."),
-    ("user", "He is nine weeks old and already chewed through two pairs of my running shoes."),
-    ("assistant", "That sounds like teething. A frozen washcloth may help him."),
-    ("user", "Max loves peanut butter treats, but I am allergic to nuts."),
-    ("assistant", "Noted: peanut butter only for Max, and no nuts for you."),
-    ("user", "Our vet is Doctor Lindqvist on Harbour Street; the next vaccination is on 14 March."),
-    ("assistant", "I will remember the vaccination on 14 March with Doctor Lindqvist."),
-    ("user", "On weekends we walk along the old canal, usually with my neighbour Priya and her beagle Coco."),
-    ("assistant", "A golden retriever and a beagle by the canal: that is a fine weekend."),
-    ("user", "I work night shifts at the hospital, so my sister Elena feeds him on Tuesdays."),
-    ("assistant", "Good that Elena helps on Tuesdays while you are on night shift."),
+    ("puppy", "2026-02-28 09:10", "user", "I just adopted a golden retriever puppy named Max."),
+    (
+        "puppy",
+        "2026-02-28 09:10",
+        "assistant",
+        "Congratulations! Max is a great name for a golden retriever.",
+    ),
+    (
+        "puppy",
+        "2026-02-28 09:12",
+        "user",
+        "He is nine weeks old and has already chewed two pairs of running shoes.",
+    ),
+    ("puppy", "2026-02-28 09:12", "assistant", "That sounds like teething. A frozen washcloth may help him."),
+    ("puppy", "2026-02-28 09:15", "user", "Max loves peanut butter treats, but I am allergic to nuts."),
+    ("puppy", "2026-02-28 09:15", "assistant", "Noted: peanut butter only for Max, and no nuts for you."),
+    (
+        "vet",
+        "2026-03-03 18:40",
+        "user",
+        "Our vet is Doctor Lindqvist on Harbour Street; the vaccination is on 14 March.",
+    ),
+    (
+        "vet",
+        "2026-03-03 18:40",
+        "assistant",
+        "I will remember the vaccination on 14 March with Doctor Lindqvist.",
+    ),
+    ("vet", "2026-03-03 18:44", "user", "She says he may not jump stairs until he is half a year old."),
+    ("vet", "2026-03-03 18:44", "assistant", "Then carry him up the stairs until late June."),
+    (
+        "weekend",
+        "2026-03-08 20:05",
+        "user",
+        "Today we walked along the old canal with my neighbour Priya and her beagle Coco.",
+    ),
+    (
+        "weekend",
+        "2026-03-08 20:05",
+        "assistant",
+        "A golden retriever and a beagle by the canal: a fine Sunday.",
+    ),
+    (
+        "weekend",
+        "2026-03-08 20:09",
+        "user",
+        "Priya recommends the puppy class at Oakfield Hall, Thursdays at 18:30.",
+    ),
+    ("weekend", "2026-03-08 20:09", "assistant", "Shall I remind you of the puppy class on Thursdays?"),
+    (
+        "work",
+        "2026-03-12 07:50",
+        "user",
+        "I work night shifts at the hospital, so my sister Elena feeds him on Tuesdays.",
+    ),
+    (
+        "work",
+        "2026-03-12 07:50",
+        "assistant",
+        "Good that Elena helps on Tuesdays while you are on night shift.",
+    ),
+    (
+        "work",
+        "2026-03-12 07:55",
+        "user",
+        "My shift plan changes in April: then I am free on Mondays and Wednesdays.",
+    ),
+    ("work", "2026-03-12 07:55", "assistant", "Mondays and Wednesdays free from April on: noted."),
+    (
+        "trip",
+        "2026-03-20 21:30",
+        "user",
+        "In May I fly to Lisbon for a week and need a place for Max to stay.",
+    ),
+    ("trip", "2026-03-20 21:30", "assistant", "Would Priya take him, or a dog hotel?"),
+    ("trip", "2026-03-20 21:33", "user", "Priya offered, if Coco and Max get along indoors as well."),
+    ("trip", "2026-03-20 21:33", "assistant", "A trial evening before May would show that."),
+    ("trip", "2026-03-20 21:36", "user", "My flight to Lisbon leaves at 9:40 on the second of May."),
+    ("trip", "2026-03-20 21:36", "assistant", "Flight to Lisbon on 2 May at 9:40: saved."),
 )
 
 QUESTIONS = (
     "What is my dog's name again?",
     "What am I allergic to?",
     "Which day does my sister feed Max?",
-    "When is the next vaccination, and with whom?",
+    "When does my flight to Lisbon leave?",
+    "When does my flight to Lisbon leave?",
 )
 
 
@@ -101,20 +173,23 @@ def _remember(runtime: Runtime) -> None:
     from memos.api.product_models import APIADDRequest
 
     out.print(Rule("1  A conversation is added", align="left", style="cyan"))
-    for role, content in CONVERSATION:
-        out.print(f"  [bold]{role:<9}[/bold] {escape(content)}")
-    started = time.perf_counter()
-    response = handlers_of(runtime).add.handle_add_memories(
-        APIADDRequest(
-            user_id=USER,
-            writable_cube_ids=[CUBE],
-            session_id="puppy",
-            messages=[{"role": role, "content": content} for role, content in CONVERSATION],
-            async_mode="sync",
+    started, stored = time.perf_counter(), 0
+    for session, turns in groupby(CONVERSATION, key=lambda turn: turn[0]):
+        messages = [{"role": role, "content": text, "chat_time": at} for _, at, role, text in turns]
+        out.print(f"  [dim]{messages[0]['chat_time'][:10]}, session {session}[/dim]")
+        for message in messages:
+            out.print(f"  [bold]{message['role']:<9}[/bold] {escape(message['content'])}")
+        response = handlers_of(runtime).add.handle_add_memories(
+            APIADDRequest(
+                user_id=USER,
+                writable_cube_ids=[CUBE],
+                session_id=session,
+                messages=messages,
+                async_mode="sync",
+            )
         )
-    )
+        stored += len(response.data or [])
     took_ms = (time.perf_counter() - started) * 1000
-    stored = len(response.data or [])
     out.print(
         f"  [green]{stored} memories stored, indexed and journaled[/green] [dim]in {took_ms:.0f} ms[/dim]"
     )
@@ -127,13 +202,33 @@ def _ask(runtime: Runtime, number: int, question: str) -> None:
     out.print()
     out.print(Rule(f"{number + 1}  {question}", align="left", style="cyan"))
     trace = new_trace_id()
-    before = {entry.item_id for entry in runtime.store.working(CUBE).entries}
+    before = runtime.store.working(CUBE)
     with bound(trace=trace, user=USER, cube=CUBE):
         answer, seconds = _answer(runtime, question)
     out.print(f"  [bold green]{escape(answer)}[/bold green]  [dim]{seconds * 1000:.0f} ms[/dim]")
     _settle(runtime)
+    _show_intent(runtime, before)
+    _show_recall(runtime, question)
     _show_working(runtime, before)
     _show_logs(runtime, trace)
+
+
+def _show_intent(runtime: Runtime, before: WorkingSet) -> None:
+    """What the scheduler decided, as its web log says it."""
+    ((_, decision),) = runtime.store.web_logs(cube_id=CUBE, label="scheduleMemory", limit=1)
+    replaced = runtime.store.working(CUBE).version != before.version
+    verdict = "[yellow]recall is needed[/yellow]" if replaced else "[green]working memory suffices[/green]"
+    out.print(f"[bold]intent[/bold]   {verdict}  [dim]{escape(_first_line(decision.log_content))}[/dim]")
+
+
+def _show_recall(runtime: Runtime, question: str) -> None:
+    from memos.retrieval.hybrid import RecallRequest
+
+    recall = runtime.retriever.search(RecallRequest(query=question, cube_ids=(CUBE,), user_id=USER, top_k=3))
+    out.print("[bold]recall[/bold]   [dim]the best three, with what the stages of recall gave[/dim]")
+    for hit in recall.hits:
+        parts = ", ".join(f"{stage} {share:.2f}" for stage, share in hit.parts.items() if share > 0)
+        out.print(f"  {hit.relativity:.2f}  {escape(hit.item.memory)}  [dim]{parts}[/dim]")
 
 
 def _answer(runtime: Runtime, question: str) -> tuple[str, float]:
@@ -164,10 +259,11 @@ def _settle(runtime: Runtime) -> None:
         time.sleep(0.02)
 
 
-def _show_working(runtime: Runtime, before: set[str]) -> None:
+def _show_working(runtime: Runtime, before: WorkingSet) -> None:
     working = runtime.store.working(CUBE)
+    known = {entry.item_id for entry in before.entries}
     table = Table(
-        title=f"working memory, version {working.version}",
+        title=f"working   [dim]version {working.version}, {len(working.entries)} of {runtime.store.capacities.working} places[/dim]",
         title_justify="left",
         title_style="bold",
         box=None,
@@ -176,16 +272,16 @@ def _show_working(runtime: Runtime, before: set[str]) -> None:
     )
     for name in ("", "score", "memory", "why it is here"):
         table.add_column(name, overflow="fold", no_wrap=name in ("", "score"))
-    for entry, item in list(zip(working.entries, working.items, strict=True))[:6]:
-        mark = " " if entry.item_id in before else "[green]+[/green]"
+    for entry, item in list(zip(working.entries, working.items, strict=True))[:SHOWN]:
+        mark = " " if entry.item_id in known else "[green]+[/green]"
         table.add_row(mark, f"{entry.score:.2f}", escape(item.memory), f"[dim]{escape(entry.reason)}[/dim]")
-    if len(working.entries) > 6:
-        table.add_row("", "", f"[dim]… and {len(working.entries) - 6} more[/dim]", "")
+    if len(working.entries) > SHOWN:
+        table.add_row("", "", f"[dim]… and {len(working.entries) - SHOWN} more[/dim]", "")
     out.print(table)
 
 
 def _show_logs(runtime: Runtime, trace: str) -> None:
-    out.print("[bold]log[/bold]  [dim]" + f"trace {trace[:8]}" + "[/dim]")
+    out.print(f"[bold]log[/bold]      [dim]trace {trace[:8]}[/dim]")
     for _, entry in reversed(runtime.store.web_logs(trace_id=trace, limit=20)):
         move = f"{entry.from_memory_type} → {entry.to_memory_type}"
         out.print(f"  [cyan]{entry.label:<15}[/cyan] {move:<34} {escape(_first_line(entry.log_content))}")
