@@ -7,8 +7,10 @@ Every expected failure is one line on stderr and exit code 1 (2 for a wrong call
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 import typer
+from pydantic import ValidationError
 
 from memos import __version__
 from memos.cli import demo, doctor, evaluate, items, models, serve
@@ -51,10 +53,18 @@ def main() -> None:
     try:
         app()
     except MemosError as error:
-        errors.print(f"[red]memos: {type(error).__name__}:[/red] ", end="")
-        errors.print(str(error), markup=False, highlight=False)
-        sys.exit(1)
+        _fail(type(error).__name__, str(error))
+    except ValidationError as error:  # a request that the API would refuse
+        _fail(
+            "InvalidInput", "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        )
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+
+
+def _fail(kind: str, text: str) -> NoReturn:
+    errors.print(f"[red]memos: {kind}:[/red] ", end="")
+    errors.print(text, markup=False, soft_wrap=True)
+    sys.exit(1)

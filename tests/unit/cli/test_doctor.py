@@ -1,0 +1,77 @@
+"""`memos doctor` and `memos reembed`: healthy and broken installations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from memos.errors import EmbedderMismatch
+from memos.runtime import build
+from memos.settings import Settings
+
+from .test_items import memos  # noqa: F401  (a fixture)
+
+
+def test_a_healthy_installation_is_all_green(memos: Any) -> None:  # noqa: F811
+    """With a store that holds memories every part is tried and none is at fault."""
+    memos("add", "Max is allergic to chicken", "--cube", "pets")
+    ran = memos("doctor")
+    assert ran.code == 0, ran.out + ran.err
+    assert "1 live memories in 1 cubes" in ran.out
+    assert "fault" not in ran.out
+
+
+def test_settings_are_printed_with_secrets_masked(memos: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """`--settings` prints the tree, and no secret."""
+    monkeypatch.setenv("MEMOS_API__KEY", "hush-hush")
+    ran = memos("doctor", "--settings")
+    assert ran.code == 0
+    assert "vector_cache_bytes_max" in ran.out
+    assert "hush" not in ran.out
+
+
+def test_a_corrupt_store_is_a_fault(memos: Any, clean_environment: Path) -> None:  # noqa: F811
+    """A store file that is no database is named, with exit code 1."""
+    clean_environment.mkdir()
+    (clean_environment / "memory.db").write_bytes(b"this is not a database at all" * 200)
+    ran = memos("doctor")
+    assert ran.code == 1
+    assert "memory.db" in ran.out
+
+
+def test_a_bad_setting_is_named(memos: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A misspelt setting is one line on stderr."""
+    monkeypatch.setenv("MEMOS_STORE__PAHT", "/tmp/x")
+    ran = memos("doctor")
+    assert ran.code == 1
+    assert "MEMOS_STORE__PATH" in ran.err
+
+
+def test_vectors_of_another_model_are_refused_and_reembed_mends_it(memos: Any) -> None:  # noqa: F811
+    """A store bound to another embedder names `memos reembed`, which makes it usable, by vectors too."""
+    memos("add", "Max is allergic to chicken", "--cube", "pets")
+    with build(Settings.load(), start=False) as runtime:
+        runtime.store.drop_vectors("another-model", 8)
+        (item,) = runtime.store.get([row.id for row in runtime.store.without_vector(limit=1)])
+        runtime.store.put_vectors({item.id: np.eye(1, 8, dtype=np.float32)[0]})
+    with pytest.raises(EmbedderMismatch, match="memos reembed"):
+        build(Settings.load(), start=False)
+    assert memos("search", "chicken", "--cube", "pets").code == 1
+    ran = memos("reembed", "--yes")
+    assert ran.code == 0, ran.err
+    assert "encoded 1 memories" in ran.out
+    with build(Settings.load(), start=False) as runtime:
+        assert runtime.store.without_vector(limit=10) == []
+        assert runtime.embedder is not None
+        assert runtime.store.vector_fingerprint() == (runtime.embedder.fingerprint, runtime.embedder.dim)
+
+
+def test_reembed_without_an_embedder_is_refused(memos: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """There is nothing to encode with when the embedder is switched off."""
+    monkeypatch.setenv("MEMOS_MODELS__EMBEDDER", "none")
+    ran = memos("reembed")
+    assert ran.code == 1
+    assert "MEMOS_MODELS__EMBEDDER" in ran.err

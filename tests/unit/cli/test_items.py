@@ -1,0 +1,142 @@
+"""`memos add | list | search | edit | delete`: what they change in the store and what they print."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memos.cli.main import main
+from memos.memory.item import ItemStatus
+from memos.memory.store import ItemFilter
+from memos.runtime import build
+from memos.settings import Settings
+
+
+class Ran:
+    """One call of the console script, inside this process."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def memos(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Call `memos …` and get its exit code and output."""
+    from memos.cli import terminal
+
+    monkeypatch.setattr(terminal.out, "_width", 200)
+
+    def run(*words: str) -> Ran:
+        monkeypatch.setattr("sys.argv", ["memos", *words])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as left:
+            code = int(left.code or 0)
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run
+
+
+def stored(**conditions: Any) -> list[str]:
+    """The texts in the store, read past the command line."""
+    with build(Settings.load(), start=False) as runtime:
+        return [item.memory for item in runtime.store.find(ItemFilter(**conditions)).items]
+
+
+def test_what_is_added_is_stored_listed_and_found(memos: Any) -> None:
+    """An added memory stands in the store, in the list and in the hits of a search."""
+    assert memos("add", "Max is allergic to chicken", "--cube", "pets", "--user", "ann").code == 0
+    assert stored(cube_ids=("pets",), user_ids=("ann",)) == ["Max is allergic to chicken"]
+    assert [row["memory"] for row in memos("list", "--cube", "pets", "--json").rows()] == [
+        "Max is allergic to chicken"
+    ]
+    hits = memos("search", "what is Max allergic to", "--cube", "pets", "--json").rows()
+    assert hits[0]["memory"] == "Max is allergic to chicken"
+    assert "chicken" in memos("search", "chicken", "--cube", "pets").out
+
+
+def test_a_conversation_file_is_added_whole(memos: Any, tmp_path: Path) -> None:
+    """Every message of the file becomes a memory, with its speaker and time."""
+    file = tmp_path / "talk.json"
+    file.write_text(
+        json.dumps(
+            [
+                {
+                    "role": "user",
+                    "name": "Ann",
+                    "content": "We moved to Lyon",
+                    "chat_time": "2026-05-08T13:56:00",
+                },
+                {"role": "assistant", "content": "How is the new flat?"},
+            ]
+        )
+    )
+    assert memos("add", "--messages", str(file), "--cube", "home", "--session", "s1").code == 0
+    rows = memos("list", "--cube", "home", "--session", "s1", "--json").rows()
+    assert {row["memory"] for row in rows} == {"We moved to Lyon", "How is the new flat?"}
+    (ann,) = [row for row in rows if "Ann" in row["participants"]]
+    assert ann["happened_at"].startswith("2026-05-08")
+
+
+def test_an_edit_changes_text_and_index(memos: Any) -> None:
+    """After an edit the new text is found, the old one is not, and the version has risen."""
+    memos("add", "The flight leaves at 9:40", "--cube", "c")
+    (row,) = memos("list", "--cube", "c", "--json").rows()
+    assert memos("edit", row["id"], "The flight leaves at 9:45").code == 0
+    (after,) = memos("list", "--cube", "c", "--json").rows()
+    assert (after["memory"], after["version"]) == ("The flight leaves at 9:45", row["version"] + 1)
+    assert "9:40" not in memos("search", "when does the flight leave", "--cube", "c", "--json").out
+
+
+def test_a_deleted_memory_is_gone_everywhere(memos: Any) -> None:
+    """A deleted memory is neither listed nor found, and its row holds no text any more."""
+    memos("add", "The code word is swordfish", "--cube", "c")
+    (row,) = memos("list", "--cube", "c", "--json").rows()
+    assert memos("delete", row["id"]).code == 0
+    assert memos("list", "--cube", "c", "--json").rows() == []
+    assert memos("search", "swordfish", "--cube", "c", "--json").rows() == []
+    assert stored(cube_ids=("c",), statuses=(ItemStatus.DELETED,)) == [""]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("add", "", "--cube", "c"), "empty"),
+        (("add", "text", "--cube", "c", "--at", "whenever"), "whenever"),
+        (("add", "text", "--cube", "c", "--role", "pirate"), "pirate"),
+        (("search", " ", "--cube", "c"), "empty"),
+        (("list", "--kind", "nonsense"), "nonsense"),
+        (("edit", "no-such-id", "text"), "no-such-id"),
+        (("delete", "no-such-id"), "no-such-id"),
+        (("add", "--messages", "/no/such/file.json"), "/no/such/file.json"),
+        (("eval", "locomo", "/no/such/folder"), "/no/such/folder"),
+    ],
+)
+def test_bad_calls_are_one_line_that_names_the_value(memos: Any, words: tuple[str, ...], named: str) -> None:
+    """A call that cannot work exits with 1 and one line naming the value, without a traceback."""
+    ran = memos(*words)
+    assert ran.code == 1
+    assert named in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_search_shows_the_parts_of_a_score(memos: Any) -> None:
+    """`--parts` says what each stage of recall gave."""
+    memos("add", "Max is allergic to chicken", "--cube", "pets")
+    assert "lexical" in memos("search", "chicken", "--cube", "pets", "--parts").out
+
+
+def test_version_is_printed(memos: Any) -> None:
+    """`memos --version` names the package and its version."""
+    ran = memos("--version")
+    assert ran.code == 0
+    assert ran.out.startswith("memscheduler ")
