@@ -1,7 +1,8 @@
 """The answerer that needs no model: it quotes the sentences of memory that fit the question.
 
 It never composes: every line of an answer is a sentence that somebody said, with who said it and when.
-Where nothing fits it says that there is no memory about it. English and Chinese. Questions, and answers
+Where nothing fits it says that there is no memory about it, and where something fits only in part it
+says that this is the closest there is. English and Chinese. Questions, and answers
 that were themselves quoted from memory, are never quoted. Deterministic; keeps nothing between calls.
 
 A sentence scores by the rare words it shares with the question (inverse frequency over the sentences at
@@ -14,12 +15,16 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 QUOTES_MAX = 3
 SENTENCE_CHARS_MAX = 400
+_COVERED_SURE = 0.5
+_FIT_SURE = 0.7
+_CLOSEST_EN = "I do not remember exactly that; the closest is:"
+_CLOSEST_ZH = "我不记得确切的内容，最接近的是："
 MARK = "extractive"  # what `answered_by` says of an answer that was quoted from memory
 
 Terms = Callable[[str], Mapping[str, int]]
@@ -31,6 +36,12 @@ _ENDS = re.compile(
 )
 _CJK = re.compile(r"[㐀-鿿]")
 _QUESTION_END = re.compile(r"[?？][\"'”’)」』\s]*$|[吗呢][。?？]?\s*$")
+# Words that ask and tell nothing; in Chinese, pairs of characters that contain them are no words either.
+_ASKING = re.compile(
+    r"\b(?:tell me|show me|remind me|know|remember|recall|mention(?:ed)?|sa(?:y|id)|told|again)\b"
+    r"|什么时候|为什么|什么|哪里|哪儿|哪天|怎么|多少|几个|几点|几岁|是谁|谁|吗|呢|记得|告诉我",
+    re.I,
+)
 _CAPITAL = re.compile(r"(?<!^)(?<![.!?]\s)\b[A-Z][a-z]+")
 _NUMBER = re.compile(
     r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|hundred)\b", re.I
@@ -110,13 +121,16 @@ class ExtractiveAnswerer:
     def answer(self, question: str, evidence: Sequence[Evidence]) -> Answer:
         """The answer to `question` from `evidence`, which is in the order of recall."""
         chinese = is_chinese(question)
-        asked = frozenset(self._terms(question))
+        asked = frozenset(self._terms(_ASKING.sub(" ", question)))
         candidates = list(self._candidates(question, evidence))
-        scored = self._score(question, asked, candidates)
-        quotes = self._choose(asked, scored)
+        weights = _weights(asked, candidates)
+        scored = self._score(question, weights, candidates)
+        quotes = self._choose(scored)
         if not quotes:
             return Answer((_nothing(chinese),), ())
         lines = [_said(c.sentence, c.evidence, chinese=chinese) for c in quotes]
+        if not any(self._is_sure(weights, candidate) for candidate in quotes):
+            lines.insert(0, _CLOSEST_ZH if chinese else _CLOSEST_EN)
         return Answer(tuple(lines), tuple(dict.fromkeys(c.evidence.id for c in quotes)))
 
     def _candidates(self, question: str, evidence: Sequence[Evidence]) -> Iterator[_Candidate]:
@@ -131,18 +145,15 @@ class ExtractiveAnswerer:
                 yield _Candidate(one, order, sentence, frozenset(self._terms(sentence)))
 
     def _score(
-        self, question: str, asked: frozenset[str], candidates: Sequence[_Candidate]
+        self, question: str, weights: Mapping[str, float], candidates: Sequence[_Candidate]
     ) -> list[tuple[float, _Candidate]]:
-        count = Counter(term for candidate in candidates for term in candidate.terms & asked)
-        weights = {term: math.log1p(len(candidates) / n) for term, n in count.items()}
-        total = sum(weights.get(term, math.log1p(len(candidates) + 1)) for term in asked) or 1.0
         wanted = [marks for ask, marks in _ASKS if ask.search(question)]
         scored = []
         for candidate in candidates:
-            shared = candidate.terms & asked
-            if not shared and candidate.evidence.fit < self._fit_min:
+            covered = _covered(weights, candidate)
+            if not covered and candidate.evidence.fit < self._fit_min:
                 continue
-            score = sum(weights[term] for term in shared) / total
+            score = covered
             score += 0.35 * candidate.evidence.fit + 0.1 / (1 + candidate.order)
             for marks in wanted:
                 score += 0.2 * sum(1 for mark in marks if mark.search(candidate.sentence)) / len(marks)
@@ -152,7 +163,11 @@ class ExtractiveAnswerer:
         scored.sort(key=lambda pair: (-pair[0], pair[1].order))
         return scored
 
-    def _choose(self, asked: Collection[str], scored: Sequence[tuple[float, _Candidate]]) -> list[_Candidate]:
+    def _is_sure(self, weights: Mapping[str, float], candidate: _Candidate) -> bool:
+        """Whether most of the question is in the sentence, or recall found that it fits well."""
+        return _covered(weights, candidate) >= _COVERED_SURE or candidate.evidence.fit >= _FIT_SURE
+
+    def _choose(self, scored: Sequence[tuple[float, _Candidate]]) -> list[_Candidate]:
         """The best, and then those that are nearly as good and not a repetition."""
         if not scored:
             return []
@@ -183,6 +198,20 @@ def _shortened(sentence: str) -> str:
         return sentence
     cut = sentence.rfind(" ", 0, SENTENCE_CHARS_MAX)
     return sentence[: cut if cut > 0 else SENTENCE_CHARS_MAX].rstrip() + "…"
+
+
+def _weights(asked: frozenset[str], candidates: Sequence[_Candidate]) -> dict[str, float]:
+    """How much each term of the question weighs: the rarer among the candidates, the more."""
+    count = Counter(term for candidate in candidates for term in candidate.terms & asked)
+    return {
+        term: math.log1p(len(candidates) / count[term] if term in count else len(candidates) + 1)
+        for term in asked
+    }
+
+
+def _covered(weights: Mapping[str, float], candidate: _Candidate) -> float:
+    """The share of the question's weight that the sentence has, 0..1."""
+    return sum(weights[term] for term in candidate.terms & weights.keys()) / (sum(weights.values()) or 1.0)
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:

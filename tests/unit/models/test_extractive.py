@@ -69,6 +69,24 @@ def test_nothing_fitting_is_admitted(question: str, says: str) -> None:
     assert (answer.text, answer.used, answer.found) == (says, (), False)
 
 
+@pytest.mark.parametrize(
+    ("question", "says"),
+    [("What is the name of our neighbour's horse?", "the closest is"), ("我们的猫叫芒果吗？", "最接近")],
+)
+def test_a_partial_fit_is_called_the_closest(question: str, says: str) -> None:
+    """A sentence that has little of the question is quoted as the closest, never as the answer."""
+    answer = ExtractiveAnswerer(analyse).answer(question, evidence())
+    assert says in answer.lines[0] and answer.found
+    sure = ExtractiveAnswerer(analyse).answer(question, evidence(fit=0.9))
+    assert says not in sure.text
+
+
+def test_words_that_only_ask_do_not_count() -> None:
+    """'Tell me about X' is sure of a sentence about X."""
+    answer = ExtractiveAnswerer(analyse).answer("Tell me again about Tomas", evidence())
+    assert answer.used[0] == "3" and answer.lines[0].startswith("“My brother Tomas")
+
+
 def test_no_evidence_at_all_is_admitted() -> None:
     """An empty memory is an honest answer too."""
     assert not ExtractiveAnswerer(analyse).answer("Who am I?", []).found
