@@ -55,8 +55,8 @@ _STYLE = re.compile(
 )
 # What may follow "always" as an order to the assistant; "always happy to help" or "never mind" is none.
 _ORDER = re.compile(
-    r"^(?:answer|reply|respond|write|speak|use|call|address|give|keep|include|add|end|start|begin|format|show|ask|check"
-    r"|mention|suggest|recommend|remind|tell|send|translate|explain|avoid|skip|convert|sign|quote|cite|list|put|say|assume|make sure|be (?:brief|concise|polite|formal|honest|direct))\b",
+    r"^(?:answer|reply|respond|write|speak|use|call|address|give (?!up|in)|keep (?!going|trying|it|up|fighting|pushing|believing|dreaming|smiling|on)|include|add|end|start|begin|format|show|ask|check"
+    r"|mention|suggest|recommend|remind|tell|send|translate|explain|avoid|skip|convert|sign|quote|cite|list|put|assume|make sure|be (?:brief|concise|polite|formal|honest|direct))(?:\b|(?<=\s))",
     re.I,
 )
 _HAN_LASTING = r"(?:以后|从现在(?:开始|起)|今后|从今以后|总是|始终|一直|永远|每次)"

@@ -18,7 +18,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from memos.memory.instruction import instruction
-from memos.memory.sentences import HAN, Sentence, clauses, opened, sentences
+from memos.memory.sentences import Sentence, clauses, opened, sentences
+from memos.memory.voice import ADVERB_WORDS, first_person
 
 PREFERENCES_MAX = 50
 OBJECT_CHARS_MAX = 80
@@ -123,59 +124,20 @@ def _of_sentence(sentence: Sentence, speaker: str) -> Iterator[Preference]:
         bare = opened(clause)
         if liked and (rest := _BUT_NOT.match(bare)) is not None:  # "I like tea, but not coffee"
             bare = ("我不喜欢" if sentence.chinese else "I don't like ") + rest["object"]
-        read_now = list(read(_first_person(bare, speaker), speaker))
+        read_now = list(read(first_person(bare, speaker), speaker))
+        if f"{clause}," in sentence.text:  # "a safe, open place" is cut inside of its object
+            read_now = [one for one in read_now if not _CUT.search(one.object)]
         liked = any(one.polarity is Polarity.LIKE for one in read_now)
         yield from read_now
 
 
+_CUT = re.compile(r"\b(?:a|an|the|very|really|so) \w+$", re.I)
 _BUT_NOT = re.compile(r"^(?:not|never)\s+(?!only\b|just\b|so\b|as\b|when\b|if\b)(?P<object>.+)$", re.I)
-
-
-def _first_person(clause: str, speaker: str) -> str:
-    """A clause about the speaker by name, or about "the user", said in the first person."""
-    for name in filter(None, (speaker, "The user", "User", "用户")):
-        if clause.casefold().startswith(name.casefold()):
-            rest = clause[len(name) :]
-            if _HAN_START.match(rest) or name == "用户":
-                return "我" + rest
-            if rest.startswith(" "):
-                return _base_form("I" + rest)
-            if rest.startswith("'s "):
-                return "My " + rest[3:]
-    return clause
-
-
-_HAN_START = re.compile(f"[{HAN}]")
-_THIRD = {"is": "am", "has": "have", "does": "do", "doesn't": "don't", "isn't": "am not", "hasn't": "haven't"}
-_ADVERB_WORDS = (
-    "really|absolutely|truly|just|also|still|always|especially|particularly|quite|so|very|totally|definitely"
-    "|certainly|honestly|actually|simply|do|both|kind of|sort of|usually|normally|often|generally|typically"
-    "|currently|never|rarely|seldom"
-)
-_THIRD_VERB = re.compile(rf"^I ((?:(?:{_ADVERB_WORDS})\s+)*)([a-z']+)")
-
-
-def _base_form(clause: str) -> str:
-    """ "I loves" -> "I love": enough for the verbs of the patterns below."""
-
-    def base(found: re.Match[str]) -> str:
-        verb = found[2]
-        if verb in _THIRD:
-            return f"I {found[1]}{_THIRD[verb]}"
-        if verb.endswith(("ches", "shes", "sses", "xes")):
-            verb = verb[:-2]
-        elif verb.endswith("ies"):
-            verb = verb[:-3] + "y"
-        elif verb.endswith("s") and not verb.endswith("ss"):
-            verb = verb[:-1]
-        return f"I {found[1]}{verb}"
-
-    return _THIRD_VERB.sub(base, clause)
 
 
 # -- English ----------------------------------------------------------------------------------------
 
-_ADVERBS = rf"(?:(?:{_ADVERB_WORDS})\s+)*"
+_ADVERBS = rf"(?:(?:{ADVERB_WORDS})\s+)*"
 _AM = r"(?:i am|i'm|im)"
 _NOT = r"(?:don't|do not|dont|never|didn't use to|no longer|don't really|do not really)"
 _LIKE = re.compile(
@@ -234,20 +196,27 @@ _NO_HABIT = re.compile(
 _OBJECT_END = re.compile(
     r"\s+(?:(?:and|or)\s+(?:i|my|he|she|it|they|we|you)\b|because\b|since\b|when\b|whenever\b|as\s+(?:a|it|they|i)\b"
     r"|which\b|but\b|so\b|though\b|although\b|while\b|if\b|too$|as well$|very much$|a lot$|so much$|the most$"
+    r"|too\b|itself$|sometimes$|and (?:also )?(?:love|like|enjoy|hate|prefer)\b"
     r"|these days|right now|at the moment|lately|anymore|any more|either$|at all$|more than\b|less than\b"
     r"|better than\b|rather than\b|over\s+\w+$|lol\b|haha\b|[:;]-?[)(DP])"
     r"|\s*[(~].*$|\s*[,，].*$",
     re.I,
 )
 _NO_OBJECT = re.compile(
-    r"^(?:neither|nor|no|not|none|it|its|that|this|these|those|them|him|her|his|hers|their|theirs|you|your|yours|us|our|one|ones|what|how|when|where|who"
+    r"^(?:all )?the (?-i:(?![A-Z]))(?!(?:ocean|sea|beach|outdoors|mountains?|countryside|rain|snow|sun|cold|heat|gym|theatre|theater|opera|piano|guitar|violin|winter|summer)\b)"
+    r"|^(?:neither|nor|no|not|none|it|its|that|this|these|those|them|him|her|his|hers|their|theirs|you|your|yours|us|our|one|ones|what|how|when|where|who"
     r"|the way|the idea|the fact|the sound of|the look of|to (?:think|say|know|see|hear|meet|be)\b|being|everything"
     r"|anything|nothing|something|somebody|someone|anyone|both|doing (?:that|it|this)|seeing|hearing|so|too|myself|life)\b",
     re.I,
 )
 _POINTING = re.compile(
-    r"\b(?:it|you|your|him|her|them|his|their|that|this|those|these|our|we|he|she|they|there)\b", re.I
+    r"\b(?:i|me|it|you|your|him|her|them|his|their|that|this|those|these|our|we|he|she|they|there|here)\b",
+    re.I,
 )
+
+
+# "My favourite part / one / thing is …" says nothing without what stood before it.
+_NAMED = re.compile(r"^(?!(?:one|part|thing|bit|time|moment|way)\b)\w+(?: \w+){0,2}$")
 
 
 def _english(clause: str, speaker: str) -> Iterator[Preference]:
@@ -255,7 +224,7 @@ def _english(clause: str, speaker: str) -> Iterator[Preference]:
     if (found := _FAVOURITE.match(clause) or _IS_FAVOURITE.match(clause)) is not None:
         thing = _object(found["object"])
         what = " ".join((found["what"] or "thing").lower().split())
-        if thing and not thing.lower().startswith(("not ", "when ", "to ")):
+        if thing and not thing.lower().startswith(("not ", "when ", "to ")) and _NAMED.match(what):
             text = f"{who}'s favourite {what} is {thing}."
             yield _made(Polarity.LIKE, thing, text, key=f"favourite:{what}", confidence=0.95)
         return
@@ -318,6 +287,7 @@ def _english_taste(clause: str, who: str) -> Iterator[Preference]:
 def _object(text: str) -> str:
     """The object alone, or "" where there is none that stands for itself."""
     thing = _OBJECT_END.split(text, maxsplit=1)[0].strip(" .,!;:'\"~-")
+    thing = re.sub(r"^(?:also|too|just|only|mostly|mainly)\s+", "", thing)
     if not thing or len(thing) > OBJECT_CHARS_MAX or _NO_OBJECT.match(thing) or _POINTING.search(thing):
         return ""
     return re.sub(r"\bmy\b", "their own", thing)

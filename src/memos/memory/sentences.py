@@ -21,7 +21,10 @@ _HAN = re.compile(f"[{HAN}]")
 _LATIN = re.compile(r"[A-Za-z]")
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'"})
 
-_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s|$)|[。！？；]+[”’」』）]*|\n+")
+# NFKC has made ！？；narrow: before a Chinese character they end a sentence without a space.
+_END = re.compile(
+    rf"[.!?…]+[\"'”’)\]]*(?=\s|$)|(?:[!?;]+|(?<=[{HAN}])\.+)[”’\")]*(?=[{HAN}])|[。！？；]+[”’」』）]*|\n+"
+)
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:dr|mr|mrs|ms|st|prof|vs|etc|e\.g|i\.e|jr|sr|approx|[a-hj-z])$", re.I
 )

@@ -21,6 +21,7 @@ from memos.memory.sentences import (
         ("I met Dr. Lee. She is nice!", ["I met Dr. Lee", "She is nice"]),
         ("It costs 9.50 today. Yes", ["It costs 9.50 today", "Yes"]),
         ("我叫小明。我住在上海！", ["我叫小明", "我住在上海"]),
+        ("你好！我住在上海；你呢？我喜欢", ["你好", "我住在上海", "你呢", "我喜欢"]),
         ("one\ntwo\n\nthree", ["one", "two", "three"]),
         ("", []),
         ("?!…", []),
