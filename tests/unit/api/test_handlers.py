@@ -1,0 +1,299 @@
+"""The handlers: what a call leaves in the store and the queue, and what it answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from memos.api.handlers import Handlers, handlers_of
+from memos.api.handlers.add import AddHandler
+from memos.api.handlers.base_handler import HandlerDependencies
+from memos.api.product_models import (
+    APIADDRequest,
+    APIFeedbackRequest,
+    APISearchRequest,
+    DeleteMemoryRequest,
+    GetMemoryRequest,
+)
+from memos.errors import InvalidInput, ItemGone, ItemNotFound, QueueFull
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.memory.item import ItemStatus
+from memos.memory.store import ItemFilter, SetStatus
+from memos.runtime import Runtime
+from memos.testing import run_until_idle
+
+DOCUMENTED_KEYS = {
+    "graph_db mem_reader llm chat_llms playground_chat_llms embedder reranker internet_retriever memory_manager "
+    "default_cube_config mem_scheduler naive_mem_cube searcher api_module text_mem online_bot feedback_server "
+    "redis_client deepsearch_agent"
+}
+
+
+def added(handlers: Handlers, *texts: str, cube: str = "c", user: str = "u", **fields: object) -> list[str]:
+    request = APIADDRequest(
+        user_id=user,
+        writable_cube_ids=[cube],
+        messages=[{"role": "user", "content": text} for text in texts],
+        **fields,
+    )
+    return [row["memory_id"] for row in handlers.add.handle_add_memories(request).data or []]
+
+
+def found(handlers: Handlers, query: str, cube: str = "c", **fields: object) -> list[str]:
+    request = APISearchRequest(user_id="u", query=query, readable_cube_ids=[cube], relativity=0, **fields)
+    data = handlers.search.handle_search_memories(request).data or {}
+    return [memory["memory"] for memory in data["text_mem"][0]["memories"]]
+
+
+def queued(runtime: Runtime) -> list[ScheduleMessageItem]:
+    keys = [status.key for status in runtime.queue.statuses()]
+    return [delivery.message for delivery in runtime.queue.get(keys)]
+
+
+def test_components_are_the_documented_ones(handlers: Handlers, runtime: Runtime) -> None:
+    """`init_server()` has exactly the documented keys, as views of one runtime."""
+    [names] = DOCUMENTED_KEYS
+    assert set(handlers.components) == set(names.split())
+    assert handlers.components["mem_scheduler"] is runtime.scheduler
+    assert handlers.components["graph_db"] is runtime.store
+    assert handlers.components["redis_client"] is None
+    assert handlers.components["text_mem"] is handlers.components["naive_mem_cube"].text_mem
+    assert handlers_of(runtime) is handlers
+
+
+def test_dependencies_are_attributes_and_a_missing_one_is_named() -> None:
+    """Named and unknown parts are attributes; a handler lists what it lacks."""
+    deps = HandlerDependencies.from_init_server({"mem_reader": 1, "something_new": 2})
+    assert (deps.mem_reader, vars(deps)["something_new"], deps.llm) == (1, 2, None)
+    with pytest.raises(ValueError, match="AddHandler needs mem_scheduler, memory_manager"):
+        AddHandler(deps)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_what_is_added_is_found_at_once_and_announced(handlers: Handlers, runtime: Runtime, mode: str) -> None:
+    """When add returns, every turn can be recalled and one `add` task a cube waits in the queue."""
+    response = handlers.add.handle_add_memories(
+        APIADDRequest(
+            user_id="u",
+            session_id="s",
+            task_id="job-1",
+            writable_cube_ids=["c", "d"],
+            messages=[
+                {"role": "user", "content": "My boat is called Petrel."},
+                {"role": "assistant", "content": "A fine name."},
+            ],
+            async_mode=mode,
+            info={"app": "phone"},
+            custom_tags=["boats"],
+        )
+    )
+    rows = response.data or []
+    assert [(row["cube_id"], row["memory"]) for row in rows] == [
+        (cube, text) for cube in "cd" for text in ("My boat is called Petrel.", "A fine name.")
+    ]
+    assert response.seqs == {"c": 1, "d": 1}
+    stored = runtime.store.get([row["memory_id"] for row in rows])
+    assert {(i.session_id, i.tags, i.extra["app"], i.read) for i in stored} == {
+        ("s", ("boats",), "phone", "none")
+    }
+    assert found(handlers, "Petrel boat", "d")[0] == "My boat is called Petrel."
+    tasks = sorted(queued(runtime), key=lambda task: task.mem_cube_id)
+    assert [(task.label, task.mem_cube_id, task.task_id) for task in tasks] == [
+        ("add", "c", "job-1"),
+        ("add", "d", "job-1"),
+    ]
+    assert json.loads(tasks[0].content) == [row["memory_id"] for row in rows if row["cube_id"] == "c"]
+
+
+def test_without_cubes_the_user_is_the_cube(handlers: Handlers) -> None:
+    """No cube ids: the cube named like the user; the old single field still counts."""
+    rows = handlers.add.handle_add_memories(APIADDRequest(user_id="ann", messages="x y z")).data or []
+    assert rows[0]["cube_id"] == "ann"
+    old = APIADDRequest(user_id="ann", mem_cube_id="old", memory_content="legacy text")
+    assert (handlers.add.handle_add_memories(old).data or [])[0]["cube_id"] == "old"
+
+
+def test_places_in_a_session_go_on_where_they_stopped(handlers: Handlers, runtime: Runtime) -> None:
+    """A second call to the same session numbers its turns after those of the first, archived ones included."""
+    ids = added(handlers, "one", "two", session_id="s")
+    runtime.store.apply([SetStatus((ids[1],), ItemStatus.ARCHIVED, "test")])
+    ids += added(handlers, "three", session_id="s") + added(handlers, "other", session_id="t")
+    positions = {item.memory: item.position for item in runtime.store.get(ids)}
+    assert positions == {"one": 0, "two": 1, "three": 2, "other": 0}
+
+
+def test_nothing_is_skipped_in_silence(handlers: Handlers) -> None:
+    """The response lists each message that held no text."""
+    response = handlers.add.handle_add_memories(
+        APIADDRequest(
+            user_id="u",
+            messages=[
+                {"role": "user", "content": "A lamp."},
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+            ],
+        )
+    )
+    assert {skip["message"] for skip in response.skipped} == {1}
+    assert "skipped" in response.message
+
+
+def test_fine_mode_without_a_model_is_refused(handlers: Handlers, runtime: Runtime) -> None:
+    """What needs a model is an error while there is none, and nothing is stored."""
+    with pytest.raises(InvalidInput, match="language model"):
+        handlers.add.handle_add_memories(
+            APIADDRequest(user_id="u", messages="x", async_mode="sync", mode="fine")
+        )
+    assert runtime.store.cubes() == []
+
+
+def test_a_full_queue_costs_the_task_and_not_the_memory(
+    handlers: Handlers, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the queue refuses the follow-up the memory is stored, and the response says what is missing."""
+
+    def refuse(*_: object, **__: object) -> list[str]:
+        raise QueueFull("200000 messages wait")
+
+    monkeypatch.setattr(runtime.scheduler, "submit_messages", refuse)
+    response = handlers.add.handle_add_memories(APIADDRequest(user_id="u", messages="The key is blue."))
+    assert "not queued: 200000 messages wait" in response.message
+    assert runtime.store.sizes("u").long_term == 1
+
+
+def test_search_answers_in_the_documented_buckets(handlers: Handlers) -> None:
+    """Every bucket is there; each readable cube has its own list; a memory has id, ref_id and metadata."""
+    [first] = added(handlers, "The spare key is under the blue pot.")
+    response = handlers.search.handle_search_memories(
+        APISearchRequest(user_id="u", query="where is the spare key", readable_cube_ids=["c", "empty"])
+    )
+    data = response.data or {}
+    assert set(data) == {
+        *("text_mem", "act_mem", "para_mem", "pref_mem", "tool_mem", "skill_mem", "pref_note", "pref_string")
+    }
+    assert [bucket["cube_id"] for bucket in data["text_mem"]] == ["c", "empty"]
+    assert data["text_mem"][1]["memories"] == []
+    [memory] = data["text_mem"][0]["memories"]
+    assert (memory["id"], memory["ref_id"]) == (first, f"[{first[:8]}]")
+    assert 0.45 <= memory["metadata"]["relativity"] <= 1
+    assert memory["metadata"]["memory_type"] == "LongTermMemory"
+    assert response.seqs == {"c": 1, "empty": 0}
+    assert any("no embedder" in why for why in response.degraded)
+
+
+def test_search_filters_and_kinds_restrict(handlers: Handlers, runtime: Runtime) -> None:
+    """A filter and a memory type leave out what does not match; an unknown type is refused."""
+    added(handlers, "A tent for the lake.", session_id="trip")
+    added(handlers, "A tent for the garden.", session_id="home")
+    assert found(handlers, "tent", filter={"session_id": "trip"}) == ["A tent for the lake."]
+    assert found(handlers, "tent", search_memory_type="UserMemory") == []
+    assert found(handlers, "tent", search_memory_type="WorkingMemory") == []
+    with pytest.raises(InvalidInput, match="search_memory_type 'Everything'"):
+        found(handlers, "tent", search_memory_type="Everything")
+    with pytest.raises(InvalidInput):
+        found(handlers, "tent", filter={"no_such_field": 1})
+    cube = handlers.components["naive_mem_cube"]
+    assert cube.text_mem.get_all() == []
+
+
+def test_an_edit_changes_text_index_and_version(handlers: Handlers, runtime: Runtime) -> None:
+    """After an edit only the new text is found, under the same id and the next version."""
+    [item_id] = added(handlers, "The meeting is on Monday.")
+    edited = handlers.memory.edit(item_id, "The meeting is on Friday.")
+    assert (edited.id, edited.version, edited.memory) == (item_id, 2, "The meeting is on Friday.")
+    assert found(handlers, "friday meeting") == ["The meeting is on Friday."]
+    assert found(handlers, "monday") == []
+    with pytest.raises(InvalidInput):
+        handlers.memory.edit(item_id, "  ")
+
+
+def test_a_deletion_is_complete_and_can_be_repeated(handlers: Handlers, runtime: Runtime) -> None:
+    """A deleted memory is found nowhere; deleting it again is no error; an unknown id deletes nothing."""
+    keep, drop = added(handlers, "Keep the red book.", "Drop the green book.")
+    assert handlers.memory.delete([drop]) == 1
+    assert handlers.memory.delete([drop]) == 0
+    assert found(handlers, "book") == ["Keep the red book."]
+    with pytest.raises(ItemGone):
+        runtime.store.get([drop])
+    with pytest.raises(ItemNotFound):
+        handlers.memory.delete([keep, "no-such-id"])
+    with pytest.raises(ItemNotFound, match="in cube other"):
+        handlers.memory.delete([keep], cube_ids=["other"])
+    assert found(handlers, "book") == ["Keep the red book."]
+
+
+def test_deletion_by_match_stays_inside_its_bounds(handlers: Handlers, runtime: Runtime) -> None:
+    """Deleting a user's session touches no other user, cube or session; without bounds it is refused."""
+    added(handlers, "mine in s", session_id="s")
+    added(handlers, "mine in t", session_id="t")
+    added(handlers, "theirs in s", session_id="s", user="v")
+    delete = handlers.memory.handle_delete_memories
+    response = delete(DeleteMemoryRequest(user_id="u", session_id="s"))
+    assert response.data == {"status": "success", "deleted": 1}
+    left = {item.memory for item in runtime.store.find(ItemFilter()).items}
+    assert left == {"mine in t", "theirs in s"}
+    with pytest.raises(InvalidInput, match="writable_cube_ids or user_id"):
+        delete(DeleteMemoryRequest(session_id="s"))
+    by_filter = DeleteMemoryRequest(writable_cube_ids=["c"], filter={"memory": {"like": "%theirs%"}})
+    assert delete(by_filter).data == {"status": "success", "deleted": 1}
+    assert {item.memory for item in runtime.store.find(ItemFilter()).items} == {"mine in t"}
+
+
+def test_memories_are_listed_page_by_page(handlers: Handlers) -> None:
+    """Pages cover every memory of the cube once, newest first, with the true total."""
+    added(handlers, *(f"note number {n}" for n in range(7)))
+    seen: list[str] = []
+    for page in (1, 2, 3, 4):
+        data = handlers.memory.handle_get_memories(
+            GetMemoryRequest(mem_cube_id="c", page=page, page_size=3)
+        ).data or {"text_mem": []}
+        [bucket] = data["text_mem"]
+        assert bucket["total_nodes"] == 7
+        seen += [memory["memory"] for memory in bucket["memories"]]
+    assert seen == [f"note number {n}" for n in reversed(range(7))]
+    some = GetMemoryRequest(mem_cube_id="c", filter={"memory": {"contains": "number 3"}})
+    data = handlers.memory.handle_get_memories(some).data or {}
+    assert [memory["memory"] for memory in data["text_mem"][0]["memories"]] == ["note number 3"]
+
+
+def test_one_memory_by_id_tells_unknown_from_deleted(handlers: Handlers) -> None:
+    """An unknown and a deleted id both have no data, and the message says which it is."""
+    [item_id] = added(handlers, "A short note.")
+    assert (handlers.memory.handle_get_memory(item_id).data or {})["memory"] == "A short note."
+    handlers.memory.delete([item_id])
+    gone, unknown = handlers.memory.handle_get_memory(item_id), handlers.memory.handle_get_memory("nope")
+    assert gone.data is None and "was deleted" in gone.message
+    assert unknown.data is None and "no memory has the id" in unknown.message
+
+
+def test_feedback_is_kept_as_what_it_is(handlers: Handlers, runtime: Runtime) -> None:
+    """Feedback becomes a memory marked as such, and the answer does not claim more."""
+    response = handlers.feedback.handle_feedback_memories(
+        APIFeedbackRequest(user_id="u", feedback_content="No, the key is red.", retrieved_memory_ids=["a"])
+    )
+    [row] = response.data or []
+    [item] = runtime.store.get([row["memory_id"]])
+    assert item.sources[0].type == "feedback"
+    assert item.extra == {"retrieved_memory_ids": ["a"]}
+    assert "unchanged" in response.message
+
+
+def test_cubes_come_into_being_with_their_first_memory(handlers: Handlers) -> None:
+    """A cube exists from its first memory on, and is listed for the users who have memories in it."""
+    assert not handlers.cube.exists("c")
+    added(handlers, "x")
+    assert handlers.cube.exists("c")
+    assert handlers.cube.cubes() == handlers.cube.cubes("u") == ["c"]
+    assert handlers.cube.cubes("v") == []
+
+
+def test_the_add_task_runs_to_completion(handlers: Handlers, runtime: Runtime) -> None:
+    """The announced task finishes, its business task is completed and its log names the memories."""
+    runtime.scheduler.start()
+    added(handlers, "The lamp is broken.", task_id="job-7", async_mode="sync")
+    run_until_idle(runtime.scheduler)
+    states = handlers.tasks.task_states("u", "job-7")
+    assert states is not None and states.data == [{"task_id": "job-7", "status": "completed"}]
+    assert handlers.tasks.task_states("u", "job-8") is None
+    assert handlers.tasks.task_states("v", "job-7") is None
+    logs = [log for _, log in runtime.store.web_logs(cube_id="c", label="addMemory")]
+    assert len(logs) == 1
