@@ -69,7 +69,7 @@ class Derivation:
 
 _SMALL_TALK = re.compile(
     r"^(?:hi|hello|hey|thanks?(?: you)?(?: so much| a lot)?|thx|ok(?:ay)?|sure|yes|yeah|yep|no|nope|cool|great|nice|wow|awesome"
-    r"|amazing|perfect|congrat(?:s|ulations)|bye|good (?:morning|night|evening|luck|point|idea)|see you.*|take care.*|sounds (?:good|great|fun|like a plan).*"
+    r"|amazing|perfect|congrat(?:s|ulations)|bye|good (?:morning|night|evening|luck|point|idea)|see you.*|(?:nice|good|great|lovely) to (?:meet|see|hear).*|take care.*|sounds (?:good|great|fun|like a plan).*"
     r"|that(?:'s| is| sounds) \w+(?: \w+){0,3}|no (?:problem|worries)|you(?:'re| are) welcome|lol|haha+|hmm+|how are you.*|same here|me too|of course|absolutely|exactly"
     r"|你好|您好|嗨|谢谢.{0,3}|好的?|好吧|嗯+|哈哈+|再见|晚安|早上好|没事|不客气|是的?|对|太好了|真棒|真的|恭喜.{0,3})(?:[\s,，]+\w+){0,2}$",
     re.I,
@@ -128,11 +128,7 @@ def _of_item(item: MemoryItem) -> tuple[list[Derived], str]:
     if item.role in ("system", "tool") or (item.role == "assistant" and not speaker):
         return [], f"a turn of the {item.role} states nothing about the user"
     read = sentences(item.memory)
-    meant = [
-        sentence
-        for sentence in read
-        if not all(_SMALL_TALK.match(part) for part in clauses(sentence) or [sentence.text])
-    ]
+    meant = [sentence for sentence in read if not is_small_talk(sentence)]
     if not meant:
         return [], "small talk"
     found: list[Derived] = []
@@ -154,7 +150,7 @@ def _of_sentence(sentence: Sentence, item: MemoryItem, speaker: str) -> Iterator
     for clause in clauses(sentence):
         bare = opened(clause)
         stated.extend(facts(bare, speaker, chinese=sentence.chinese))
-        stated.extend(_denied_allergies(first_person(bare, speaker), speaker, chinese=sentence.chinese))
+        stated.extend(denied_allergies(first_person(bare, speaker), speaker, chinese=sentence.chinese))
     happened_at = _time_of(sentence, item.happened_at)
     for one in stated:
         kind = one.kind if about_user else MemoryKind.LONG_TERM
@@ -166,7 +162,13 @@ def _of_sentence(sentence: Sentence, item: MemoryItem, speaker: str) -> Iterator
         yield event
 
 
-def _denied_allergies(clause: str, speaker: str, *, chinese: bool) -> Iterator[Stated]:
+def is_small_talk(sentence: Sentence) -> bool:
+    """Whether a sentence is made of greetings, thanks and exclamations only."""
+    return all(_SMALL_TALK.match(part) for part in clauses(sentence) or [sentence.text])
+
+
+def denied_allergies(clause: str, speaker: str, *, chinese: bool) -> Iterator[Stated]:
+    """ "I am not allergic to nuts": the fact that ends an allergy."""
     found = (_NOT_ALLERGIC_HAN if chinese else _NOT_ALLERGIC).match(clause)
     if found is None:
         return
@@ -178,10 +180,15 @@ def _denied_allergies(clause: str, speaker: str, *, chinese: bool) -> Iterator[S
     yield Stated(Fact(who, f"allergy:{fold_object(thing)}", "no"), text, MemoryKind.USER, 0.9)
 
 
+def is_lasting(one: Preference) -> bool:
+    """Whether a preference is rather a fact of life (user memory): an allergy, a diet."""
+    return one.polarity is Polarity.ALLERGY or one.key == "diet"
+
+
 def _of_preference(one: Preference, item: MemoryItem, speaker: str, *, about_user: bool) -> Derived:
     kind = MemoryKind.PREFERENCE if about_user else MemoryKind.LONG_TERM
     # An allergy is a fact of health that nothing may push out; a taste may change with the week.
-    if about_user and one.polarity is Polarity.ALLERGY:
+    if about_user and is_lasting(one):
         kind = MemoryKind.USER
     return Derived(
         one.text, kind, (item.id,), fact_of_preference(one, speaker), item.happened_at, one.confidence,

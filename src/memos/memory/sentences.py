@@ -70,7 +70,7 @@ _REPORTING_HAN = re.compile(
 _CLAUSE = re.compile(
     r"\s*[;；—]\s*|\s+-+\s+|[，,]\s*(?:(?:but|and|so|yet|though|although|because|while|whereas)\s+(?:also\s+)?)?"
     r"|\s+(?:but|because|although|though|whereas)\s+|\s+(?:and|so)\s+(?=(?:i|i'm|i've|my|he|she|it|they|we|you)\b)"
-    r"|(?:但是|不过|可是|而且|因为|所以|虽然|然后)",
+    r"|(?:但是|不过(?!敏|分|来|去|期|时|关)|可是|而且|因为|所以|虽然|然后)",
     re.I,
 )
 

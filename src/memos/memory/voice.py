@@ -181,7 +181,7 @@ _LEAD = re.compile(r"^(?:(?:yesterday|today|tonight|last (?:night|week|weekend|m
 WORDS_MIN = 4
 _HAN_POINTING = re.compile(r"[你您他她它咱]|我们|这|那|自己|哪|某")
 _HAN_BORDER = re.compile(r"[，,；;：:~]\s*")
-_HAN_HAPPENED = re.compile(r"了|过")
+_HAN_HAPPENED = re.compile(r"了|过(?!敏|分|期|时|去|来|年|节|于|程|度|不)")
 _HAN_LEAD = re.compile(
     r"^(?:昨天|今天|前天|昨晚|今早|上周|上个?月|去年|前年|今年|上个?周末|周[一二三四五六日天]|星期[一二三四五六日天]|\d{1,2}月(?:\d{1,2}[日号])?|\d{4}年(?:\d{1,2}月)?(?:\d{1,2}[日号])?|[一二两三四五六七八九十\d]+(?:天|周|个月|年)前)*[，,]?\s*我"
 )

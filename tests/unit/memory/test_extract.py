@@ -130,6 +130,8 @@ def test_slots_values_and_times() -> None:
     assert (event.slot, event.value, event.happened_at) == (None, None, datetime(2023, 5, 9, tzinfo=UTC))
     (denied,) = derive([turn("I'm not allergic to nuts")]).derived
     (held,) = derive([turn("I'm allergic to nuts")]).derived
+    (han,) = derive([turn("我对花生不过敏")]).derived
+    assert (han.slot, han.value, han.kind) == ("allergy:花生", "no", MemoryKind.USER)
     assert denied.fact is not None and held.fact is not None
     assert denied.fact.identity == held.fact.identity and denied.value != held.value
 
