@@ -85,7 +85,8 @@ class BaseScheduler:
         self._tasks = TaskMonitor()
         self.monitor = SchedulerMonitor(intent=services.intent, activity=services.activity, tasks=self._tasks)
         self._leases = LeaseKeeper(queue, services.clock, on_timeout=self._on_timeout)
-        self._housekeeper = Housekeeper(services.store, queue, services.clock)
+        settlement = Settlement(services.store, queue, services.sink)
+        self._housekeeper = Housekeeper(services.store, queue, settlement, services.clock)
         self.orchestrator = SchedulerOrchestrator(queue.policies, on_write=self._leases.refresh)
         self._registry = HandlerRegistry(
             self.orchestrator, disabled=config.disabled_handlers, on_change=queue.wake
@@ -99,7 +100,7 @@ class BaseScheduler:
             clock=services.clock,
             monitor=self._tasks,
             coroutines=self._coroutines,
-            aftermath=Settlement(services.store, queue, services.sink),
+            aftermath=settlement,
         )
 
     # -- handlers ------------------------------------------------------------------------------------
@@ -193,9 +194,7 @@ class BaseScheduler:
         self, filter_func: Callable[[RunningTaskItem], bool] | None = None
     ) -> dict[str, dict[str, Any]]:
         """Calls of handlers in this process that have not returned, by their id."""
-        return {
-            key: task.model_dump() for key, task in self.dispatcher.get_running_tasks(filter_func).items()
-        }
+        return {key: dict(task) for key, task in self.dispatcher.get_running_tasks(filter_func).items()}
 
     def get_web_log_messages(self) -> list[dict[str, Any]]:
         """Take the web logs out of this process's buffer, oldest first; the store keeps them all."""
@@ -297,7 +296,11 @@ class BaseScheduler:
         """Stop claiming, let what runs finish for `grace_s` (default: the setting), hand back the rest.
 
         Waiting messages stay in the queue. `start` works again afterwards. A second call does nothing.
+        Called by a handler it returns at once and stops behind it, or the handler would wait for itself.
         """
+        if batch_run() is not None:
+            threading.Thread(target=self.stop, args=(grace_s,), name="memos-stop", daemon=True).start()
+            return
         with self._lifecycle:
             if not self._running:
                 return
@@ -340,8 +343,7 @@ class BaseScheduler:
     def keep_house(self) -> None:
         """One round of the housekeeper in the calling thread; it also runs by itself after `start`."""
         self._housekeeper.emit_left_over()
-        self._housekeeper.tick_settled()
-        self._housekeeper.sweep()
+        self._housekeeper.round()
 
     def _consume(self, pool: WorkerPool, stop_asked: threading.Event) -> None:
         while not stop_asked.is_set():

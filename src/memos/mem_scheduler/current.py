@@ -61,9 +61,10 @@ class BatchRun:
         delivery = self._by_key.get(key)
         return delivery.parent_key if delivery is not None else ""
 
-    def has(self, key: str) -> bool:
-        """Whether the message of `key` belongs to the batch."""
-        return key in self._by_key
+    def delivered(self, message: ScheduleMessageItem) -> bool:
+        """Whether `message` is one of the batch's own, not a copy under another label."""
+        delivery = self._by_key.get(message.redis_message_id)
+        return delivery is not None and delivery.message.label == message.label
 
     def child(self, message: ScheduleMessageItem) -> Followup:
         """`message` as one chained by this batch, under its derived key."""

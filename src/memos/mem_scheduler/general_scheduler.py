@@ -87,27 +87,43 @@ class GeneralScheduler(BaseScheduler):
 
     def _handle(self, handler: HandlerFunction, messages: Sequence[ScheduleMessageItem]) -> None:
         run = batch_run()
-        if run is not None and all(run.has(message.redis_message_id) for message in messages):
+        if run is not None and all(run.delivered(message) for message in messages):
             handler(HandlerContext(self.services, run, limits=self._limits), messages)
-            return
-        self._handle_directly(handler, messages)
+        elif messages:
+            self._handle_directly(handler, messages, run)
 
-    def _handle_directly(self, handler: HandlerFunction, messages: Sequence[ScheduleMessageItem]) -> None:
-        """The messages come from a program, not from the queue: give them keys, queue what they chain."""
-        if not messages:
-            return
-        keys = self._keys.mint(len(messages))
-        keyed = [
-            validate_message(message).model_copy(update={"redis_message_id": key})
-            for message, key in zip(messages, keys, strict=True)
-        ]
-        run = BatchRun([Delivery(one.redis_message_id, one) for one in keyed])
-        with running(run):
-            handler(HandlerContext(self.services, run, limits=self._limits), keyed)
-        run.close()
-        followups = run.followups()
-        if followups:
-            self._queue.submit([], followups=followups)
+    def _handle_directly(
+        self, handler: HandlerFunction, messages: Sequence[ScheduleMessageItem], outer: BatchRun | None
+    ) -> None:
+        """The messages come from a program, not from the queue: give them keys, queue what they chain.
+
+        Inside a handler the keys are derived, so that a repeat of the handler repeats no effect.
+        """
+        checked = [validate_message(message) for message in messages]
+        if outer is None:
+            deliveries = [
+                Delivery(key, message.model_copy(update={"redis_message_id": key}))
+                for key, message in zip(self._keys.mint(len(checked)), checked, strict=True)
+            ]
+        else:
+            deliveries = [
+                Delivery(
+                    child.key,
+                    child.message.model_copy(update={"redis_message_id": child.key}),
+                    parent_key=child.parent_key,
+                )
+                for child in map(outer.child, checked)
+            ]
+        inner = BatchRun(deliveries)
+        with running(inner):
+            context = HandlerContext(self.services, inner, limits=self._limits)
+            handler(context, [delivery.message for delivery in deliveries])
+        inner.close()
+        followups = inner.followups()
+        if outer is not None:
+            outer.chain(followups)
+        elif followups:
+            self._queue.submit([], followups=followups, inside_handler=True)
 
     # -- the turn, step by step ------------------------------------------------------------------------
 

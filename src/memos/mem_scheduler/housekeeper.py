@@ -6,6 +6,7 @@
   by age. A dead letter counts as live, so that its retry still finds its mark.
 * Every round: outbox rows whose message was cancelled, or ran inside another one (coalesced), are
   ticked, or the next start would bring them back.
+* Every round: dead letters that the queue itself made of messages whose workers died are told of.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from memos.clock import Clock
 from memos.errors import MemosError
 from memos.mem_scheduler.queues.base import TaskQueue
 from memos.mem_scheduler.schemas.task_schemas import TaskState
+from memos.mem_scheduler.settlement import Settlement
 from memos.memory.store import Followup, MemoryStore
 
 logger = log.get_logger(__name__)
@@ -26,15 +28,19 @@ ROUND_S = 5.0
 MARKS_MIN = 512
 MARKS_MAX = 16_384
 FOLLOWUPS_CHUNK = 500
+LETTERS_MAX = 200
+TELL_AFTER_S = 1.0
 SETTLED = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED})
 
 
 class Housekeeper:
     """Tidies store and queue of one scheduler."""
 
-    def __init__(self, store: MemoryStore, queue: TaskQueue, clock: Clock) -> None:
+    def __init__(self, store: MemoryStore, queue: TaskQueue, settlement: Settlement, clock: Clock) -> None:
         self._store = store
         self._queue = queue
+        self._settlement = settlement
+        self._since = clock.now()
         self._clock = clock
         self._changed = threading.Condition()
         self._stopping = False
@@ -85,6 +91,18 @@ class Housekeeper:
             self._store.tick(gone)
         return len(gone)
 
+    def tell_letters(self) -> int:
+        """Tell of new dead letters; returns how many."""
+        # Those of the last moment may be about to be told of by the batch that they died in.
+        until = self._clock.now() - TELL_AFTER_S
+        letters = self._queue.dead.list(limit=LETTERS_MAX)
+        return self._settlement.tell_letters([one for one in letters if self._since <= one.died_at <= until])
+
+    def round(self) -> None:
+        """All duties of a round."""
+        for duty in (self.tell_letters, self.tick_settled, self.sweep):
+            self._guarded(duty)
+
     def _is_settled(self, followup: Followup) -> bool:
         statuses = self._queue.statuses(
             user_id=followup.message.user_id, item_id=followup.message.item_id, limit=100
@@ -112,8 +130,7 @@ class Housekeeper:
                     self._clock.wait(self._changed, ROUND_S)
                 if self._stopping:
                     return
-            self._guarded(self.tick_settled)
-            self._guarded(self.sweep)
+            self.round()
 
     @staticmethod
     def _guarded(duty: Callable[[], int]) -> None:

@@ -118,12 +118,8 @@ def item_metadata(item: MemoryItem) -> dict[str, Any]:
 
 
 def _log(
-    message: ScheduleMessageItem, category: str, text: str, facts: CubeFacts | None, **fields: Any
+    message: ScheduleMessageItem, category: str, text: str, facts: CubeFacts, **fields: Any
 ) -> ScheduleLogForWebItem:
-    filled: dict[str, Any] = {}
-    if facts is not None:
-        filled["current_memory_sizes"] = facts.memory_sizes()
-        filled["memory_capacities"] = facts.memory_capacities()
     return ScheduleLogForWebItem(
         task_id=message.task_id,
         user_id=message.user_id,
@@ -133,7 +129,8 @@ def _log(
         log_content=text,
         api_path=message.api_path,
         trace_id=message.trace_id,
-        **filled,
+        current_memory_sizes=facts.memory_sizes(),
+        memory_capacities=facts.memory_capacities(),
         **fields,
     )
 
@@ -308,14 +305,19 @@ def unchanged_log(
 
 
 def task_status_log(
-    message: ScheduleMessageItem, *, state: TaskState, text: str, details: Sequence[Mapping[str, Any]] = ()
+    message: ScheduleMessageItem,
+    *,
+    state: TaskState,
+    text: str,
+    facts: CubeFacts,
+    details: Sequence[Mapping[str, Any]] = (),
 ) -> ScheduleLogForWebItem:
     """`taskStatus`: a business task is settled, or a message was given up."""
     return _log(
         message,
         TASK_STATUS_LOG,
         text,
-        None,
+        facts,
         status=str(state),
         from_memory_type=NOT_APPLICABLE_TYPE,
         to_memory_type=NOT_APPLICABLE_TYPE,

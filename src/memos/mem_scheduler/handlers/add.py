@@ -42,13 +42,13 @@ def item_ids(message: ScheduleMessageItem) -> list[str]:
 
 
 def _stored(ctx: HandlerContext, ids: Sequence[str]) -> list[MemoryItem]:
-    items: list[MemoryItem] = []
-    for item_id in ids:
-        try:
-            items += ctx.services.store.get([item_id])
-        except (ItemGone, ItemNotFound) as error:
-            logger.info("add.item_left_out", item_id=item_id, error=type(error).__name__)
-    return items
+    try:
+        return ctx.services.store.get(ids)
+    except (ItemGone, ItemNotFound) as error:
+        if len(ids) == 1:
+            logger.info("add.item_left_out", item_id=ids[0], error=type(error).__name__)
+            return []
+    return [item for item_id in ids for item in _stored(ctx, [item_id])]
 
 
 def _logs(
