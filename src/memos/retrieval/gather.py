@@ -17,12 +17,13 @@ import numpy as np
 from memos.memory.item import MemoryItem
 from memos.memory.store import Facet, ItemFilter, ReadView
 from memos.models.base import Vectors
+from memos.retrieval.dates import tells_when
 from memos.retrieval.fuse import Scores
 from memos.retrieval.query import Query
 from memos.retrieval.relativity import relativity
 from memos.retrieval.request import RecallRequest
 from memos.retrieval.stages import BEFORE, Episodes, Places, Ranking, Signals
-from memos.retrieval.wording import asks, substance, tells_when
+from memos.retrieval.wording import asks, substance
 
 EPISODE_GAP = timedelta(hours=6)  # a longer silence in a session begins another episode
 EXPANDED = 24  # best candidates whose neighbours join
@@ -130,7 +131,7 @@ def lay_out(found: Sequence[Found], request: RecallRequest, *, now: datetime) ->
     facets = tuple(facet for one in found for facet in one.facets)
     keys = tuple((number, facet.no) for number, one in enumerate(found) for facet in one.facets)
     cubes = np.array([cube for cube, _ in keys], dtype=np.int64)
-    order, steps = _places(cubes, facets)
+    episodes, steps = surroundings(cubes, facets)
     lexical = _row(one.lexical.get(facet.no, 0.0) for one in found for facet in one.facets)
     names = _row(one.names.get(facet.no, 0.0) for one in found for facet in one.facets)
     dense = _row(one.dense.get(facet.no, 0.0) for one in found for facet in one.facets)
@@ -150,13 +151,19 @@ def lay_out(found: Sequence[Found], request: RecallRequest, *, now: datetime) ->
         asks=blank,
         tells_when=blank,
         substance=blank,
-        episodes=Episodes.of(_episodes(cubes, facets, order)),
+        episodes=episodes,
         steps=steps,
     )
     mass = np.array([found[cube].mass for cube in cubes], dtype=np.float32)
     return Pool(
         keys, facets, signals, relativity(cosines=dense, lexical=lexical + names, mass=mass, steps=steps)
     )
+
+
+def surroundings(cubes: Places, facets: Sequence[Facet]) -> tuple[Episodes, Places]:
+    """What `Signals` knows of each item's episode and neighbours; `cubes` are the numbers of their cubes."""
+    order, steps = _places(cubes, facets)
+    return Episodes.of(_episodes(cubes, facets, order)), steps
 
 
 def with_wording(signals: Signals, items: Mapping[int, MemoryItem]) -> Signals:

@@ -94,7 +94,7 @@ class HybridRetriever:
         watch: _StopWatch,
         degraded: list[str],
     ) -> Pool:
-        now = request.reference_time or utc(self._clock.now())
+        now = request.reference_time or utc(self._clock.now()).astimezone()  # people mean their own days
         queries = [self._query.understand(request.query, view.participants(), now=now) for view in views]
         watch.lap("query")
         vectors = self._encode(queries, degraded)

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from memos.memory.indexer import without_names
 from memos.memory.store import Facet
+from memos.retrieval.dates import DateRange, asks_when, date_ranges
 from memos.retrieval.entities import canonical, entities
 from memos.retrieval.keywords import analyse, query_terms
 
@@ -27,7 +28,7 @@ class Query:
     name_terms: Mapping[str, float]
     links: tuple[str, ...]  # entities that are no participants
     named: frozenset[str]  # canonical names of the participants whom the query names
-    periods: tuple[tuple[datetime, datetime], ...]  # half open
+    periods: tuple[DateRange, ...]
     asks_when: bool
     dense_text: str  # "" when nothing is left to encode
 
@@ -38,7 +39,7 @@ class Query:
     def covers(self, facet: Facet) -> float:
         """1 when the item happened in a period that the query names."""
         moment = facet.happened_at or facet.created_at
-        return float(any(start <= moment < end for start, end in self.periods))
+        return float(any(period.covers(moment) for period in self.periods))
 
 
 def understand(text: str, participants: Collection[str], *, now: datetime) -> Query:
@@ -57,7 +58,7 @@ def understand(text: str, participants: Collection[str], *, now: datetime) -> Qu
         links=tuple(name for name in mentioned if name not in everybody),
         # Who names everybody has not said whom it is about.
         named=named if named != everybody else frozenset(),
-        periods=(),
-        asks_when=False,
+        periods=tuple(date_ranges(text, now)),
+        asks_when=asks_when(text),
         dense_text=without_names(text, participants) or text,
     )

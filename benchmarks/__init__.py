@@ -1,0 +1,1 @@
+"""Benchmarks: each module prints a table of rows with their bars and what was measured."""

@@ -1,0 +1,1 @@
+"""Measuring the system on public data sets. Nothing outside this package knows their field names."""
