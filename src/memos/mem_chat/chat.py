@@ -222,7 +222,7 @@ class MemChat:
         reasoning = bool(remarks)
         if remarks:
             yield Status("reasoning")
-            yield Reasoning(_lines(remarks))
+            yield Reasoning(_lines(remarks) + "\n")
         pieces = llm.stream(prompt, max_tokens=query.max_tokens, timeout_s=MODEL_TIMEOUT_S)
         for is_reasoning, text in split_thinking(pieces):
             if is_reasoning and not turn.answer:

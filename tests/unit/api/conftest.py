@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from memos.api.handlers import Handlers, handlers_of
 from memos.runtime import Runtime, build
 from memos.settings import Settings

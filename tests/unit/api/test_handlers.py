@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from memos.api.handlers import Handlers, handlers_of
 from memos.api.handlers.add import AddHandler
 from memos.api.handlers.base_handler import HandlerDependencies
@@ -70,7 +71,9 @@ def test_dependencies_are_attributes_and_a_missing_one_is_named() -> None:
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_what_is_added_is_found_at_once_and_announced(handlers: Handlers, runtime: Runtime, mode: str) -> None:
+def test_what_is_added_is_found_at_once_and_announced(
+    handlers: Handlers, runtime: Runtime, mode: str
+) -> None:
     """When add returns, every turn can be recalled and one `add` task a cube waits in the queue."""
     response = handlers.add.handle_add_memories(
         APIADDRequest(

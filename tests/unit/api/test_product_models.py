@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel, ValidationError
+
 from memos.api.product_models import (
     APIADDRequest,
     APIChatCompleteRequest,
@@ -14,7 +16,6 @@ from memos.api.product_models import (
     DeleteMemoryRequest,
     MemoryResponse,
 )
-from pydantic import BaseModel, ValidationError
 
 
 def test_the_documented_defaults_hold() -> None:
