@@ -225,7 +225,7 @@ def compare(store: MemoryStore, model: Model) -> None:
     assert store.verify() == []
 
 
-@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(choices=st.data())
 def test_a_random_history_does_what_the_model_does(
     choices: st.DataObject, open_store: Any, make: Any, tmp_path_factory: pytest.TempPathFactory
