@@ -14,6 +14,7 @@ import os
 import random
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from memos.errors import ConfigError, MemosError, ModelUnavailable
 from memos.settings import Settings
 
 if TYPE_CHECKING:
+    from memos.configs.mem_scheduler import SchedulerConfigFactory
     from memos.mem_chat.chat import MemChat
     from memos.mem_scheduler.general_scheduler import GeneralScheduler
     from memos.mem_scheduler.queues.base import TaskQueue
@@ -81,27 +83,40 @@ def build(
     start: bool | None = None,
     rebind: bool = False,
     clock: Clock | None = None,
+    scheduler: SchedulerConfigFactory | None = None,
 ) -> Runtime:
     """Open every part. `start`: whether the scheduler runs (None: as the settings say).
 
-    `rebind` skips the check that the stored vectors are of the configured embedder. Raises ConfigError,
+    `scheduler` takes the place of the settings' scheduler section; what it asks for and this version does
+    not have is refused. `rebind` skips the check that the stored vectors are of the configured embedder. Raises ConfigError,
     or the StoreError that says what is wrong with the file; what was opened by then is closed again.
     """
     log.configure(settings.log.level, settings.log.form)
     with contextlib.ExitStack() as opened:
-        runtime = _assemble(settings, clock or SystemClock(), rebind=rebind, opened=opened)
+        chosen = scheduler or _scheduler_config(settings)
+        if scheduler is not None:
+            settings = _following(settings, scheduler)
+        runtime = _assemble(settings, chosen, clock or SystemClock(), rebind=rebind, opened=opened)
         if settings.scheduler.enabled if start is None else start:
             runtime.scheduler.start()
         opened.pop_all()
     return runtime
 
 
-def _assemble(settings: Settings, clock: Clock, *, rebind: bool, opened: contextlib.ExitStack) -> Runtime:
+def _assemble(
+    settings: Settings,
+    scheduler_config: SchedulerConfigFactory,
+    clock: Clock,
+    *,
+    rebind: bool,
+    opened: contextlib.ExitStack,
+) -> Runtime:
     from memos.mem_chat.chat import MemChat
     from memos.mem_scheduler.handlers.context import Services
     from memos.mem_scheduler.monitors.activity import ActivityMonitor
     from memos.mem_scheduler.monitors.intent import IntentMonitor
     from memos.mem_scheduler.queues.local import LocalQueue
+    from memos.mem_scheduler.scheduler_factory import SchedulerFactory
     from memos.mem_scheduler.sinks.local import LocalLogSink
     from memos.memory.cube import NaiveMemCube
     from memos.memory.indexer import Indexer
@@ -143,7 +158,8 @@ def _assemble(settings: Settings, clock: Clock, *, rebind: bool, opened: context
     indexer = Indexer(embedder)
     retriever = HybridRetriever(store, embedder, clock=clock)
     searcher = Searcher(retriever)
-    sink = LocalLogSink(settings.scheduler.web_log_buffer_max)
+    config = scheduler_config.config
+    sink = LocalLogSink(config.max_web_log_queue_size)
     services = Services(
         store=store,
         indexer=indexer,
@@ -152,12 +168,14 @@ def _assemble(settings: Settings, clock: Clock, *, rebind: bool, opened: context
         clock=clock,
         sink=sink,
         intent=IntentMonitor(embedder),
-        activity=ActivityMonitor(window=settings.scheduler.context_window_size),
+        activity=ActivityMonitor(
+            window=config.context_window_size, keywords_max=config.query_key_words_limit
+        ),
         cube_of=lambda cube_id: NaiveMemCube(
             cube_id, store=store, indexer=indexer, retriever=retriever, clock=clock
         ),
     )
-    scheduler = _scheduler(settings, queue, services)
+    scheduler = SchedulerFactory.from_config(scheduler_config, queue=queue, services=services)
     reader = MemReader(clock=clock)
     chat = MemChat(
         store=store,
@@ -206,27 +224,66 @@ def _embedder(settings: Settings) -> tuple[Embedder | None, str]:
     return CachedEmbedder(embedder, entries_max=settings.models.embedding_cache_entries_max), ""
 
 
-def _scheduler(settings: Settings, queue: TaskQueue, services: Any) -> GeneralScheduler:
-    from memos.configs.mem_scheduler import GeneralSchedulerConfig, OptimizedSchedulerConfig
-    from memos.mem_scheduler.general_scheduler import GeneralScheduler
-    from memos.mem_scheduler.optimized_scheduler import OptimizedScheduler
+def _scheduler_config(settings: Settings) -> SchedulerConfigFactory:
+    """What the settings say, in the documented form."""
+    from memos.configs.mem_scheduler import SchedulerConfigFactory
 
     chosen = settings.scheduler
-    values = {
-        "top_k": chosen.top_k,
-        "thread_pool_max_workers": chosen.workers,
-        "act_mem_update_interval": chosen.act_mem_update_interval,
-        "context_window_size": chosen.context_window_size,
-        "enable_activation_memory": chosen.enable_activation_memory,
-        "query_trigger_interval": chosen.query_trigger_interval,
-        "stop_grace_s": chosen.stop_grace_s,
-        "disabled_handlers": chosen.disabled_handlers,
-        "search_method": chosen.search_method,
-        "max_web_log_queue_size": chosen.web_log_buffer_max,
-    }
-    if chosen.kind == "general":
-        return GeneralScheduler(GeneralSchedulerConfig(**values), queue=queue, services=services)
-    return OptimizedScheduler(OptimizedSchedulerConfig(**values), queue=queue, services=services)
+    return SchedulerConfigFactory(
+        backend=f"{chosen.kind}_scheduler",
+        config={
+            "top_k": chosen.top_k,
+            "thread_pool_max_workers": chosen.workers,
+            "act_mem_update_interval": chosen.act_mem_update_interval,
+            "context_window_size": chosen.context_window_size,
+            "enable_activation_memory": chosen.enable_activation_memory,
+            "query_trigger_interval": chosen.query_trigger_interval,
+            "stop_grace_s": chosen.stop_grace_s,
+            "disabled_handlers": chosen.disabled_handlers,
+            "search_method": chosen.search_method,
+            "max_web_log_queue_size": chosen.web_log_buffer_max,
+        },
+    )
+
+
+def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Settings:
+    """The settings as a scheduler configuration changes them. Raises ConfigError for what is not here."""
+    config = scheduler.config
+    activation = config.enable_activation_memory
+    for key, value, refused, why in (
+        ("use_redis_queue", config.use_redis_queue, config.use_redis_queue, "there is no Redis queue yet"),
+        ("auth_config_path", config.auth_config_path, config.auth_config_path, "nothing needs credentials"),
+        ("db_url", config.db_url, config.db_url, "the store is a file: give db_path"),
+        ("enable_activation_memory", activation, activation, "there is no activation memory yet"),
+        (
+            "enable_orm_persistence",
+            config.enable_orm_persistence,
+            not config.enable_orm_persistence,
+            "the state of monitors always stands in the store",
+        ),
+    ):
+        if refused:
+            raise ConfigError(f"{key}={value!r} cannot be honoured ({why}); leave it out")
+    section = settings.scheduler.model_copy(
+        update={
+            "kind": "optimized" if scheduler.backend == "optimized_scheduler" else "general",
+            "top_k": config.top_k,
+            "workers": config.workers,
+            "act_mem_update_interval": config.act_mem_update_interval,
+            "context_window_size": config.context_window_size,
+            "query_trigger_interval": config.query_trigger_interval,
+            "stop_grace_s": config.stop_grace_s,
+            "disabled_handlers": config.disabled_handlers,
+            "search_method": config.search_method,
+            "web_log_buffer_max": config.max_web_log_queue_size,
+        }
+    )
+    changes: dict[str, Any] = {"scheduler": section}
+    if config.db_path:
+        changes["store"] = settings.store.model_copy(update={"path": Path(config.db_path).expanduser()})
+    if config.queue_size is not None:
+        changes["queue"] = settings.queue.model_copy(update={"lane_messages_max": config.queue_size})
+    return settings.model_copy(update=changes)
 
 
 _lock = threading.RLock()

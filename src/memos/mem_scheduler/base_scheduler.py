@@ -286,7 +286,7 @@ class BaseScheduler:
             self._leases.start()
             self._housekeeper.start()
             self._consumer = threading.Thread(
-                target=self._consume, args=(pool, stop_asked), name="memos-consumer", daemon=True
+                target=self._message_consumer, args=(pool, stop_asked), name="memos-consumer", daemon=True
             )
             self._consumer.start()
             self._running = True
@@ -345,7 +345,8 @@ class BaseScheduler:
         self._housekeeper.emit_left_over()
         self._housekeeper.round()
 
-    def _consume(self, pool: WorkerPool, stop_asked: threading.Event) -> None:
+    def _message_consumer(self, pool: WorkerPool, stop_asked: threading.Event) -> None:
+        """The consumer thread's loop, under its documented name."""
         while not stop_asked.is_set():
             try:
                 free = pool.wait_free(stop_asked.is_set)

@@ -17,7 +17,7 @@ The outcome of a call
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from memos import context, log
@@ -66,6 +66,11 @@ class Dispatcher:
         self._monitor = monitor
         self._coroutines = coroutines
         self._aftermath = aftermath
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Function by label."""
+        return self._registry.handlers
 
     def get_running_tasks(
         self, filter_func: Callable[[RunningTaskItem], bool] | None = None

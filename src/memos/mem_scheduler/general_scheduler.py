@@ -49,7 +49,9 @@ class GeneralScheduler(BaseScheduler):
     ) -> None:
         super().__init__(config, queue=queue, services=services, default_cube_id=default_cube_id)
         self._limits = RecallLimits(
-            top_k=config.top_k, query_trigger_interval_s=config.query_trigger_interval
+            top_k=config.top_k,
+            candidates_max=config.candidates_max,
+            query_trigger_interval_s=config.query_trigger_interval,
         )
         self._keys = KeyMint(services.clock)
         self._turn = SessionTurn(services, self._limits)

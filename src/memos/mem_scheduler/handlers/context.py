@@ -55,6 +55,7 @@ class RecallLimits:
 
     top_k: int = 10
     pool_factor: int = 5  # candidates pooled, times the places
+    candidates_max: int | None = None  # candidates pooled, where somebody set a number
     relativity_min: float = 0.0  # what fits less gets no place
     query_trigger_interval_s: float = 0.0  # recall at the latest after so long; 0: never by time
 

@@ -73,9 +73,8 @@ class SessionTurn:
     def pool(self, query: TurnQuery, working: WorkingSet, gaps: Sequence[str]) -> Pool:
         """Old and new memories together, scored against the whole query."""
         capacity = self._services.store.capacities.working
-        recall = self._services.retriever.search(
-            self._request(query, query.text, top_k=capacity * self._limits.pool_factor)
-        )
+        wanted = self._limits.candidates_max or capacity * self._limits.pool_factor
+        recall = self._services.retriever.search(self._request(query, query.text, top_k=wanted))
         hits = {hit.item.id: hit for hit in recall.hits}
         old = {item.id for item in working.items}
         degraded = list(recall.degraded)
