@@ -27,8 +27,9 @@ from memos.memory.store import (
 )
 
 CAPACITIES = Capacities(long_term=4, user=2, preference=2, working=3)
+IDS = tuple(f"i{n}" for n in range(10))
 WORDS = ("red", "blue", "dog", "bird")
-CUBES = ("c1", "c2")
+CUBES = ("cube", "c2")
 NOW = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)  # where the clock of the bench stands
 
 
@@ -135,7 +136,7 @@ class Model:
         cube = self._touch(old.cube_id)
         if old.live and not new.live:
             cube.working = [item_id for item_id in cube.working if item_id != old.id]
-            if new.kind is MemoryKind.WORKING and new.status is not ItemStatus.DELETED:
+            if new.kind is MemoryKind.WORKING:
                 new = replace(new, kind=MemoryKind.LONG_TERM)
         self.items[old.id] = replace(new, version=old.version + 1)
 
@@ -168,7 +169,7 @@ class Model:
 
 
 def a_change(make: Any) -> st.SearchStrategy[Change]:
-    ids = st.sampled_from([f"i{n}" for n in range(9)])
+    ids = st.sampled_from(IDS)
     some_ids = st.lists(ids, min_size=1, max_size=4).map(tuple)
     kinds = st.sampled_from(list(MemoryKind))
 
@@ -235,8 +236,17 @@ def test_a_random_history_does_what_the_model_does(
     folder: Path = tmp_path_factory.mktemp("history")
     model, make.count = Model(), 0
     with closing(open_store(capacities=CAPACITIES, folder=folder)) as store:
-        for step in range(choices.draw(st.integers(1, 12))):
-            changes = tuple(choices.draw(st.lists(a_change(make), min_size=1, max_size=3)))
+        for step in range(choices.draw(st.integers(2, 12))):
+            changes: tuple[Change, ...]
+            if step == 0:  # something to work on, so that most changes that follow are good ones
+                kinds = choices.draw(st.lists(st.sampled_from(list(MemoryKind)), min_size=6, max_size=6))
+                words = choices.draw(st.lists(st.sampled_from(WORDS), min_size=6, max_size=6))
+                changes = tuple(
+                    make.add(item_id, memory=word, kind=kind, links=(word,), participants=(word,))
+                    for item_id, kind, word in zip(IDS, kinds, words, strict=False)
+                )
+            else:
+                changes = tuple(choices.draw(st.lists(a_change(make), min_size=1, max_size=2)))
             repeated = model.copy()
             expected: type[MemosError] | None = None
             try:
