@@ -64,7 +64,7 @@ class MemoryDeadLetters:
         check_text("content", content)
         with self._lock:
             entry = self._find(key)
-            entry.fields["content"] = content
+            entry.edit(content)
             return entry.dead_letter()
 
     def retry(self, keys: Sequence[str] | None = None) -> int:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import copy
 from enum import Enum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from memos.mem_scheduler.queues.base import DeadLetter, Delivery, Lane, TaskStatus
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
-from memos.mem_scheduler.schemas.task_schemas import TaskState
+from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
 
 if TYPE_CHECKING:
     from memos.mem_scheduler.queues.lanes import LaneQueue
+
+
+LaneId = tuple[str, str, str]  # user, cube, class
 
 
 class Place(Enum):
@@ -43,28 +47,50 @@ _STATES = {
 }
 
 _SETTLED = frozenset({Place.DONE, Place.CANCELLED, Place.GONE})
-_NESTED = ("info", "chat_history", "user_context")
-_NO_FIELDS: dict[str, Any] = {}
+_NAMES = tuple(ScheduleMessageItem.model_fields)
+_values_by_name = itemgetter(*_NAMES)
+_LABEL = _NAMES.index("label")
+_ITEM = _NAMES.index("item_id")
+_TASK = _NAMES.index("task_id")
+_CONTENT = _NAMES.index("content")
+_NESTED = tuple(_NAMES.index(name) for name in ("info", "chat_history", "user_context"))
+_ALL_SET = set(_NAMES)  # shared by all deliveries: assigning a field adds a name that is there already
+
+Values = tuple[Any, ...]
+"""The fields of a message in the order of its class: a third of the memory of a dictionary."""
 
 
-def copy_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a message, independent of the original."""
-    copied = fields.copy()
-    for name in _NESTED:
-        if copied[name] is not None:
-            copied[name] = copy.deepcopy(copied[name])
-    return copied
+def values_of(message: ScheduleMessageItem) -> Values:
+    """The message's fields, independent of the message."""
+    return _independent(_values_by_name(message.__dict__))
 
 
-def build_message(fields: dict[str, Any]) -> ScheduleMessageItem:
-    """A message of fields that were validated when it was first made (an eighth of validating again)."""
+def lane_id_of(message: ScheduleMessageItem) -> LaneId:
+    return (message.user_id, message.mem_cube_id, class_of(message.label))
+
+
+def build_message(values: Values, *, key: str, stream: str) -> ScheduleMessageItem:
+    """A message of fields that were validated when it was first made: validating them again would cost
+    more than all the rest of a claim."""
+    fields = dict(zip(_NAMES, _independent(values)))  # noqa: B905 - strict costs a tenth of a claim
+    fields["redis_message_id"] = key
+    fields["stream_key"] = stream
     message = ScheduleMessageItem.__new__(ScheduleMessageItem)
-    assign = object.__setattr__
-    assign(message, "__dict__", copy_fields(fields))
-    assign(message, "__pydantic_fields_set__", set(fields))
-    assign(message, "__pydantic_extra__", None)
-    assign(message, "__pydantic_private__", None)
+    _assign(message, "__dict__", fields)
+    _assign(message, "__pydantic_fields_set__", _ALL_SET)
+    _assign(message, "__pydantic_extra__", None)
+    _assign(message, "__pydantic_private__", None)
     return message
+
+
+def _independent(values: Values) -> Values:
+    info, history, user_context = _NESTED
+    if values[info] is None and values[history] is None and values[user_context] is None:
+        return values
+    return tuple(copy.deepcopy(value) if index in _NESTED else value for index, value in enumerate(values))
+
+
+_assign = object.__setattr__
 
 
 class Entry:
@@ -89,15 +115,15 @@ class Entry:
     absorbed: tuple[Entry, ...] = ()  # those this one runs for, newest first
 
     def __init__(
-        self, key: str, line: LaneQueue, fields: dict[str, Any], *, enqueued_at: float, ready_at: float
+        self, key: str, line: LaneQueue, values: Values, *, enqueued_at: float, ready_at: float
     ) -> None:
         self.key = key
         self.home: LaneQueue | None = line  # the lane that holds it; None once it is settled or dead
         self.lane: Lane = line.lane
-        self.fields = fields
-        self.label: str = fields["label"]
-        self.item_id: str = fields["item_id"]
-        self.task_id: str = fields["task_id"] or ""
+        self.values = values
+        self.label: str = values[_LABEL]
+        self.item_id: str = values[_ITEM]
+        self.task_id: str = values[_TASK] or ""
         self.enqueued_at = enqueued_at  # wall
         self.ready_at = ready_at  # monotonic: since when it could have been claimed
 
@@ -156,15 +182,18 @@ class Entry:
 
     def let_go(self) -> None:
         """Settled for good: keep the status row only."""
-        self.fields = _NO_FIELDS
+        self.values = ()
         self.home = None
         self.into = None
         self.absorbed = ()
 
+    def edit(self, content: str) -> None:
+        self.values = (*self.values[:_CONTENT], content, *self.values[_CONTENT + 1 :])
+
     def delivery(self) -> Delivery:
         return Delivery(
             self.key,
-            build_message(self.fields),
+            build_message(self.values, key=self.key, stream=self.line.name),
             self.parent_key,
             self.attempts,
             self.recoveries,
@@ -174,7 +203,7 @@ class Entry:
     def dead_letter(self) -> DeadLetter:
         return DeadLetter(
             key=self.key,
-            message=build_message(self.fields),
+            message=build_message(self.values, key=self.key, stream=str(self.lane)),
             parent_key=self.parent_key,
             error=self.error,
             attempts=self.attempts,

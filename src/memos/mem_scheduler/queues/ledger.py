@@ -11,7 +11,6 @@ from __future__ import annotations
 import random as random_module
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from memos.clock import Clock
 from memos.mem_scheduler.queues.adaptive import BatchSizes
@@ -26,7 +25,7 @@ from memos.mem_scheduler.queues.base import (
     Release,
     Settled,
 )
-from memos.mem_scheduler.queues.entries import Entry, Place
+from memos.mem_scheduler.queues.entries import Entry, LaneId, Place, Values
 from memos.mem_scheduler.queues.label_times import TimesByLabel
 from memos.mem_scheduler.queues.lanes import LaneQueue, Lease, add
 from memos.mem_scheduler.queues.ready import ReadyLanes
@@ -39,7 +38,6 @@ from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
 
 ABSORBED_MAX = 64  # messages that one message may run for, so that nobody is put off without end
 
-LaneId = tuple[str, str, str]  # user, cube, class
 _Subject = Entry | LaneQueue | Lease
 
 
@@ -83,7 +81,7 @@ class Ledger:
     def enter(
         self,
         key: str,
-        fields: dict[str, Any],
+        values: Values,
         *,
         lane_id: LaneId,
         now: float,
@@ -93,9 +91,7 @@ class Ledger:
     ) -> LaneQueue:
         """A new message. The caller follows with `refresh` of the lane that is returned."""
         line = self.lines.get(lane_id) or self._open(lane_id)
-        entry = Entry(key, line, fields, enqueued_at=wall, ready_at=now)
-        fields["redis_message_id"] = key
-        fields["stream_key"] = line.name
+        entry = Entry(key, line, values, enqueued_at=wall, ready_at=now)
         if parent_key:
             entry.parent_key = parent_key
         line.held += 1
@@ -282,7 +278,7 @@ class Ledger:
             entry.ready_at = now
             fate = judge_lost(self.policies.get(entry.label), recoveries=entry.recoveries)
             if entry.cancel_requested:
-                self._settle(entry, Place.CANCELLED)
+                self._settle(entry, Place.CANCELLED, self._clock.now())
             elif fate is Fate.DEAD:
                 self._bury(entry, f"its lease was lost {entry.recoveries} times: no worker survived the run")
             else:
@@ -297,22 +293,23 @@ class Ledger:
         self._end(lease)
         self._record(lease, outcomes, now)
         back: list[Entry] = []
+        wall = self._clock.now()
         settled = [
-            self._apply(entry, outcome, back, now)
+            self._apply(entry, outcome, back, now, wall)
             for entry, outcome in zip(lease.entries, outcomes, strict=True)
         ]
         self._return(lease.home, back)
         return settled
 
-    def _apply(self, entry: Entry, outcome: Outcome, back: list[Entry], now: float) -> Settled:
+    def _apply(self, entry: Entry, outcome: Outcome, back: list[Entry], now: float, wall: float) -> Settled:
         if isinstance(outcome, Done):
-            self._settle(entry, Place.DONE)
+            self._settle(entry, Place.DONE, wall)
             return Settled(entry.key, TaskState.COMPLETED)
         if isinstance(outcome, Dead):
             self._bury(entry, outcome.error)
             return Settled(entry.key, TaskState.FAILED, outcome.error)
         if entry.cancel_requested:
-            self._settle(entry, Place.CANCELLED)
+            self._settle(entry, Place.CANCELLED, wall)
             return Settled(entry.key, TaskState.CANCELLED)
         entry.ready_at = now
         if isinstance(outcome, Release):
@@ -377,10 +374,9 @@ class Ledger:
         line.put_back(back)
         self._queued += len(back)
 
-    def _settle(self, entry: Entry, place: Place) -> None:
+    def _settle(self, entry: Entry, place: Place, wall: float) -> None:
         """Done or cancelled, with all that it runs for."""
         line = entry.line
-        wall = self._clock.now()
         for one in entry.absorbed:
             one.settle_with(entry, place)
             self.table.settle(one, wall)
@@ -438,7 +434,7 @@ class Ledger:
         else:
             return False
         line = entry.line
-        self._settle(entry, Place.CANCELLED)
+        self._settle(entry, Place.CANCELLED, self._clock.now())
         self.refresh(line, now)
         return True
 

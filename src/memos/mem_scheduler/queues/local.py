@@ -16,7 +16,7 @@ import random as random_module
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memos.clock import Clock
 from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull, QueueUnavailable
@@ -34,14 +34,13 @@ from memos.mem_scheduler.queues.base import (
     TaskStatus,
 )
 from memos.mem_scheduler.queues.dead_letters import MemoryDeadLetters
-from memos.mem_scheduler.queues.entries import Place, copy_fields
+from memos.mem_scheduler.queues.entries import LaneId, Place, Values, lane_id_of, values_of
 from memos.mem_scheduler.queues.lanes import LaneQueue
-from memos.mem_scheduler.queues.ledger import LaneId, Ledger
+from memos.mem_scheduler.queues.ledger import Ledger
 from memos.mem_scheduler.queues.policies import MemoryPolicyTable
 from memos.mem_scheduler.queues.waiters import Waiters
 from memos.mem_scheduler.schemas.keys import KeyMint
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
-from memos.mem_scheduler.schemas.task_schemas import class_of
 
 if TYPE_CHECKING:
     from memos.memory.store import Followup
@@ -128,11 +127,11 @@ class LocalQueue:
         followups: Sequence[Followup] = (),
         inside_handler: bool = False,
     ) -> list[str]:
-        taken = [self._fields_of(message) for message in messages]
-        chained = [self._fields_of(followup.message) for followup in followups]
+        taken = self._values_of(messages)
+        chained = self._values_of([followup.message for followup in followups])
         keys = self._mint.mint(len(taken)) if taken else []
         answer = [*keys, *(followup.key for followup in followups)]
-        lane_ids = [_lane_id(fields) for fields in taken]
+        lane_ids = [lane_id_of(message) for message in messages]
         with self._lock:
             self._refuse_closed()
             if token is not None and token in self._tokens:
@@ -142,8 +141,8 @@ class LocalQueue:
                 self._refuse_overflow(lane_ids)
             now, wall = self._clock.monotonic(), self._clock.now()
             touched: dict[LaneQueue, None] = {}
-            for key, fields, lane_id in zip(keys, taken, lane_ids, strict=True):
-                line = self._ledger.enter(key, fields, lane_id=lane_id, now=now, wall=wall, delay_s=delay_s)
+            for key, values, lane_id in zip(keys, taken, lane_ids, strict=True):
+                line = self._ledger.enter(key, values, lane_id=lane_id, now=now, wall=wall, delay_s=delay_s)
                 touched[line] = None
             self._chain(followups, chained, touched)
             for line in touched:
@@ -192,7 +191,7 @@ class LocalQueue:
             raise InvalidInput(f"{len(outcomes)} outcomes for a batch of {len(batch.deliveries)} messages")
         if unknown := set(map(type, outcomes)) - _OUTCOMES:
             raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")
-        chained = [self._fields_of(followup.message) for followup in followups]
+        chained = self._values_of([followup.message for followup in followups])
         with self._lock:
             lease = self._ledger.leases.get(batch.epoch)
             if lease is None:
@@ -278,16 +277,16 @@ class LocalQueue:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _fields_of(self, message: ScheduleMessageItem) -> dict[str, Any]:
-        fields = copy_fields(message.__dict__)
-        content: str = fields["content"]
+    def _values_of(self, messages: Sequence[ScheduleMessageItem]) -> list[Values]:
         limit = self._payload_bytes_max
-        if len(content) * 4 > limit and len(content.encode(errors="surrogatepass")) > limit:
-            raise InvalidInput(
-                f"content of message {message.item_id!r} has more than {limit} bytes "
-                "(queue.payload_bytes_max): split it"
-            )
-        return fields
+        for message in messages:
+            content = message.content
+            if len(content) * 4 > limit and len(content.encode(errors="surrogatepass")) > limit:
+                raise InvalidInput(
+                    f"content of message {message.item_id!r} has more than {limit} bytes "
+                    "(queue.payload_bytes_max): split it"
+                )
+        return [values_of(message) for message in messages]
 
     def _refuse_closed(self) -> None:
         if self._closed:
@@ -313,18 +312,18 @@ class LocalQueue:
     def _chain(
         self,
         followups: Sequence[Followup],
-        chained: list[dict[str, Any]],
+        chained: list[Values],
         touched: dict[LaneQueue, None],
     ) -> None:
         """Queue those followups that are not live yet; they are never refused."""
-        for followup, fields in zip(followups, chained, strict=True):
+        for followup, values in zip(followups, chained, strict=True):
             known = self._ledger.table.get(followup.key)
             if known is not None and known.is_live:
                 continue
             line = self._ledger.enter(
                 followup.key,
-                fields,
-                lane_id=_lane_id(fields),
+                values,
+                lane_id=lane_id_of(followup.message),
                 now=self._clock.monotonic(),
                 wall=self._clock.now(),
                 delay_s=followup.delay_s,
@@ -343,10 +342,6 @@ class LocalQueue:
     def _policy_changed(self, label: str) -> None:
         with self._lock:
             self._ledger.policy_changed(label, self._clock.monotonic())
-
-
-def _lane_id(fields: dict[str, Any]) -> LaneId:
-    return (fields["user_id"], fields["mem_cube_id"], class_of(fields["label"]))
 
 
 def _weight_function(

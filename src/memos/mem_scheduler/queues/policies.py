@@ -13,6 +13,8 @@ from memos.errors import ConfigError
 from memos.mem_scheduler.orchestrator import BUILT_IN_CLASSES, TaskPolicy, default_policy
 from memos.mem_scheduler.schemas.task_schemas import class_of
 
+_DEFAULTS_MAX = 1_024
+
 
 def check_policy(label: str, policy: TaskPolicy) -> None:
     """ConfigError when `policy` contradicts the built-in class of `label`."""
@@ -42,6 +44,7 @@ class MemoryPolicyTable:
 
     def __init__(self, on_change: Callable[[str], None] = lambda label: None) -> None:
         self._written: dict[str, TaskPolicy] = {}
+        self._defaults: dict[str, TaskPolicy] = {}  # asked for several times a message: worth a look-up
         self._version = 0
         self._lock = threading.Lock()
         self._on_change = on_change
@@ -51,7 +54,12 @@ class MemoryPolicyTable:
         return self._version
 
     def get(self, label: str) -> TaskPolicy:
-        return self._written.get(label) or default_policy(label)
+        found = self._written.get(label) or self._defaults.get(label)
+        if found is None:
+            found = default_policy(label)
+            if len(self._defaults) < _DEFAULTS_MAX:
+                self._defaults[label] = found
+        return found
 
     def put(self, label: str, policy: TaskPolicy) -> None:
         check_policy(label, policy)

@@ -14,7 +14,8 @@ from memos.mem_scheduler.queues.entries import Entry
 
 KEPT_S = 7 * 86_400.0
 
-_Index = dict[str, dict[str, Entry]]
+_Rows = dict[str, Entry]
+_Index = dict[str, Entry | _Rows]  # one row, as is usual, stands alone: a dictionary each would weigh more
 
 
 class StatusTable:
@@ -27,7 +28,7 @@ class StatusTable:
         self._by_item: _Index = {}
         self._by_task: _Index = {}
         self._by_user: _Index = {}
-        self._settled: deque[tuple[float, Entry]] = deque()
+        self._settled: deque[Entry] = deque()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -42,10 +43,10 @@ class StatusTable:
         if before is not None:
             self._drop(before)
         self._entries[key] = entry
-        self._by_item.setdefault(entry.item_id, {})[key] = entry
-        self._by_user.setdefault(entry.lane.user_id, {})[key] = entry
+        _link(self._by_item, entry.item_id, entry)
+        _link(self._by_user, entry.lane.user_id, entry)
         if entry.task_id:
-            self._by_task.setdefault(entry.task_id, {})[key] = entry
+            _link(self._by_task, entry.task_id, entry)
 
     def settle(self, entry: Entry, now: float) -> None:
         """The message is done, cancelled or given up for good; its payload is dropped."""
@@ -53,14 +54,14 @@ class StatusTable:
             entry.finished_at = now
         entry.let_go()
         settled = self._settled
-        settled.append((now, entry))
+        settled.append(entry)
         while len(settled) > self.settled_max:
             self.dropped += 1
-            self._drop(settled.popleft()[1])
+            self._drop(settled.popleft())
 
     def forget_old(self, now: float) -> None:
-        while self._settled and self._settled[0][0] <= now - KEPT_S:
-            self._drop(self._settled.popleft()[1])
+        while self._settled and (self._settled[0].finished_at or 0.0) <= now - KEPT_S:
+            self._drop(self._settled.popleft())
 
     def find(
         self, *, user_id: str | None, item_id: str | None, task_id: str | None, limit: int | None
@@ -68,11 +69,11 @@ class StatusTable:
         """Newest submit first."""
         rows: Iterable[Entry]
         if item_id is not None:
-            rows = reversed(self._by_item.get(item_id, {}).values())
+            rows = _newest_first(self._by_item.get(item_id))
         elif task_id is not None:
-            rows = reversed(self._by_task.get(task_id, {}).values())
+            rows = _newest_first(self._by_task.get(task_id))
         elif user_id is not None:
-            rows = reversed(self._by_user.get(user_id, {}).values())
+            rows = _newest_first(self._by_user.get(user_id))
         else:
             rows = reversed(self._entries.values())
         found: list[TaskStatus] = []
@@ -95,8 +96,24 @@ class StatusTable:
             _unlink(self._by_task, entry.task_id, entry.key)
 
 
+def _link(index: _Index, name: str, entry: Entry) -> None:
+    there = index.setdefault(name, entry)
+    if isinstance(there, dict):
+        there[entry.key] = entry
+    elif there is not entry:
+        index[name] = {there.key: there, entry.key: entry}
+
+
 def _unlink(index: _Index, name: str, key: str) -> None:
-    rows = index[name]
-    del rows[key]
-    if not rows:
-        del index[name]
+    there = index[name]
+    if isinstance(there, dict):
+        del there[key]
+        if there:
+            return
+    del index[name]
+
+
+def _newest_first(there: Entry | _Rows | None) -> Iterable[Entry]:
+    if there is None:
+        return ()
+    return reversed(there.values()) if isinstance(there, dict) else (there,)

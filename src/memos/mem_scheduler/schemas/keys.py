@@ -37,7 +37,13 @@ class KeyMint:
         with self._lock:
             first = max(fresh, self._last + 1)
             self._last = first + count - 1
-        return [_encode(value) for value in range(first, first + count)]
+        keys: list[str] = []
+        while len(keys) < count:  # keys that differ in their last two characters only share the rest
+            value = first + len(keys)
+            low = value & 1023
+            prefix = _encode(value)[:-2]
+            keys += [prefix + pair for pair in _PAIRS[low : low + count - len(keys)]]
+        return keys
 
 
 def child_key(parent_key: str, label: str, ordinal: int) -> str:
