@@ -1,0 +1,1 @@
+"""The edge: HTTP application, documented names, request and response models."""

@@ -71,4 +71,11 @@ def run(settings: Settings) -> None:
     import uvicorn
 
     app = create_app(settings=settings)
-    uvicorn.run(app, host=settings.api.host, port=settings.api.port, log_level="warning")
+    uvicorn.run(
+        app,
+        host=settings.api.host,
+        port=settings.api.port,
+        log_level="warning",
+        # Streams that are still open then are cut: a client that waits for an hour must not hold up a stop.
+        timeout_graceful_shutdown=max(1, round(settings.scheduler.stop_grace_s)),
+    )

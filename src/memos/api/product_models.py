@@ -116,6 +116,10 @@ class APIADDRequest(BaseRequest):
     def _has_content(self) -> APIADDRequest:
         if self.doc_path:
             raise InvalidInput("doc_path is not read: send the document's text in messages")
+        if self.is_upload_skill:
+            raise InvalidInput(
+                "is_upload_skill: this version stores no skills; send conversations in messages"
+            )
         if self.messages is None and self.memory_content is None:
             raise InvalidInput("messages is missing: give a text or a list of {role, content} messages")
         if self.messages is not None and self.memory_content is not None:

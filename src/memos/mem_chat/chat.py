@@ -264,15 +264,18 @@ class MemChat:
         if not query.add_message_on_answer:
             return
         now = utc(self._clock.now())
-        self.writer.write(
-            Conversation((Turn(0, "user", query.query, at=now), Turn(1, "assistant", turn.answer, at=now))),
-            user_id=query.user_id,
-            cube_ids=query.writable_cube_ids,
-            session_id=query.session_id,
-            turn_id=turn.turn_id,
-            info={"answered_by": turn.answered_by},
-            reason="chat turn",
-        )
+        with context.bound(trace=turn.trace_id, user=query.user_id):
+            self.writer.write(
+                Conversation(
+                    (Turn(0, "user", query.query, at=now), Turn(1, "assistant", turn.answer, at=now))
+                ),
+                user_id=query.user_id,
+                cube_ids=query.writable_cube_ids,
+                session_id=query.session_id,
+                turn_id=turn.turn_id,
+                info={"answered_by": turn.answered_by},
+                reason="chat turn",
+            )
 
     def _submit(self, turn: _Turn, label: str, content: str) -> str:
         """Hand one message a cube to the scheduler; "" or, if the queue refuses them, why."""

@@ -8,7 +8,8 @@ memories yet reads as empty and comes into being with the first `add`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -18,9 +19,18 @@ from memos import context
 from memos.clock import Clock, SystemClock, utc
 from memos.errors import InvalidInput, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
-from memos.memory.item import ItemStatus, MemoryItem, Source, WorkingEntry
+from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, Source, WorkingEntry
 from memos.memory.moments import parse_moment
-from memos.memory.store import AddItems, Cause, ItemFilter, MemoryStore, ReplaceWorking, SetStatus
+from memos.memory.store import (
+    AddItems,
+    Cause,
+    IndexedItem,
+    ItemFilter,
+    MemoryStore,
+    ReplaceWorking,
+    SetStatus,
+    UpdateItem,
+)
 from memos.memory.textual import TextualMemoryItem
 from memos.retrieval.request import RecallRequest
 
@@ -33,7 +43,9 @@ PAGE_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True)
-class _Parts:
+class CubeParts:
+    """What the memories of a cube are read and written with."""
+
     store: MemoryStore
     indexer: Indexer
     retriever: HybridRetriever
@@ -42,11 +54,16 @@ class _Parts:
 
 
 class TextMemory:
-    """The text memories of one cube. Thread-safe."""
+    """The text memories of one cube, or those of some kinds. Thread-safe.
 
-    def __init__(self, cube_id: str, parts: _Parts) -> None:
+    With `kinds` it sees and changes these alone, and what is added comes to the first of them unless it
+    names another of them as its `memory_type`.
+    """
+
+    def __init__(self, cube_id: str, parts: CubeParts, *, kinds: tuple[MemoryKind, ...] = ()) -> None:
         self.cube_id = cube_id
         self._parts = parts
+        self._kinds = kinds
 
     def search(
         self, query: str, top_k: int = 10, *, user_id: str = "", relativity: float = 0.0
@@ -54,7 +71,12 @@ class TextMemory:
         """Recall, best first. Raises InvalidInput, StoreError."""
         recall = self._parts.retriever.search(
             RecallRequest(
-                query=query, cube_ids=(self.cube_id,), user_id=user_id, top_k=top_k, relativity=relativity
+                query=query,
+                cube_ids=(self.cube_id,),
+                user_id=user_id,
+                top_k=top_k,
+                relativity=relativity,
+                kinds=self._kinds,
             )
         )
         return [TextualMemoryItem.from_item(hit.item, relativity=hit.relativity) for hit in recall.hits]
@@ -71,19 +93,55 @@ class TextMemory:
         items = [self._item(one, user_id) for one in memories]
         if not items:
             return []
+        self._parts.store.apply([AddItems(self._indexed(items))], cause=_cause())
+        return [item.id for item in items]
+
+    def update(self, memory_id: str, new: str | Mapping[str, Any] | TextualMemoryItem) -> TextualMemoryItem:
+        """Replace a memory's text and, with an item or mapping, the metadata it names; gives the new form.
+
+        Indexes and working memory follow, the journal keeps the old text. Raises ItemNotFound, ItemGone,
+        VersionConflict (somebody wrote in between: try again).
+        """
+        old = self._stored(memory_id)
+        given = _textual(new)
+        about = given.metadata
+        named = about.model_fields_set
+        kept: dict[str, Any] = {
+            name: tuple(value) if isinstance(value := about.model_dump()[name], list) else value
+            for name in ("key", "background", "tags", "session_id", "confidence")
+            if name in named
+        }
+        if "memory_type" in named:
+            kept["kind"] = self._kind(about.memory_type)
+        if "happened_at" in named:
+            kept["happened_at"] = _moment(about.happened_at)
+        if "info" in named:
+            kept["extra"] = dict(about.info)
+        text = check_text("memory", given.memory).strip()
+        changed = replace(old, memory=text, updated_at=utc(self._parts.clock.now()), **kept)
+        [indexed] = self._indexed([changed])
+        self._parts.store.apply([UpdateItem(indexed, old.version, "edited")], cause=_cause())
+        return self.get(memory_id)
+
+    def _indexed(self, items: Sequence[MemoryItem]) -> tuple[IndexedItem, ...]:
         with self._parts.store.read(self.cube_id) as view:
             known = view.participants()
         speakers = known.union(*(item.participants for item in items))
-        indexed = self._parts.indexer.index(items, participants=speakers)
-        self._parts.store.apply([AddItems(tuple(indexed))], cause=_cause())
-        return [item.id for item in items]
+        return tuple(self._parts.indexer.index(items, participants=speakers))
 
     def get(self, memory_id: str) -> TextualMemoryItem:
         """One memory of this cube. Raises ItemNotFound, ItemGone."""
+        return TextualMemoryItem.from_item(self._stored(memory_id))
+
+    def _stored(self, memory_id: str) -> MemoryItem:
         [item] = self._parts.store.get([memory_id])
-        if item.cube_id != self.cube_id:
+        if item.cube_id != self.cube_id or (self._kinds and item.kind not in self._kinds):
             raise ItemNotFound(f"no memory {memory_id!r} in cube {self.cube_id!r}")
-        return TextualMemoryItem.from_item(item)
+        return item
+
+    def get_by_ids(self, memory_ids: Sequence[str]) -> list[TextualMemoryItem]:
+        """Memories of this cube in the order asked for. Raises ItemNotFound, ItemGone."""
+        return [self.get(memory_id) for memory_id in memory_ids]
 
     def get_all(self) -> list[TextualMemoryItem]:
         """All live memories, newest first."""
@@ -91,7 +149,7 @@ class TextMemory:
         cursor: str | None = None
         while True:  # ends: a cube holds no more than its capacities
             page = self._parts.store.find(
-                ItemFilter(cube_ids=(self.cube_id,)), limit=PAGE_SIZE, cursor=cursor
+                ItemFilter(cube_ids=(self.cube_id,), kinds=self._kinds), limit=PAGE_SIZE, cursor=cursor
             )
             found += [TextualMemoryItem.from_item(item) for item in page.items]
             cursor = page.next_cursor
@@ -123,10 +181,24 @@ class TextMemory:
         if isinstance(memory_ids, str):
             raise InvalidInput("memory_ids must be a list: put the id in one")
         for memory_id in memory_ids:
-            self.get(memory_id)
+            self._stored(memory_id)
         if memory_ids:
             change = SetStatus(tuple(memory_ids), ItemStatus.DELETED, "deleted by request")
             self._parts.store.apply([change], cause=_cause())
+
+    def delete_all(self) -> int:
+        """Delete every live memory that is seen here; returns how many there were."""
+        ids = [item.id for item in self.get_all()]
+        for start in range(0, len(ids), PAGE_SIZE):
+            self.delete(ids[start : start + PAGE_SIZE])
+        return len(ids)
+
+    def _kind(self, memory_type: str) -> MemoryKind:
+        """Where a memory is to live. Raises InvalidInput for a name that is none of the areas."""
+        if memory_type not in set(MemoryKind):
+            raise InvalidInput(f"memory_type={memory_type!r} is none of {', '.join(MemoryKind)}")
+        wanted = MemoryKind(memory_type)
+        return wanted if not self._kinds or wanted in self._kinds else self._kinds[0]
 
     def _item(self, given: str | Mapping[str, Any] | TextualMemoryItem, user_id: str) -> MemoryItem:
         """A new item of this cube; of an item's own metadata its user, session, key, tags … are kept."""
@@ -138,6 +210,7 @@ class TextMemory:
             cube_id=self.cube_id,
             user_id=_user(about.user_id or user_id),
             memory=check_text("memory", one.memory).strip(),
+            kind=self._kind(about.memory_type),
             role=about.role,
             participants=tuple(about.participants),
             session_id=about.session_id,
@@ -147,7 +220,7 @@ class TextMemory:
             sources=(Source(type="document", message_id=self._parts.new_id()),),
             created_at=now,
             updated_at=now,
-            happened_at=parse_moment(about.happened_at, field="happened_at") if about.happened_at else None,
+            happened_at=_moment(about.happened_at),
             extra=dict(about.info),
         )
 
@@ -170,7 +243,7 @@ class NaiveMemCube:
         new_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self.cube_id = check_id("mem_cube_id", cube_id)
-        parts = _Parts(store, indexer, retriever, clock or SystemClock(), new_id)
+        parts = CubeParts(store, indexer, retriever, clock or SystemClock(), new_id)
         self.text_mem = TextMemory(cube_id, parts)
 
     def __repr__(self) -> str:
@@ -186,6 +259,10 @@ def _textual(given: object) -> TextualMemoryItem:
         return TextualMemoryItem.model_validate({"id": "", **given} if isinstance(given, Mapping) else given)
     except ValidationError as error:
         raise InvalidInput(f"not a text, item or {{memory, metadata}} mapping: {error}") from error
+
+
+def _moment(text: str) -> datetime | None:
+    return parse_moment(text, field="happened_at") if text else None
 
 
 def _user(given: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -123,6 +124,24 @@ def test_places_in_a_session_go_on_where_they_stopped(handlers: Handlers, runtim
     ids += added(handlers, "three", session_id="s") + added(handlers, "other", session_id="t")
     positions = {item.memory: item.position for item in runtime.store.get(ids)}
     assert positions == {"one": 0, "two": 1, "three": 2, "other": 0}
+
+
+def test_writers_at_the_same_time_get_different_places(handlers: Handlers, runtime: Runtime) -> None:
+    """Eight threads that write to one session leave every place taken once, without gaps."""
+    with ThreadPoolExecutor(8) as pool:
+        ids = [
+            one
+            for added_ids in pool.map(lambda n: added(handlers, f"turn {n}", session_id="s"), range(24))
+            for one in added_ids
+        ]
+    assert sorted(item.position for item in runtime.store.get(ids)) == list(range(24))
+
+
+def test_what_a_search_does_not_do_is_told(handlers: Handlers) -> None:
+    """A mode or source that makes no difference here is named in the answer."""
+    asked = APISearchRequest(user_id="u", query="q", mode="fine", internet_search=True)
+    degraded = " ".join(handlers.search.handle_search_memories(asked).degraded)
+    assert "'fine'" in degraded and "internet search" in degraded
 
 
 def test_nothing_is_skipped_in_silence(handlers: Handlers) -> None:

@@ -61,6 +61,7 @@ def test_an_empty_list_of_cubes_is_no_list() -> None:
         (APIADDRequest, {"user_id": "u", "messages": [{"role": "king", "content": "x"}]}, "known roles"),
         (APIADDRequest, {"user_id": "u", "messages": "x", "memory_content": "y"}, "both given"),
         (APIADDRequest, {"user_id": "u", "messages": "x", "doc_path": "/etc/passwd"}, "doc_path is not read"),
+        (APIADDRequest, {"user_id": "u", "messages": "x", "is_upload_skill": True}, "no skills"),
         (APIADDRequest, {"user_id": "u", "messages": "x", "async_mode": "later"}, "'async' or 'sync'"),
         (APIADDRequest, {"user_id": "u", "messages": "x", "custom_tags": [""]}, "tag is empty"),
         (APIADDRequest, {"user_id": "u", "messages": "x", "writable_cube_ids": ["c"] * 101}, "at most 100"),

@@ -164,6 +164,13 @@ def test_a_turn_hands_question_and_answer_to_the_scheduler(wiring: Wiring) -> No
     assert {message.session_id for message in wiring.scheduler.messages} == {"s"}
 
 
+def test_a_turn_without_a_request_has_one_trace_of_its_own(wiring: Wiring) -> None:
+    """Outside any request too, question, answer and the add task share one fresh trace."""
+    wiring.chat().answer(QUERY)
+    assert wiring.scheduler.labels() == ["query", "answer", "add"]
+    assert len({message.trace_id for message in wiring.scheduler.messages}) == 1
+
+
 def test_question_and_answer_are_stored_as_one_turn(wiring: Wiring) -> None:
     """The turn is two items in a row with one turn id, dated now, marked with who answered."""
     list(wiring.chat().stream(replace(QUERY, session_id="s")))

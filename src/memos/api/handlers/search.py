@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
-from memos.api.product_models import APISearchRequest, SearchResponse
+from memos.api.product_models import APISearchRequest, SearchMode, SearchResponse
 from memos.api.shapes import buckets, memory_shape
 from memos.errors import InvalidInput
 from memos.memory.item import MemoryKind
@@ -109,4 +109,7 @@ def _by_cube(cubes: tuple[str, ...], hits: list[Hit]) -> list[dict[str, Any]]:
 
 
 def _not_served(asked: APISearchRequest) -> list[str]:
-    return ["internet search is not part of this server"] if asked.internet_search else []
+    said = ["internet search is not part of this server"] if asked.internet_search else []
+    if asked.mode is not SearchMode.FAST:
+        said.append(f"mode {asked.mode.value!r} runs the same recall as 'fast' here")
+    return said

@@ -1,0 +1,1 @@
+"""Routes: `product` and `scheduler`; `server_router` holds the documented names."""
