@@ -1,0 +1,313 @@
+"""What becomes of messages by what their handler does: outcomes, retries, dead letters, order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.unit.mem_scheduler.parts import USER, Parts, message
+
+from memos.errors import Discard, PartialFailure, RateLimited, RetryLater
+from memos.mem_scheduler.orchestrator import TaskPolicy
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.task_schemas import QUERY_TASK_LABEL, TASK_STATUS_LOG, TaskState
+from memos.testing import ManualClock
+
+Batch = list[ScheduleMessageItem]
+
+
+def in_one_batch(parts: Parts, label: str) -> None:
+    """Let the queue hand out several messages of `label` at once: batches grow while they are quick."""
+    seen: list[int] = []
+    parts.scheduler.register_handlers({label: lambda batch: seen.append(len(batch))})
+    for _ in range(4):
+        parts.scheduler.submit_messages([message(label) for _ in range(16)])
+        parts.drain()
+    assert max(seen) >= 8
+
+
+def states(parts: Parts, *item_ids: str) -> list[TaskState]:
+    return [one.state for item_id in item_ids for one in parts.queue.statuses(item_id=item_id)]
+
+
+def run_to_the_end(parts: Parts, clock: ManualClock, rounds: int = 20, pause_s: float = 61.0) -> None:
+    """Run, let every backoff pass, run again."""
+    for _ in range(rounds):
+        parts.drain()
+        clock.advance(pause_s)
+    parts.drain()
+
+
+def test_fails_three_times_then_succeeds(still: Parts, clock: ManualClock) -> None:
+    """A handler that fails three times is retried, ends completed, and its attempts are counted."""
+    runs: list[str] = []
+
+    def handler(batch: Batch) -> None:
+        runs.append(batch[0].item_id)
+        if len(runs) <= 3:
+            raise RuntimeError(f"failure {len(runs)}")
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job", item_id="x", task_id="T"))
+    still.drain()
+    (status,) = still.queue.statuses(item_id="x")
+    assert (status.state, status.attempts, status.error) == (TaskState.RETRYING, 1, "RuntimeError: failure 1")
+    run_to_the_end(still, clock)
+    (status,) = still.queue.statuses(item_id="x")
+    assert (status.state, status.attempts, len(runs)) == (TaskState.COMPLETED, 3, 4)
+    assert still.queue.dead.list() == []
+    tracked = still.scheduler.status_tracker.get_task_status_by_business_id("T", USER)
+    assert tracked is not None
+    assert tracked["status"] == "completed"
+    (told,) = [entry for _, entry in still.store.web_logs(label=TASK_STATUS_LOG)]
+    assert (told.status, told.task_id) == ("completed", "T")
+
+
+def test_fails_always(still: Parts, clock: ManualClock) -> None:
+    """A handler that always fails runs max_attempts times; status, dead letters and web log say failed."""
+    runs: list[str] = []
+
+    def handler(batch: Batch) -> None:
+        runs.append(batch[0].item_id)
+        raise ValueError("never works")
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job", item_id="x", task_id="T"))
+    run_to_the_end(still, clock)
+    assert len(runs) == TaskPolicy().max_attempts
+    assert states(still, "x") == [TaskState.FAILED]
+    (letter,) = still.queue.dead.list()
+    assert (letter.message.item_id, letter.error, letter.attempts) == ("x", "ValueError: never works", 5)
+    told = [entry for _, entry in still.store.web_logs(label=TASK_STATUS_LOG)]
+    assert [entry.status for entry in told] == ["failed", "failed"]  # the letter, and the business task
+    assert {entry.item_id for entry in still.sink.logs if entry.status == "failed"} == {
+        entry.item_id for entry in told
+    }
+    status = still.scheduler.status_tracker.get_task_status("x", USER)
+    assert status is not None
+    assert (status["status"], status["error"]) == ("failed", "ValueError: never works")
+
+
+def test_a_dead_letter_can_be_retried(still: Parts, clock: ManualClock) -> None:
+    """A letter that is put back runs with fresh budgets and completes."""
+    broken = [True]
+
+    def handler(batch: Batch) -> None:
+        if broken[0]:
+            raise Discard("not while broken")
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job", item_id="x"))
+    still.drain()
+    assert states(still, "x") == [TaskState.FAILED]
+    broken[0] = False
+    assert still.queue.dead.retry() == 1
+    still.drain()
+    assert states(still, "x") == [TaskState.COMPLETED]
+
+
+def test_discard_goes_to_the_dead_letters_at_once(still: Parts) -> None:
+    """Discard spends no further attempts."""
+    runs: list[int] = []
+
+    def handler(batch: Batch) -> None:
+        runs.append(1)
+        raise Discard("can never succeed")
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job", item_id="x"))
+    still.drain()
+    assert (len(runs), states(still, "x")) == (1, [TaskState.FAILED])
+
+
+def test_retry_later_does_not_count(still: Parts, clock: ManualClock) -> None:
+    """RetryLater may be raised more often than max_attempts allows failures."""
+    runs: list[int] = []
+
+    def handler(batch: Batch) -> None:
+        runs.append(1)
+        if len(runs) < 12:
+            raise RetryLater(5.0)
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job", item_id="x"))
+    still.drain()
+    clock.advance(4.0)
+    still.drain()
+    assert len(runs) == 1
+    run_to_the_end(still, clock)
+    assert (len(runs), states(still, "x")) == (12, [TaskState.COMPLETED])
+
+
+def test_a_rate_limit_sets_the_pause(still: Parts, clock: ManualClock) -> None:
+    """The pause after RateLimited is what the endpoint asked for."""
+    runs: list[int] = []
+
+    def handler(batch: Batch) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RateLimited(20.0)
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job"))
+    still.drain()
+    clock.advance(19.0)
+    still.drain()
+    assert len(runs) == 1
+    clock.advance(1.5)
+    still.drain()
+    assert len(runs) == 2
+
+
+def test_only_the_guilty_message_of_a_batch_is_blamed(still: Parts, clock: ManualClock) -> None:
+    """When a call over several messages raises, each runs alone and only the bad one fails."""
+    in_one_batch(still, "job")
+    calls: list[list[str]] = []
+
+    def handler(batch: Batch) -> None:
+        calls.append([one.item_id for one in batch])
+        if any(one.item_id == "bad" for one in batch):
+            raise RuntimeError("poison")
+
+    still.scheduler.register_handlers({"job": handler})
+    ids = ["a", "b", "bad", "c", "d"]
+    still.scheduler.submit_messages([message("job", item_id=one) for one in ids])
+    run_to_the_end(still, clock)
+    assert calls[0] == ids
+    assert states(still, "a", "b", "c", "d") == [TaskState.COMPLETED] * 4
+    assert states(still, "bad") == [TaskState.FAILED]
+    (letter,) = still.queue.dead.list()
+    assert (letter.message.item_id, letter.attempts) == ("bad", 5)
+
+
+def test_partial_failure_names_the_failed_ones(still: Parts, clock: ManualClock) -> None:
+    """PartialFailure retries what it names, by item id or key, and settles the rest."""
+    in_one_batch(still, "job")
+    calls: list[list[str]] = []
+
+    def handler(batch: Batch) -> None:
+        calls.append([one.item_id for one in batch])
+        if len(calls) == 1:
+            raise PartialFailure({"b": "b is sick", batch[2].redis_message_id: "c too"})
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages([message("job", item_id=one) for one in "abcd"])
+    still.drain()
+    assert states(still, *"abcd") == [
+        TaskState.COMPLETED,
+        TaskState.RETRYING,
+        TaskState.RETRYING,
+        TaskState.COMPLETED,
+    ]
+    run_to_the_end(still, clock)
+    assert states(still, *"abcd") == [TaskState.COMPLETED] * 4
+    assert sorted(one for call in calls[1:] for one in call) == ["b", "c"]
+
+
+def test_a_partial_failure_that_names_nobody_fails_everybody(still: Parts, clock: ManualClock) -> None:
+    """A PartialFailure about messages of another call settles nothing as done."""
+    in_one_batch(still, "job")
+
+    def handler(batch: Batch) -> None:
+        raise PartialFailure({"somebody else": "?"})
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages([message("job", item_id=one) for one in "ab"])
+    run_to_the_end(still, clock)
+    assert states(still, *"ab") == [TaskState.FAILED] * 2
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), SystemExit(3), RetryLater(1.0)])
+def test_an_ordered_lane_keeps_its_order_through_failures(
+    still: Parts, clock: ManualClock, error: BaseException
+) -> None:
+    """In an ordered lane nothing completes before an earlier message that has to be retried."""
+    in_one_batch(still, QUERY_TASK_LABEL)
+    done: list[str] = []
+    failures = [2]
+
+    def handler(batch: Batch) -> None:
+        for one in batch:
+            if one.item_id == "c" and failures[0]:
+                failures[0] -= 1
+                raise error
+        done.extend(one.item_id for one in batch)
+
+    still.scheduler.register_handlers({QUERY_TASK_LABEL: handler})
+    still.scheduler.submit_messages([message(QUERY_TASK_LABEL, item_id=one) for one in "abcdef"])
+    run_to_the_end(still, clock, pause_s=2.0)  # well below what a strict retry may block its lane
+    assert done == list("abcdef")
+    assert states(still, *"abcdef") == [TaskState.COMPLETED] * 6
+
+
+def test_runs_of_one_label_are_handled_together(still: Parts) -> None:
+    """A batch of several labels reaches each handler in the order of the lane."""
+    in_one_batch(still, "query")
+    calls: list[tuple[str, list[str]]] = []
+
+    def recorder(label: str) -> Any:
+        return lambda batch: calls.append((label, [one.item_id for one in batch]))
+
+    still.scheduler.register_handlers({label: recorder(label) for label in ("query", "answer", "add")})
+    order = [("query", "1"), ("query", "2"), ("answer", "3"), ("query", "4"), ("add", "5")]
+    still.scheduler.submit_messages([message(label, item_id=item_id) for label, item_id in order])
+    still.drain()
+    assert [(label, one) for label, ids in calls for one in ids] == order
+    assert calls[0] == ("query", ["1", "2"])
+
+
+def test_a_business_task_is_told_once_when_all_is_settled(still: Parts) -> None:
+    """The closing log comes with the last message of the task, chained ones included, and only once."""
+    scheduler = still.scheduler
+
+    def chain(batch: Batch) -> None:
+        for one in batch:
+            scheduler.submit_messages(one.model_copy(update={"label": "second"}))
+
+    seen: list[int] = []
+
+    def second(batch: Batch) -> None:
+        seen.append(len(list(still.store.web_logs(label=TASK_STATUS_LOG))))
+
+    scheduler.register_handlers({"first": chain, "second": second})
+    scheduler.submit_messages([message("first", task_id="T", item_id=str(n)) for n in range(3)])
+    still.drain()
+    assert set(seen) == {0}
+    (told,) = [entry for _, entry in still.store.web_logs(label=TASK_STATUS_LOG)]
+    assert (told.task_id, told.status) == ("T", "completed")
+    assert told.metadata is not None
+    assert len(told.metadata) == 6
+    assert told.current_memory_sizes["working_memory_size"] == 0
+
+
+def test_a_lost_lease_is_not_an_error_of_the_loop(still: Parts, clock: ManualClock) -> None:
+    """A handler that outlives its lease without heartbeats loses the batch: nothing of it is recorded,
+    and the message runs again."""
+    runs: list[int] = []
+
+    def handler(batch: Batch) -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            clock.advance(31.0)
+            assert still.queue.claim({"other"}, lanes_max=1, timeout_s=0) == []  # lost leases are noticed
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job", item_id="x"))
+    still.drain()
+    assert (len(runs), states(still, "x")) == (2, [TaskState.COMPLETED])
+    assert still.scheduler.monitor.tasks.counts()["job"].lease_lost == 1
+
+
+def test_letters_made_by_the_queue_are_told_too(still: Parts, clock: ManualClock) -> None:
+    """A message whose workers die again and again is dead-lettered by the queue; the log says so."""
+    still.scheduler.register_handlers({"job": lambda batch: None})
+    still.scheduler.submit_messages(message("job", item_id="x", task_id="T"))
+    for _ in range(5):
+        still.queue.claim({"job"}, lanes_max=1, timeout_s=0)
+        clock.advance(31.0)
+    still.queue.claim({"job"}, lanes_max=1, timeout_s=0)
+    clock.advance(2.0)
+    still.scheduler.keep_house()
+    still.scheduler.keep_house()
+    told = [entry for _, entry in still.store.web_logs(label=TASK_STATUS_LOG)]
+    assert [entry.status for entry in told] == ["failed", "failed"]
