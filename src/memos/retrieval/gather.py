@@ -50,7 +50,7 @@ class Found:
 def search_channels(view: ReadView, query: Query, request: RecallRequest, vector: Vectors | None) -> Found:
     """Ask all channels of a cube for its candidates."""
     allowed = allowed_numbers(view, request)
-    each = max(1, request.candidates_max // 2)
+    each = max(1, request.candidates_max // 2, 2 * request.top_k)  # of a channel
     lexical = view.search_text(query.terms, limit=each, allowed=allowed) if query.terms else {}
     dense = view.search_vector(vector, limit=each, allowed=allowed) if vector is not None else {}
     links = view.search_links(query.links, limit=each, allowed=allowed) if query.links else {}

@@ -163,7 +163,7 @@ def _items(views: Sequence[ReadView], pool: Pool, places: Sequence[int]) -> dict
 
 
 def _hit(place: int, item: MemoryItem, ranking: Ranking, pool: Pool) -> Hit:
-    parts = {stage: float(part[0, place]) for stage, part in ranking.parts.items()}
+    parts = {stage: float(part[0, place]) + 0.0 for stage, part in ranking.parts.items()}
     return Hit(item, float(ranking.score[0, place]), float(pool.relativity[0, place]), parts)
 
 

@@ -28,7 +28,8 @@ class RecallRequest:
     (see `filters.parse_filter`); a predicate reads every item that the filter selects. What the turn
     `exclude_turn_id` wrote is left out, and so are `exclude_ids`. `relativity` leaves out hits that fit
     less on the absolute scale of `memos.retrieval.relativity`. `reference_time` is the 'now' of words
-    such as "yesterday" in the query; default: the clock's.
+    such as "yesterday" in the query; default: the clock's. `candidates_max` bounds how deep the channels
+    look, half of it each, but never less than twice `top_k`.
     """
 
     query: str

@@ -62,16 +62,22 @@ class RecallWeights:
 
     def without(self, *stages: str) -> RecallWeights:
         """The same weights with these stages switched off. InvalidInput for an unknown stage."""
-        for stage in stages:
-            if stage not in STAGES:
-                raise InvalidInput(f"{stage!r} is not a stage of recall; stages are {', '.join(STAGES)}")
-        return replace(self, **{name: 0.0 for stage in stages for name in STAGES[stage]})
+        names = [name for stage in stages for name in _weights_of(stage)]
+        return replace(self, **dict.fromkeys(names, 0.0))
 
     def only(self, *stages: str) -> RecallWeights:
-        """The same weights with every other stage switched off."""
-        return self.without(*(stage for stage in STAGES if stage not in stages))
+        """The same weights with every other stage switched off. InvalidInput for an unknown stage."""
+        kept = {name for stage in stages for name in _weights_of(stage)}
+        others = [name for names in STAGES.values() for name in names if name not in kept]
+        return replace(self, **dict.fromkeys(others, 0.0))
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of all weights, in order."""
         return tuple(field.name for field in fields(cls))
+
+
+def _weights_of(stage: str) -> tuple[str, ...]:
+    if stage not in STAGES:
+        raise InvalidInput(f"{stage!r} is not a stage of recall; stages are {', '.join(STAGES)}")
+    return STAGES[stage]
