@@ -32,8 +32,8 @@ def relativity(*, cosines: Scores, lexical: Scores, mass: Scores, steps: Places)
     BM25 comes near to at most. 0 when the query has no terms.
     """
     likeness = np.clip((cosines - COSINE_UNRELATED) / COSINE_SPAN, 0.0, 1.0)
-    share = np.where(mass > 0.0, COVERAGE_FACTOR * lexical / np.where(mass > 0.0, mass, 1.0), 0.0)
-    covered = np.clip(share, 0.0, 1.0)
+    reached = np.clip(COVERAGE_FACTOR * lexical, 0.0, mass)
+    covered = np.where(mass > 0.0, reached / np.where(mass > 0.0, mass, 1.0), 0.0)
     own = 1.0 - (1.0 - likeness) * (1.0 - WORDS_ALONE_MAX * covered)
     near = np.maximum(stepped(own, steps[BEFORE]), stepped(own, steps[AFTER]))
     far = np.maximum(stepped(own, steps[TWO_BEFORE]), stepped(own, steps[TWO_AFTER]))
