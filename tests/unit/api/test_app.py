@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
@@ -325,6 +326,40 @@ def test_wait_answers_when_the_work_is_done_and_not_before(client: TestClient, r
     stream = client.get("/product/scheduler/wait/stream?user_name=u&poll_interval=0.02&timeout_seconds=0.1")
     states = [frame["status"] for frame in frames_of(stream.text)]
     assert states[-1] == "timeout" and set(states[:-1]) == {"running"}
+
+
+def test_an_application_closes_the_runtime_that_it_opened(tmp_path: Path) -> None:
+    """Without a runtime of the caller's, the application runs one of its own and leaves nothing running."""
+    settings = settings_in(tmp_path / "own")
+    with TestClient(create_app(settings=settings)) as client:
+        assert client.get("/health").json()["scheduler"] == "running"
+        add(client, "My boat is called Petrel.")
+        assert (
+            client.post("/product/scheduler/wait?user_name=u&poll_interval=0.02").json()["message"] == "idle"
+        )
+    assert client.post("/product/search", json={"user_id": "u", "query": "boat"}).status_code == 503
+    with TestClient(create_app(settings=settings)) as client:
+        found = client.post("/product/search", json={"user_id": "u", "query": "boat called"}).json()
+        assert found["data"]["text_mem"][0]["memories"][0]["memory"] == "My boat is called Petrel."
+
+
+def test_a_stream_that_is_cut_stores_no_half_turn(client: TestClient, runtime: Runtime) -> None:
+    """The frames' own iterator, closed after its first frame, closes the turn behind it."""
+    from memos.api.handlers import handlers_of
+    from memos.api.product_models import ChatPlaygroundRequest
+    from memos.api.streams import streamed
+
+    async def first_frame() -> str:
+        request = ChatPlaygroundRequest(user_id="u", query="Where is my boat?")
+        frames = handlers_of(runtime).chat_service.handle_chat_stream(request, kind="playground")
+        body = streamed(frames).body_iterator
+        async for frame in body:
+            await body.aclose()  # type: ignore[union-attr]
+            return str(frame)
+        return ""
+
+    assert '"status"' in asyncio.run(first_frame())
+    assert runtime.store.cubes() == [] and runtime.queue.statuses() == []
 
 
 def test_the_description_of_the_api_is_complete(client: TestClient) -> None:

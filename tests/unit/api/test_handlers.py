@@ -19,8 +19,8 @@ from memos.api.product_models import (
 )
 from memos.errors import InvalidInput, ItemGone, ItemNotFound, QueueFull
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
-from memos.memory.item import ItemStatus
-from memos.memory.store import ItemFilter, SetStatus
+from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
+from memos.memory.store import AddItems, ItemFilter, SetStatus
 from memos.runtime import Runtime
 from memos.testing import run_until_idle
 
@@ -135,6 +135,42 @@ def test_writers_at_the_same_time_get_different_places(handlers: Handlers, runti
             for one in added_ids
         ]
     assert sorted(item.position for item in runtime.store.get(ids)) == list(range(24))
+
+
+def test_preferences_have_their_own_bucket(handlers: Handlers, runtime: Runtime) -> None:
+    """A preference is recalled in pref_mem and not in text_mem, and left out when it is not wanted."""
+    added(handlers, "The tea is in the cupboard.")
+    item = MemoryItem(
+        id="p1", cube_id="c", user_id="u", memory="Prefers green tea.", kind=MemoryKind.PREFERENCE
+    )
+    runtime.store.apply([AddItems(tuple(runtime.indexer.index([item])))])
+
+    def buckets(**fields: object) -> tuple[list[str], list[str]]:
+        asked = APISearchRequest(user_id="u", query="tea", readable_cube_ids=["c"], relativity=0, **fields)
+        data = handlers.search.handle_search_memories(asked).data or {}
+        text, preferences = data["text_mem"][0], data["pref_mem"][0]
+        return [m["id"] for m in text["memories"]], [m["id"] for m in preferences["memories"]]
+
+    text_ids, preference_ids = buckets()
+    assert preference_ids == ["p1"] and "p1" not in text_ids and len(text_ids) == 1
+    assert buckets(include_preference=False)[1] == []
+    assert len(buckets(top_k=1)[0]) == 1, "preferences take no place among the texts"
+
+
+def test_the_exact_time_of_a_reference_is_read(handlers: Handlers) -> None:
+    """A reference time is understood, and a bad one refused by name."""
+    added(handlers, "We met at the harbour.")
+    assert found(handlers, "harbour", reference_time="8 May 2023") == ["We met at the harbour."]
+    with pytest.raises(InvalidInput, match="reference_time='soon'"):
+        found(handlers, "harbour", reference_time="soon")
+
+
+def test_feedback_has_its_own_time(handlers: Handlers, runtime: Runtime) -> None:
+    """The time of feedback is when it happened."""
+    asked = APIFeedbackRequest(user_id="u", feedback_content="Wrong.", feedback_time="2024-01-02T03:04:05Z")
+    [row] = handlers.feedback.handle_feedback_memories(asked).data or []
+    [item] = runtime.store.get([row["memory_id"]])
+    assert item.happened_at is not None and item.happened_at.isoformat() == "2024-01-02T03:04:05+00:00"
 
 
 def test_what_a_search_does_not_do_is_told(handlers: Handlers) -> None:

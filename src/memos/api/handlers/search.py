@@ -18,7 +18,8 @@ from memos.retrieval.request import Hit, RecallRequest
 if TYPE_CHECKING:
     from memos.retrieval.hybrid import HybridRetriever
 
-_KINDS_OF_TYPE = {
+_TEXT_KINDS = (MemoryKind.LONG_TERM, MemoryKind.USER, MemoryKind.WORKING)
+_KINDS_OF_TYPE: dict[str, tuple[MemoryKind, ...]] = {
     "all": (),
     "longtermmemory": (MemoryKind.LONG_TERM, MemoryKind.WORKING),
     "usermemory": (MemoryKind.USER,),
@@ -36,10 +37,18 @@ class SearchHandler(BaseHandler):
     def handle_search_memories(self, search_req: APISearchRequest) -> SearchResponse:
         """Recall for the query. An unknown cube is an empty one. Raises InvalidInput, StoreError."""
         cubes = cubes_of(search_req.readable_cube_ids, search_req.mem_cube_id, search_req.user_id)
+        store: MemoryStore = self.deps.graph_db
+        with_preferences = tuple(cube for cube in cubes if store.sizes(cube).preference)
         request = self._request(search_req, cubes)
+        if with_preferences and not request.kinds:  # they have a bucket and a top_k of their own
+            request = replace(request, kinds=_TEXT_KINDS)
         retriever: HybridRetriever = self.deps.api_module
         recall = retriever.search(request)
-        preferences = self._preferences(search_req, request)
+        preferences: list[Hit] = []
+        if with_preferences and search_req.include_preference and search_req.pref_top_k:
+            own = (MemoryKind.PREFERENCE,)
+            wanted = replace(request, cube_ids=with_preferences, kinds=own, top_k=search_req.pref_top_k)
+            preferences = list(retriever.search(wanted).hits)
         return SearchResponse(
             message="Search completed successfully",
             data=buckets(
@@ -77,19 +86,6 @@ class SearchHandler(BaseHandler):
             dedup=asked.dedup or "no",
             reference_time=now,
         )
-
-    def _preferences(self, asked: APISearchRequest, request: RecallRequest) -> list[Hit]:
-        store: MemoryStore = self.deps.graph_db
-        if not asked.include_preference or asked.pref_top_k < 1:
-            return []
-        cubes = tuple(cube for cube in request.cube_ids if store.sizes(cube).preference)
-        if not cubes:
-            return []
-        retriever: HybridRetriever = self.deps.api_module
-        recall = retriever.search(
-            replace(request, cube_ids=cubes, kinds=(MemoryKind.PREFERENCE,), top_k=asked.pref_top_k)
-        )
-        return list(recall.hits)
 
 
 def _is_preference(hit: Hit) -> bool:
