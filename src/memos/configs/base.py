@@ -74,7 +74,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         if fault["type"] == "extra_forbidden":
             lines.append(f"{name!r} is not a key of {model.__name__}.{nearest(name, model.model_fields)}")
         else:
-            lines.append(f"{name}={fault.get('input')!r}: {fault['msg']}")
+            lines.append(f"{name}={fault.get('input')!r}: {fault['msg'].removeprefix('Value error, ')}")
     return "; ".join(lines)
 
 

@@ -1,0 +1,1 @@
+"""Cubes as objects of their own: `memos.mem_cube.general.GeneralMemCube`, and the files they travel in."""

@@ -104,24 +104,28 @@ class TextMemory:
         """
         old = self._stored(memory_id)
         given = _textual(new)
-        about = given.metadata
-        named = about.model_fields_set
-        kept: dict[str, Any] = {
-            name: tuple(value) if isinstance(value := about.model_dump()[name], list) else value
-            for name in ("key", "background", "tags", "session_id", "confidence")
-            if name in named
-        }
-        if "memory_type" in named:
-            kept["kind"] = self._kind(about.memory_type)
-        if "happened_at" in named:
-            kept["happened_at"] = _moment(about.happened_at)
-        if "info" in named:
-            kept["extra"] = dict(about.info)
         text = check_text("memory", given.memory).strip()
-        changed = replace(old, memory=text, updated_at=utc(self._parts.clock.now()), **kept)
+        now = utc(self._parts.clock.now())
+        changed = replace(old, memory=text, updated_at=now, **self._named(given))
         [indexed] = self._indexed([changed])
         self._parts.store.apply([UpdateItem(indexed, old.version, "edited")], cause=_cause())
         return self.get(memory_id)
+
+    def _named(self, given: TextualMemoryItem) -> dict[str, Any]:
+        """The fields of an item that the given metadata name."""
+        named = given.metadata.model_dump(exclude_unset=True)
+        fields: dict[str, Any] = {
+            name: named[name] for name in ("key", "background", "session_id", "confidence") if name in named
+        }
+        if "tags" in named:
+            fields["tags"] = tuple(named["tags"])
+        if "memory_type" in named:
+            fields["kind"] = self._kind(named["memory_type"])
+        if "happened_at" in named:
+            fields["happened_at"] = _moment(named["happened_at"])
+        if "info" in named:
+            fields["extra"] = named["info"]
+        return fields
 
     def _indexed(self, items: Sequence[MemoryItem]) -> tuple[IndexedItem, ...]:
         with self._parts.store.read(self.cube_id) as view:

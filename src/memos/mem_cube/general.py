@@ -1,0 +1,164 @@
+"""`GeneralMemCube`: one cube as an object, with its areas, that can be dumped to a folder and loaded.
+
+`text_mem` and `pref_mem` are views of the cube in the runtime's store, so a cube object is cheap and what
+one object changes every other one sees. `act_mem` and `para_mem` are None: this version has no activation
+and no parametric memory. `dump` writes one consistent state; `load` brings it into an empty cube in one
+transaction. Everything a memory says of itself comes back, but for its row version, which counts the
+changes of a row in its own store. Deleted memories do not travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from memos import context, log
+from memos.clock import utc
+from memos.configs.mem_cube import ABSENT, GeneralMemCubeConfig
+from memos.errors import ConfigError, InvalidInput, VersionConflict
+from memos.mem_cube.bundle import FILE_NAME, Bundle, holds_bundle, read_bundle, write_bundle
+from memos.mem_scheduler.schemas.message_schemas import check_id
+from memos.memory.cube import CubeParts, TextMemory
+from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
+from memos.memory.store import AddItems, Cause, IndexedItem, ItemFilter, ReplaceWorking
+
+if TYPE_CHECKING:
+    from memos.runtime import Runtime
+
+TEXT_KINDS = (MemoryKind.LONG_TERM, MemoryKind.USER, MemoryKind.WORKING)
+PREFERENCE_KINDS = (MemoryKind.PREFERENCE,)
+PAGE_SIZE = 500
+SNAPSHOT_TRIES = 5
+_KEPT = tuple(status for status in ItemStatus if status is not ItemStatus.DELETED)
+
+logger = log.get_logger(__name__)
+
+
+class GeneralMemCube:
+    """See the module docstring. `runtime` is the process's own where none is given."""
+
+    act_mem: None = None
+    para_mem: None = None
+
+    def __init__(
+        self, config: GeneralMemCubeConfig | str | None = None, *, runtime: Runtime | None = None
+    ) -> None:
+        if isinstance(config, str):
+            config = GeneralMemCubeConfig(cube_id=config)
+        self.config = config or GeneralMemCubeConfig()
+        self.cube_id = check_id("mem_cube_id", self.config.cube_id)
+        if runtime is None:
+            from memos.runtime import current
+
+            runtime = current()
+        self.runtime = runtime
+        parts = CubeParts(
+            self.runtime.store,
+            self.runtime.indexer,
+            self.runtime.retriever,
+            self.runtime.clock,
+            lambda: str(uuid4()),
+        )
+        self.text_mem = TextMemory(self.cube_id, parts, kinds=TEXT_KINDS)
+        wanted = self.config.pref_mem is not None and self.config.pref_mem.backend != ABSENT
+        self.pref_mem = TextMemory(self.cube_id, parts, kinds=PREFERENCE_KINDS) if wanted else None
+
+    @classmethod
+    def init_from_dir(
+        cls, folder: str | Path, *, mem_cube_id: str | None = None, runtime: Runtime | None = None
+    ) -> GeneralMemCube:
+        """The cube that a dumped folder holds, loaded under its own id or under `mem_cube_id`.
+
+        Raises InvalidInput, StoreError; then nothing was stored.
+        """
+        bundle = read_bundle(_folder(folder))
+        cube = cls(mem_cube_id or bundle.cube_id, runtime=runtime)
+        cube._restore(bundle)
+        return cube
+
+    @classmethod
+    def init_from_remote_repo(cls, repo: str, **options: Any) -> GeneralMemCube:
+        """Documented, and refused: nothing is fetched from the network. Raises ConfigError."""
+        raise ConfigError(
+            f"repository {repo!r} is not reachable here: fetch it yourself and give the folder to "
+            "GeneralMemCube.init_from_dir"
+        )
+
+    def load(self, folder: str | Path) -> None:
+        """Bring a dumped cube into this one, which must be empty. All of it or nothing.
+
+        Raises InvalidInput (this cube or these ids hold memories already), StoreCorrupt, SchemaTooNew.
+        """
+        self._restore(read_bundle(_folder(folder)))
+
+    def dump(self, folder: str | Path) -> Path:
+        """Write the cube to `folder`; returns the file. An older dump of the same cube is replaced.
+
+        Raises InvalidInput when the folder holds another cube, VersionConflict when the cube was changed
+        faster than it could be read: try again.
+        """
+        target = _folder(folder)
+        if holds_bundle(target):
+            there = read_bundle(target).cube_id
+            if there != self.cube_id:
+                raise InvalidInput(f"{target} holds cube {there!r}; dump {self.cube_id!r} to another folder")
+        return write_bundle(target, self._snapshot())
+
+    def __repr__(self) -> str:
+        return f"GeneralMemCube({self.cube_id!r})"
+
+    # -- both ways ------------------------------------------------------------------------------------
+
+    def _snapshot(self) -> Bundle:
+        store = self.runtime.store
+        for _ in range(SNAPSHOT_TRIES):
+            seq = store.seq(self.cube_id)
+            items = self._items()
+            entries = store.working(self.cube_id).entries
+            if store.seq(self.cube_id) == seq:
+                now = utc(self.runtime.clock.now())
+                return Bundle(self.cube_id, seq, now, tuple(reversed(items)), entries)
+        raise VersionConflict(f"cube {self.cube_id!r} was changed {SNAPSHOT_TRIES} times while it was read")
+
+    def _items(self) -> list[MemoryItem]:
+        found: list[MemoryItem] = []
+        cursor: str | None = None
+        wanted = ItemFilter(cube_ids=(self.cube_id,), statuses=_KEPT)
+        while True:  # ends: each page begins after the last one
+            page = self.runtime.store.find(wanted, limit=PAGE_SIZE, cursor=cursor)
+            found += page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    def _restore(self, bundle: Bundle) -> None:
+        store = self.runtime.store
+        if store.seq(self.cube_id):
+            raise InvalidInput(
+                f"cube {self.cube_id!r} is in the store already; load {FILE_NAME} under another mem_cube_id, "
+                "or use the cube as it is"
+            )
+        items = [replace(item, cube_id=self.cube_id) for item in bundle.items]
+        participants = {name for item in items for name in item.participants}
+        indexed = self.runtime.indexer.index(items, participants=participants)
+        # The indexer finds links anew; what travelled counts.
+        kept = tuple(
+            IndexedItem(item, made.terms, made.vector) for item, made in zip(items, indexed, strict=True)
+        )
+        reason = f"loaded from a dump of {bundle.dumped_at.isoformat()}"
+        cause = Cause(trace_id=context.current_trace_id(), user_id=context.user_id.get())
+        applied = store.apply(
+            [AddItems(kept, reason), ReplaceWorking(self.cube_id, bundle.entries, 0, reason)], cause=cause
+        )
+        if applied.archived:
+            logger.warning(
+                "cube.over_capacity", cube=self.cube_id, archived=len(applied.archived), loaded=len(kept)
+            )
+
+
+def _folder(folder: str | Path) -> Path:
+    if not str(folder).strip() or "\x00" in str(folder):
+        raise InvalidInput(f"folder {folder!r} cannot be one; give a path")
+    return Path(folder).expanduser()
