@@ -36,24 +36,22 @@ class RecallWeights:
     """The weights of the stages, and the two numbers that shape them."""
 
     lexical: float = 1.0
-    dense: float = 1.2
+    dense: float = 0.8
     links: float = 0.1
-    participant: float = 0.5  # a participant named in the query took part
+    participant: float = 0.7  # a participant named in the query took part
     time: float = 0.6  # it happened in a period that the query names
     scenario: float = 0.2  # same session or scenario as the request's
     recency: float = 0.0  # decays with the age
     use: float = 0.0  # grows with the logarithm of the uses
     episode: float = 0.6  # the best score of its episode
-    near: float = 0.2  # each item one place away in the session
-    far: float = 0.4  # each item two places away
-    reply: float = 0.6  # what comes right after a question that fits
-    question: float = 0.4  # taken off an item that ends by asking
-    substance: float = 0.2  # it says much rather than little
-    moment: float = 0.5  # it tells a time, and the query asks for one
+    near: float = 0.3  # each item one place away in the session
+    far: float = 0.3  # each item two places away
+    reply: float = 0.4  # what comes right after a question that fits
+    question: float = 0.3  # taken off an item that ends by asking
+    substance: float = 0.1  # it says much rather than little
+    moment: float = 0.6  # it tells a time, and the query asks for one
     name_terms: float = 0.5  # factor on a participant's name among the terms of the query
-    context_floor: float = (
-        1.0  # only the part of a neighbour's score above this reaches `near`, `far`, `reply`
-    )
+    context_floor: float = 0.6  # only what a neighbour scores above this reaches near, far, reply
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
