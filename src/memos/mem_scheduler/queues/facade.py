@@ -52,7 +52,7 @@ class ScheduleTaskQueue:
         labels = {
             label
             for lane in self._queue.depth().lanes
-            for counts in (lane.queued, lane.delayed, lane.parked)
+            for counts in (lane.queued, lane.delayed, lane.parked, lane.running)  # running: lost leases
             for label in counts
         }
         self._forget_lost()

@@ -1,0 +1,74 @@
+"""What only the queue in memory has: its constructor, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import random
+import weakref
+
+import pytest
+
+from memos.errors import ConfigError
+from memos.mem_scheduler.queues.base import Done
+from memos.mem_scheduler.queues.entries import Entry
+from memos.mem_scheduler.queues.lanes import LaneQueue
+from memos.mem_scheduler.queues.local import LocalQueue
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.testing import ManualClock
+
+
+def message(label: str = "query", *, user: str = "user", cube: str = "cube") -> ScheduleMessageItem:
+    return ScheduleMessageItem(user_id=user, mem_cube_id=cube, label=label, content="x")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"messages_max": 0},
+        {"lane_messages_max": -1},
+        {"payload_bytes_max": 0},
+        {"dead_letters_max": 0},
+        {"status_entries_max": 0},
+        {"weights": {"a": 0.0}},
+        {"weights": {"a": float("nan")}},
+    ],
+)
+def test_a_bound_that_cannot_work_is_refused(bad: dict) -> None:
+    """ConfigError names the setting."""
+    with pytest.raises(ConfigError, match=next(iter(bad)).removesuffix("s")):
+        LocalQueue(clock=ManualClock(), **bad)
+
+
+def test_weights_may_be_asked_for() -> None:
+    """A function is asked at each claim; what it says below the least weight counts as that."""
+    asked: list[str] = []
+
+    def weight(user_id: str) -> float:
+        asked.append(user_id)
+        return 0.0
+
+    queue = LocalQueue(clock=ManualClock(), weights=weight)
+    queue.submit([message(user="a"), message(user="b")])
+    assert len(queue.claim({"query"}, lanes_max=2, timeout_s=0)) == 2
+    assert sorted(asked) == ["a", "b"]
+
+
+def test_lanes_and_payloads_go_when_their_work_is_done() -> None:
+    """After everything is settled only bounded status rows remain."""
+    queue = LocalQueue(clock=ManualClock(), status_entries_max=50, random=random.Random(1))
+    for round_ in range(20):
+        queue.submit([message(user=f"{round_}-{n}", cube=f"{n}") for n in range(50)])
+        queue.submit([message("mem_update", user=f"{round_}")], delay_s=1_000.0)
+        for batch in queue.claim({"query"}, lanes_max=100, timeout_s=0):
+            queue.finish(batch, [Done()] * len(batch.deliveries))
+        queue.cancel([row.key for row in queue.statuses(user_id=f"{round_}")])
+    gc.collect()
+    alive = [one for one in gc.get_objects() if isinstance(one, LaneQueue | Entry)]
+    mine = weakref.WeakSet(one for one in alive if isinstance(one, Entry))
+    assert not queue.depth().lanes
+    assert len(queue.statuses()) == 50
+    assert all(not one.values for one in mine if one.key in {row.key for row in queue.statuses()})
+    assert len(queue._ledger.timers) <= 64
+    assert not queue._ledger.lines
+    assert not queue._ledger.ready._classes
+    assert not queue._ledger.ready.waiting_by_head
