@@ -220,7 +220,8 @@ def _brought_up(
         # Somebody else has appended to this matrix already, or it is full: go on in a larger one.
         rows = _Rows(rows.matrix.shape[1], count + count // 4 + 16)
         rows.append(state.nos, state.matrix)
-    rows.append(nos, matrix)
+    if len(nos):
+        rows.append(nos, matrix)
     if not masked.any():
         return VectorState(seq, rows, count, None)
     return VectorState(seq, rows, count, np.concatenate([masked, np.zeros(len(nos), dtype=np.bool_)]))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from memos.errors import StoreUnavailable
 from memos.memory.sqlite.faults import translating
-from memos.memory.sqlite.schema import migrate
+from memos.memory.sqlite.schema import check, migrate
 
 READERS_MAX = 64  # views open at the same time
 READERS_IDLE_MAX = 8
@@ -39,6 +39,7 @@ class Database:
         with translating(path):
             self._writer = self._connect()
             try:
+                check(self._writer, path)  # before anything is written
                 _set_wal(self._writer, path)
                 migrate(self._writer, path)
             except BaseException:
@@ -55,6 +56,7 @@ class Database:
         )
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA synchronous = FULL")  # a commit that returned survives a power cut
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten, not only freed
         connection.execute("PRAGMA cache_size = -16384")  # 16 MiB
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection

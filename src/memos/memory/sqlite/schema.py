@@ -50,11 +50,13 @@ def statements(text: str) -> list[str]:
     return found
 
 
-def migrate(connection: sqlite3.Connection, path: Path, steps: list[Migration] | None = None) -> int:
-    """Bring the file to the newest layout; returns the version it has now.
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Read what the file is. Raises SchemaTooNew, StoreCorrupt (another program's database)."""
+    _version(connection, path, migrations()[-1].number)
 
-    Raises SchemaTooNew and StoreCorrupt (another program's database) before anything is written.
-    """
+
+def migrate(connection: sqlite3.Connection, path: Path, steps: list[Migration] | None = None) -> int:
+    """Bring the file to the newest layout; returns the version it has now. Raises what `check` does."""
     steps = migrations() if steps is None else steps
     newest = steps[-1].number
     if _version(connection, path, newest) == newest:

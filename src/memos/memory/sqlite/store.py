@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -359,9 +360,14 @@ class SqliteStore:
     # -- keeping house --------------------------------------------------------------------------------
 
     def verify(self) -> list[str]:
-        """Reads the whole file; one line per fault."""
+        """Reads the whole file; one line per fault. A file that cannot be read to the end says so."""
+        found: list[str] = []
         with self._database.read() as connection:
-            return list(faults(connection))
+            try:
+                found.extend(faults(connection))
+            except sqlite3.DatabaseError as error:
+                found.append(f"file: {error}")
+        return found
 
     def close(self) -> None:
         """Close the file. Safe to call twice; every other call raises StoreUnavailable afterwards."""
