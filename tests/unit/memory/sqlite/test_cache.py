@@ -1,0 +1,134 @@
+"""The recall cache: bounded, shared, and exact for views of any age."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memos.memory.item import ItemStatus, MemoryItem
+from memos.memory.sqlite import SqliteStore
+from memos.memory.sqlite.cache import CUBE_BYTES, STATES_KEPT
+from memos.memory.store import AddItems, IndexedItem, ItemFilter, ReadView, SetStatus, TouchItems
+from memos.testing import ManualClock
+
+DIM = 8
+AT = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def added(*ids: str, cube_id: str = "c") -> AddItems:
+    return AddItems(
+        tuple(
+            IndexedItem(
+                MemoryItem(
+                    id=item_id, cube_id=cube_id, user_id="u", memory="t", created_at=AT, updated_at=AT
+                ),
+                {},
+                one_hot(sum(map(ord, item_id))),
+            )
+            for item_id in ids
+        )
+    )
+
+
+def one_hot(n: int) -> np.ndarray:
+    vector = np.zeros(DIM, dtype=np.float32)
+    vector[n % DIM] = 1
+    return vector
+
+
+def seen(view: ReadView) -> set[str]:
+    """The ids that the vector channel finds; the facets and the file must agree on them."""
+    hits = view.search_vector(one_hot(0), limit=9_999)
+    by_facet = {facet.id for facet in view.facets(hits).values()}
+    assert by_facet == {item.id for item in view.items(list(hits))}
+    assert len(by_facet) == len(hits) == view.size
+    return by_facet
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    with SqliteStore(tmp_path / "m.db", clock=ManualClock(), vector_cache_bytes_max=60_000) as opened:
+        opened.bind_embedder("m", DIM)
+        yield opened
+
+
+def test_the_bytes_of_all_cubes_are_bounded(store: SqliteStore) -> None:
+    """Cubes used longest ago leave; each is read again when it is asked for, and answers the same."""
+    for n in range(100):
+        store.apply([added(*[f"{n}-{k}" for k in range(20)], cube_id=f"cube{n}")])
+    for _ in range(2):
+        for n in range(100):
+            with store.read(f"cube{n}") as view:
+                assert seen(view) == {f"{n}-{k}" for k in range(20)}
+            assert store._cache.bytes <= 60_000
+    assert store._cache.bytes > 30_000
+
+
+def test_a_cube_larger_than_the_cache_is_searched_all_the_same(tmp_path: Path) -> None:
+    """With no room at all every search reads the file and is right."""
+    with SqliteStore(tmp_path / "m.db", clock=ManualClock(), vector_cache_bytes_max=0) as store:
+        store.bind_embedder("m", DIM)
+        store.apply([added("a", "b")])
+        for _ in range(2):
+            with store.read("c") as view:
+                assert seen(view) == {"a", "b"}
+        assert store._cache.bytes == 0
+
+
+def test_empty_cubes_weigh_something(store: SqliteStore) -> None:
+    """Cubes without any vector are bounded in number by what each is taken to weigh."""
+    for n in range(80):
+        store.apply([AddItems((IndexedItem(MemoryItem(f"{n}", f"cube{n}", "u", "t"), {}),))])
+        with store.read(f"cube{n}") as view:
+            assert view.search_vector(one_hot(0), limit=5) == {}
+    assert len(store._cache._cubes) <= 60_000 // CUBE_BYTES
+
+
+def test_views_of_any_age_stay_exact(store: SqliteStore) -> None:
+    """A view that asks late, after many commits have moved the cache on, still sees its own moment."""
+    live: set[str] = set()
+    opened = []
+    expected = []
+    for n in range(3 * STATES_KEPT):
+        store.apply([added(f"i{n}", f"j{n}")])
+        live |= {f"i{n}", f"j{n}"}
+        if n % 2:
+            store.apply([SetStatus((f"i{n - 1}",), ItemStatus.ARCHIVED, "r"), TouchItems((f"j{n}",), "r")])
+            live -= {f"i{n - 1}"}
+        reading = store.read("c")
+        opened.append((reading, reading.__enter__()))
+        expected.append(set(live))
+        with store.read("c") as view:
+            assert seen(view) == live
+    for (reading, view), ids in zip(opened, expected, strict=True):
+        assert seen(view) == ids
+        reading.__exit__(None, None, None)
+
+
+def test_a_matrix_is_packed_when_much_of_it_is_masked(store: SqliteStore) -> None:
+    """Replacing the same vectors again and again does not let the cache grow."""
+    store.apply([added(*[f"i{n}" for n in range(100)])])
+    sizes = set()
+    for _ in range(60):
+        store.put_vectors({f"i{n}": one_hot(n) for n in range(20)})
+        with store.read("c") as view:
+            assert len(view.search_vector(one_hot(0), limit=999)) == 100
+        sizes.add(store._cache.bytes)
+    assert max(sizes) < 4 * 300 * (DIM * 4 + 8)
+
+
+def test_facets_of_one_cube_are_bounded(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over the bound the cached facets are dropped and read again, with the same answer."""
+    monkeypatch.setattr("memos.memory.sqlite.cache.FACETS_MAX", 10)
+    store.apply([added(*[f"i{n}" for n in range(30)])])
+    with store.read("c") as view:
+        numbers = sorted(view.select(ItemFilter()))
+        for start in range(0, 28, 4):
+            assert len(view.facets(numbers[start : start + 4])) == 4
+            assert len(store._cache._cubes[1].facets) <= 10
+        assert len(view.facets(numbers)) == 30
+        assert len(store._cache._cubes[1].facets) <= 10
