@@ -77,6 +77,9 @@ class UpdateItem:
 class SetStatus:
     """Move items to a status. To DELETED wipes text, terms, vector, links; the tombstone stays.
 
+    To DELETED also takes what an alias stands for and every item that was merged into the named ones:
+    they say the same. Every other status is of the row that has the id.
+
     ARCHIVED or QUARANTINED back to ACTIVATED puts them into the indexes again. Unknown ids raise
     ItemNotFound, deleted ones ItemGone (unless the target is DELETED: then it is a no-op).
     """
@@ -113,11 +116,29 @@ class ReplaceWorking:
 
 @dataclass(frozen=True, slots=True)
 class TouchItems:
-    """The items were used (quoted in an answer, confirmed): use_count += weight, used_at = now."""
+    """The items were used (quoted in an answer, confirmed): use_count += weight, used_at = now.
+
+    An alias counts for the item that it stands for.
+    """
 
     item_ids: tuple[str, ...]
     reason: str
     weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AddAlias:
+    """From now on `alias`, an id that was given out, stands for the item `item_id` (it was merged into it).
+
+    `get` of the alias gives the item, as long as no live item has the id itself. Aliases do not chain:
+    whatever stood for `alias` stands for `item_id` too. The item of the alias is not changed by this:
+    archive it in the same call. ItemNotFound, ItemGone for `item_id`; InvalidInput for an alias of
+    itself or across cubes.
+    """
+
+    alias: str
+    item_id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +150,7 @@ class PutState:
     value: Mapping[str, Any]  # JSON
 
 
-Change = AddItems | UpdateItem | SetStatus | SetRead | ReplaceWorking | TouchItems | PutState
+Change = AddItems | UpdateItem | SetStatus | SetRead | ReplaceWorking | TouchItems | AddAlias | PutState
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +324,7 @@ class JournalRow:
     cube_id: str
     seq: int
     at: datetime
-    op: str  # add, update, archive, delete, quarantine, restore, convert, replace_working, touch, read
+    op: str  # add, update, archive, delete, quarantine, restore, convert, replace_working, touch, read, alias
     item_id: str
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
@@ -371,7 +392,10 @@ class MemoryStore(Protocol):
 
     # reading
     def get(self, item_ids: Sequence[str]) -> list[MemoryItem]:
-        """Items in the order asked for, whatever their status but DELETED; ItemNotFound, ItemGone."""
+        """Items in the order asked for, whatever their status but DELETED; ItemNotFound, ItemGone.
+
+        An alias gives the item that it stands for, whose `id` is then not the one asked for.
+        """
         ...
 
     def find(self, wanted: ItemFilter, *, limit: int = 100, cursor: str | None = None) -> Page: ...

@@ -3,6 +3,7 @@
     cube ──< item ──< posting (cube, term, item, tf, length)     lexical index, live items only
       │        ├────< mention (cube, sort, live, name, item)     links, participants, tags
       │        ├────── vector  (item, float32)
+      │        ├────── alias   (id given out -> the item it stands for)
       │        └────── working (cube, place, item, score, why)   references, versioned by the cube
       ├──< journal (n, what, who, before, after, chain)          append-only, hash chain per cube
       └──< state   (cube, name, JSON)

@@ -16,12 +16,11 @@ from memos.clock import Clock, utc
 from memos.errors import EmbedderMismatch, InvalidInput, ItemGone, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.memory.item import Capacities, CubeSizes, ItemStatus, MemoryItem, WorkingSet
-from memos.memory.sqlite import filters, index, journal, outbox, web_logs
+from memos.memory.sqlite import aliases, filters, index, journal, outbox, web_logs
 from memos.memory.sqlite.connection import Database
 from memos.memory.sqlite.cubes import find_cube, sizes_of
 from memos.memory.sqlite.faults import translating
 from memos.memory.sqlite.index import Binding
-from memos.memory.sqlite.lookup import find_by_id
 from memos.memory.sqlite.places import read_working
 from memos.memory.sqlite.rows import ITEM_COLUMNS, item_of, micros
 from memos.memory.sqlite.verify import faults
@@ -204,7 +203,7 @@ class SqliteStore:
     def get(self, item_ids: Sequence[str]) -> list[MemoryItem]:
         """Items in the order asked for. Raises ItemNotFound, ItemGone."""
         with self._database.read() as connection:
-            found = find_by_id(connection, list(dict.fromkeys(item_ids)))
+            found = aliases.resolved(connection, item_ids)
         items = []
         for item_id in item_ids:
             stored = found.get(item_id)

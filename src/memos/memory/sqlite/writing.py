@@ -14,7 +14,7 @@ from dataclasses import replace
 from memos.errors import InvalidInput, ItemGone, ItemNotFound, VersionConflict
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
 from memos.memory.item import Capacities, ItemStatus, MemoryItem, MemoryKind
-from memos.memory.sqlite import index
+from memos.memory.sqlite import aliases, index
 from memos.memory.sqlite.cubes import CubeRow, find_cube, insert_cube
 from memos.memory.sqlite.index import Binding
 from memos.memory.sqlite.journal import JournalWriter, chain_start
@@ -22,6 +22,7 @@ from memos.memory.sqlite.lookup import existing_ids, find_by_id, find_by_no
 from memos.memory.sqlite.places import Place, holds_place, place_fields, read_places, write_places
 from memos.memory.sqlite.rows import Stored, difference, item_fields, item_row, moment, to_json
 from memos.memory.store import (
+    AddAlias,
     AddItems,
     Cause,
     Change,
@@ -118,6 +119,8 @@ class Writing:
                 self._touch(change)
             case ReplaceWorking():
                 self._replace_working(change)
+            case AddAlias():
+                self._add_alias(change)
             case PutState():
                 cube = self._cube(change.cube_id)
                 cube.change()
@@ -164,7 +167,7 @@ class Writing:
         index.put_vectors(self.connection, vectors)
 
     def _refuse_known(self, ids: Sequence[str]) -> None:
-        known = existing_ids(self.connection, ids)
+        known = existing_ids(self.connection, ids) or aliases.taken(self.connection, ids)
         if not known and len(set(ids)) == len(ids):
             return
         repeated = known or [item_id for item_id in ids if ids.count(item_id) > 1]
@@ -196,12 +199,14 @@ class Writing:
         self._write(old, new, op=op, reason=change.reason, blob=blob)
 
     def _set_status(self, change: SetStatus) -> None:
-        for old in self._stored(change.item_ids):
+        wiped = change.status is ItemStatus.DELETED
+        ids = aliases.family(self.connection, change.item_ids) if wiped else change.item_ids
+        for old in self._stored(ids):
             if old.item.status is change.status:
                 continue
             if old.item.status is ItemStatus.DELETED:
                 raise _gone(old.item.id)
-            if change.status is ItemStatus.DELETED:
+            if wiped:
                 new = Stored(old.no, _tombstone(old.item), {}, False)
             else:
                 new = replace(old, item=replace(old.item, status=change.status))
@@ -214,11 +219,21 @@ class Writing:
                 self._write(old, new, op="read", reason=change.reason)
 
     def _touch(self, change: TouchItems) -> None:
-        for old in self._stored(change.item_ids):
+        meant = aliases.resolved(self.connection, change.item_ids)
+        ids = [meant[one].item.id if one in meant else one for one in change.item_ids]
+        for old in self._stored(ids):
             if old.item.status is not ItemStatus.DELETED:
                 count = max(0, old.item.use_count + change.weight)
                 new = replace(old, item=replace(old.item, use_count=count, used_at=moment(self._now)))
                 self._write(old, new, op="touch", reason=change.reason)
+
+    def _add_alias(self, change: AddAlias) -> None:
+        check_id("alias", change.alias)
+        target = aliases.put(self.connection, change.alias, change.item_id)
+        cube = self._cube(target.item.cube_id)
+        cube.change()
+        named = {"item_id": target.item.id}
+        self._journal.note(cube, "alias", change.alias, before=None, after=named, reason=change.reason)
 
     def _write(self, old: Stored, new: Stored, *, op: str, reason: str, blob: bytes | None = None) -> None:
         """Put `new` in the place of `old`: row, indexes, working set, counters and journal."""
