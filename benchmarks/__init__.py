@@ -1,1 +1,1 @@
-"""Benchmarks: each module prints a table of rows with their bars and what was measured."""
+"""Measurements: `python -m benchmarks.NAME [--quick] [--json FILE]`. See `benchmarks/README.md`."""
