@@ -18,6 +18,8 @@ from memos.memory.store import ItemFilter, Page
 
 VALUES_MAX = 10_000  # of one filter; SQLite takes 32,766 parameters a statement
 
+# One cube by `=`, so that the index by time gives the order too.
+_OF_CUBE = "item.cube_no = (SELECT no FROM cube WHERE id = ?)"
 _OF_CUBES = "item.cube_no IN (SELECT no FROM cube WHERE id IN ({marks}))"
 _MENTIONS = """
 EXISTS (SELECT 1 FROM mention WHERE mention.cube_no = item.cube_no AND mention.sort = {sort}
@@ -84,7 +86,8 @@ def find(connection: sqlite3.Connection, wanted: ItemFilter, *, limit: int, curs
         fragments.append("item.status <> ?")
         values.append(ItemStatus.DELETED.value)
     if wanted.cube_ids:
-        fragments.append(_OF_CUBES.format(marks=marks(len(wanted.cube_ids))))
+        one = len(wanted.cube_ids) == 1
+        fragments.append(_OF_CUBE if one else _OF_CUBES.format(marks=marks(len(wanted.cube_ids))))
         values.extend(wanted.cube_ids)
     if limit < 1:
         raise InvalidInput(f"limit must be at least 1, not {limit}")
