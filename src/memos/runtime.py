@@ -13,6 +13,7 @@ import contextlib
 import os
 import random
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 logger = log.get_logger(__name__)
 
+DRAIN_LOOK_S = 0.02  # between looks at the queue while closing
+
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
@@ -62,8 +65,30 @@ class Runtime:
     chat: MemChat
     redis_client: Any = None
 
+    def drain(self, timeout_s: float) -> bool:
+        """Let the scheduler run what waits, for at most `timeout_s`; whether nothing is left.
+
+        Messages of labels that nobody serves are not waited for.
+        """
+        deadline = self.clock.monotonic() + timeout_s
+        while self.scheduler._running:
+            depth = self.queue.depth(lanes=False)
+            if not depth.running and depth.remaining <= sum(self.scheduler.unserved_labels().values()):
+                return True
+            if self.clock.monotonic() >= deadline:
+                logger.warning("close.not_drained", remaining=depth.remaining, running=depth.running)
+                return False
+            time.sleep(DRAIN_LOOK_S)
+        return False
+
     def close(self) -> None:
-        """Drain and close everything. Safe to call twice."""
+        """Close everything. Safe to call twice.
+
+        The queue is in memory and goes with the process, so a running scheduler first finishes what
+        waits, for as long as the settings let `stop` take.
+        """
+        with contextlib.suppress(MemosError):
+            self.drain(self.settings.scheduler.stop_grace_s)
         for step in (self.scheduler.stop, self.queue.close, self.store.close):
             with contextlib.suppress(MemosError):
                 step()

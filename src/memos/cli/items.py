@@ -92,7 +92,7 @@ def add(
         when = moment(at)
         if when is not None:
             given[0]["chat_time"] = when.isoformat()
-    with opened() as runtime:
+    with opened(start=True) as runtime:
         request = APIADDRequest(
             user_id=user,
             writable_cube_ids=[cube or user],

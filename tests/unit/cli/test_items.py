@@ -140,3 +140,10 @@ def test_version_is_printed(memos: Any) -> None:
     ran = memos("--version")
     assert ran.code == 0
     assert ran.out.startswith("memscheduler ")
+
+
+def test_what_an_add_announces_has_run_when_the_command_ends(memos: Any) -> None:
+    """The task of an added memory is done before the process leaves: its web log stands in the store."""
+    memos("add", "Max is allergic to chicken", "--cube", "pets")
+    with build(Settings.load(), start=False) as runtime:
+        assert len(runtime.store.web_logs(cube_id="pets")) >= 1
