@@ -117,9 +117,10 @@ def item_metadata(item: MemoryItem) -> dict[str, Any]:
     }
 
 
-def _log(
+def log_entry(
     message: ScheduleMessageItem, category: str, text: str, facts: CubeFacts, **fields: Any
 ) -> ScheduleLogForWebItem:
+    """A log of `category` about the cube of `message`: what all builders begin with."""
     return ScheduleLogForWebItem(
         task_id=message.task_id,
         user_id=message.user_id,
@@ -137,7 +138,7 @@ def _log(
 
 def message_log(message: ScheduleMessageItem, *, role: str, facts: CubeFacts) -> ScheduleLogForWebItem:
     """`addMessage`: the user (or the assistant) said something."""
-    return _log(
+    return log_entry(
         message,
         ADD_MESSAGE_LOG,
         f"[{role.capitalize()}] {shortened(message.content)}",
@@ -162,19 +163,19 @@ def added_log(
     message: ScheduleMessageItem, items: Sequence[MemoryItem], *, facts: CubeFacts
 ) -> ScheduleLogForWebItem:
     """`addMemory`: these items were stored."""
-    return _log(
+    return log_entry(
         message,
         ADD_MEMORY_LOG,
         f"{len(items)} memories added",
         facts,
         from_memory_type=USER_INPUT_TYPE,
-        to_memory_type=_area(items),
+        to_memory_type=area_of(items),
         memcube_log_content=[
             {"content": f"{item.key}: {item.memory}" if item.key else item.memory, "ref_id": item.id}
             for item in items
         ],
         metadata=[item_metadata(item) for item in items],
-        memory_len=_total(items, facts),
+        memory_len=total_of(items, facts),
         memory_delta=len(items),
     )
 
@@ -187,19 +188,19 @@ def updated_log(
 ) -> ScheduleLogForWebItem:
     """`updateMemory`: these items took the place of an earlier text (item, earlier text)."""
     items = [item for item, _ in changed]
-    return _log(
+    return log_entry(
         message,
         UPDATE_MEMORY_LOG,
         f"{len(items)} memories updated",
         facts,
-        from_memory_type=_area(items),
-        to_memory_type=_area(items),
+        from_memory_type=area_of(items),
+        to_memory_type=area_of(items),
         memcube_log_content=[
             {"content": item.memory, "original_content": before, "ref_id": item.id}
             for item, before in changed
         ],
         metadata=[item_metadata(item) for item in items],
-        memory_len=_total(items, facts),
+        memory_len=total_of(items, facts),
         memory_delta=0,
     )
 
@@ -216,13 +217,13 @@ def knowledge_base_log(
     rows = [(item, "ADD", "") for item in added] + [(item, "UPDATE", before) for item, before in changed]
     items = [item for item, _, _ in rows]
     documents = [name for item in items for name in (source.name for source in item.sources) if name]
-    return _log(
+    return log_entry(
         message,
         KNOWLEDGE_BASE_UPDATE_LOG,
         f"Knowledge base updated: {len(added)} added, {len(changed)} updated",
         facts,
         from_memory_type=USER_INPUT_TYPE,
-        to_memory_type=_area(items),
+        to_memory_type=area_of(items),
         memcube_log_content=[
             {
                 "log_source": "KNOWLEDGE_BASE_LOG",
@@ -236,7 +237,7 @@ def knowledge_base_log(
             for item, operation, before in rows
         ],
         metadata=[item_metadata(item) for item in items],
-        memory_len=_total(items, facts),
+        memory_len=total_of(items, facts),
         memory_delta=len(added),
         source_doc_id=documents[0] if documents else None,
     )
@@ -263,7 +264,7 @@ def working_log(
         }
 
     total = len(added) + len(kept)
-    return _log(
+    return log_entry(
         message,
         SCHEDULE_MEMORY_LOG,
         f"Working memory: {len(added)} added, {len(kept)} kept, {len(removed)} removed ({shortened(reason)})",
@@ -289,7 +290,7 @@ def unchanged_log(
     message: ScheduleMessageItem, *, size: int, reason: str, facts: CubeFacts
 ) -> ScheduleLogForWebItem:
     """`scheduleMemory`: nothing was recalled because the working set covers the query."""
-    return _log(
+    return log_entry(
         message,
         SCHEDULE_MEMORY_LOG,
         f"Working memory unchanged: {shortened(reason)}",
@@ -313,7 +314,7 @@ def task_status_log(
     details: Sequence[Mapping[str, Any]] = (),
 ) -> ScheduleLogForWebItem:
     """`taskStatus`: a business task is settled, or a message was given up."""
-    return _log(
+    return log_entry(
         message,
         TASK_STATUS_LOG,
         text,
@@ -326,13 +327,13 @@ def task_status_log(
     )
 
 
-def _area(items: Sequence[MemoryItem]) -> str:
+def area_of(items: Sequence[MemoryItem]) -> str:
     """The one area that the items live in; the long-term one where they are of several."""
     kinds = {str(item.kind) for item in items}
     return kinds.pop() if len(kinds) == 1 else LONG_TERM_MEMORY_TYPE
 
 
-def _total(items: Sequence[MemoryItem], facts: CubeFacts) -> int:
+def total_of(items: Sequence[MemoryItem], facts: CubeFacts) -> int:
     """How many live memories the areas of the items hold together."""
     sizes = facts.sizes
     by_kind = {
