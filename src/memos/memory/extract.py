@@ -71,7 +71,7 @@ _SMALL_TALK = re.compile(
     r"^(?:hi|hello|hey|thanks?(?: you)?(?: so much| a lot)?|thx|ok(?:ay)?|sure|yes|yeah|yep|no|nope|cool|great|nice|wow|awesome"
     r"|amazing|perfect|congrat(?:s|ulations)|bye|good (?:morning|night|evening|luck|point|idea)|see you.*|(?:nice|good|great|lovely) to (?:meet|see|hear).*|take care.*|sounds (?:good|great|fun|like a plan).*"
     r"|that(?:'s| is| sounds) \w+(?: \w+){0,3}|no (?:problem|worries)|you(?:'re| are) welcome|lol|haha+|hmm+|how are you.*|same here|me too|of course|absolutely|exactly"
-    r"|你好|您好|嗨|谢谢.{0,3}|好的?|好吧|嗯+|哈哈+|再见|晚安|早上好|没事|不客气|是的?|对|太好了|真棒|真的|恭喜.{0,3})(?:[\s,，]+\w+){0,2}$",
+    r"|还(?:不错|行|可以|好)|最近怎么样|你好|您好|嗨|谢谢.{0,3}|好的?|好吧|嗯+|哈哈+|再见|晚安|早上好|没事|不客气|是的?|对|太好了|真棒|真的|恭喜.{0,3})(?:[\s,，]+\w+){0,2}$",
     re.I,
 )
 _NOT_ALLERGIC = re.compile(

@@ -19,9 +19,10 @@ SENTENCE_CHARS_MAX = 500
 HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 _HAN = re.compile(f"[{HAN}]")
 _LATIN = re.compile(r"[A-Za-z]")
+_NO_MARKS = re.compile("[^，。！？；：（）、]+")
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'"})
 
-# NFKC has made ！？；narrow: before a Chinese character they end a sentence without a space.
+# Before a Chinese character narrow marks end a sentence without a space as well.
 _END = re.compile(
     rf"[.!?…]+[\"'”’)\]]*(?=\s|$)|(?:[!?;]+|(?<=[{HAN}])\.+)[”’\")]*(?=[{HAN}])|[。！？；]+[”’」』）]*|\n+"
 )
@@ -98,8 +99,10 @@ class Sentence:
 
 
 def plain(text: str) -> str:
-    """The text under NFKC with straight apostrophes and single spaces; line ends are kept."""
-    folded = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES)
+    """The text under NFKC with straight apostrophes and single spaces; line ends and Chinese marks are kept."""
+    folded = _NO_MARKS.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text).translate(
+        _APOSTROPHES
+    )
     return "\n".join(" ".join(line.split()) for line in folded.splitlines())
 
 
