@@ -547,6 +547,19 @@ def test_after_a_lost_lease_the_poison_message_alone_is_blamed(queue: TaskQueue,
     assert queue.dead.show(poison).recoveries == 3
 
 
+def test_a_suspect_goes_alone_until_it_is_settled(queue: TaskQueue, clock: ManualClock) -> None:
+    """Also after a retry, when batches grow again, nothing else shares its batch."""
+    keys = queue.submit([message()] * 3)
+    take(queue)
+    clock.advance(30.0)
+    for _ in range(3):
+        batch = take(queue)
+        assert [delivery.key for delivery in batch.deliveries] == keys[:1]
+        settle(queue, batch, Retry("again", 0.0))
+    settle(queue, take(queue))
+    assert [delivery.key for delivery in take(queue).deliveries] == keys[1:]
+
+
 def test_lease_lengths_follow_the_policy_at_once(queue: TaskQueue, clock: ManualClock) -> None:
     """A shorter min_idle_ms shortens leases that are held, a longer one prolongs them."""
     queue.submit([message("custom"), message("other")])

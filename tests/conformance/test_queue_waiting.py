@@ -134,21 +134,22 @@ def test_a_due_time_is_passed_on_when_its_waiter_leaves(
     queue: TaskQueue, clock: ManualClock, start: Callable[..., Waiting]
 ) -> None:
     """The claim that knew of the next due time returns with other work: another one takes it over."""
-    first, second = start("query", "other"), start("query", "other")
+    knows = start("query", "other")
+    rest = start("other")
     late = queue.submit([message("other")], delay_s=3.0)
-    now = queue.submit([message("query")])
-    done = first if first in _done([first, second]) else second
-    assert keys(done) == now
-    rest = second if done is first else first
-    clock.until_waiting(1)
+    sent = queue.submit([message("query")])
+    assert keys(knows) == sent
     clock.advance(3.0)
     assert keys(rest) == late
 
 
-def _done(found: list[Waiting]) -> list[Waiting]:
-    from concurrent.futures import FIRST_COMPLETED, wait
-
-    return list(wait(found, timeout=JOIN_S, return_when=FIRST_COMPLETED).done)
+def test_what_a_woken_claim_leaves_is_passed_on(queue: TaskQueue, start: Callable[..., Waiting]) -> None:
+    """One waiter is called for two lanes and takes the more urgent: the other lane wakes the next."""
+    both = start("query", "background_label")
+    rest = start("background_label", timeout_s=20.0)  # shorter than any lease: only a call wakes it
+    low, high = queue.submit([message("background_label"), message("query")])
+    assert keys(both) == [high]
+    assert keys(rest) == [low]
 
 
 def test_a_shorter_lease_wakes_the_waiter_in_time(

@@ -96,6 +96,27 @@ def test_users_who_come_and_go_leave_nothing_behind() -> None:
     assert sum(map(len, order._heaps.values())) < 200
 
 
+def test_waiting_under_a_label_that_nobody_asks_for_saves_up_no_credit() -> None:
+    """A user whose item was withdrawn unserved starts where the others are."""
+    order: FairOrder[str] = FairOrder()
+    order.add("idle", "unserved", "parked")
+    order.add("busy", "x", "busy")
+    for _ in range(100):
+        assert order.pop(["x"]) == "busy"
+        order.charge("busy", 1)
+        order.add("busy", "x", "busy")
+    order.remove("idle", "unserved", "parked")
+    order.add("idle", "x", "idle")
+    seen = []
+    for _ in range(10):
+        user = order.pop(["x"])
+        assert user is not None
+        order.charge(user, 1)
+        order.add(user, "x", user)
+        seen.append(user)
+    assert Counter(seen) == {"busy": 5, "idle": 5}
+
+
 def test_many_users_are_all_served_once_a_round() -> None:
     """With equal costs every round serves every user exactly once."""
     order: FairOrder[str] = FairOrder()
