@@ -311,6 +311,16 @@ def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Setting
     return settings.model_copy(update=changes)
 
 
+def restore(settings: Settings, backup: Path) -> int:
+    """Put a backup where the settings have their store and none is yet; returns its bytes.
+
+    Raises InvalidInput when a store is there already, StoreCorrupt when the backup is damaged.
+    """
+    from memos.memory.sqlite.backup import restore_database
+
+    return restore_database(backup, settings.store_path)
+
+
 _lock = threading.RLock()
 _current: Runtime | None = None
 

@@ -2,6 +2,7 @@
 
     {"type": "cube", "format": "memos-cube", "version": 1, "cube_id": …, "items": n, "seq": …, "dumped_at": …}
     {"type": "item", "item": {…}}            every live, archived and quarantined memory, oldest first
+    {"type": "aliases", "aliases": {…}}      ids that were given out -> the memory they stand for since a merge
     {"type": "working", "entries": […]}      the places of working memory, best first
     {"type": "end", "items": n, "blake2b": …}   digest of all bytes before this line
 
@@ -15,8 +16,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,7 @@ class Bundle:
     dumped_at: datetime
     items: tuple[MemoryItem, ...]
     entries: tuple[WorkingEntry, ...]
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -122,14 +124,21 @@ def _parsed(path: Path, content: bytes) -> Bundle:
             if one["type"] == "working"
             for entry in _entries_form().validate_python(one["entries"])
         ]
+        aliases = {
+            str(alias): str(item_id)
+            for one in records[1:-1]
+            if one["type"] == "aliases"
+            for alias, item_id in one["aliases"].items()
+        }
         bundle = Bundle(
             cube_id=str(head["cube_id"]),
             seq=int(head["seq"]),
             dumped_at=datetime.fromisoformat(head["dumped_at"]),
             items=tuple(items),
             entries=tuple(entries),
+            aliases=aliases,
         )
-    except (KeyError, ValueError, ValidationError) as error:
+    except (KeyError, AttributeError, ValueError, ValidationError) as error:
         raise StoreCorrupt(f"{path} holds a line that is no memory: {error}") from error
     _check(path, bundle, counted=end.get("items"))
     return bundle
@@ -174,6 +183,7 @@ def _lines(bundle: Bundle) -> Iterator[bytes]:
     )
     for item in bundle.items:
         yield _line({"type": "item", "item": _item_form().dump_python(item, mode="json")})
+    yield _line({"type": "aliases", "aliases": dict(bundle.aliases)})
     yield _line({"type": "working", "entries": _entries_form().dump_python(bundle.entries, mode="json")})
 
 

@@ -9,6 +9,7 @@ changes of a row in its own store. Deleted memories do not travel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from memos.mem_cube.bundle import FILE_NAME, Bundle, holds_bundle, read_bundle, 
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.memory.cube import CubeParts, TextMemory
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
-from memos.memory.store import AddItems, Cause, IndexedItem, ItemFilter, ReplaceWorking
+from memos.memory.store import AddAlias, AddItems, Cause, Change, IndexedItem, ItemFilter, ReplaceWorking
 
 if TYPE_CHECKING:
     from memos.runtime import Runtime
@@ -117,9 +118,10 @@ class GeneralMemCube:
             seq = store.seq(self.cube_id)
             items = self._items()
             entries = store.working(self.cube_id).entries
+            aliases = self._aliases(items)
             if store.seq(self.cube_id) == seq:
                 now = utc(self.runtime.clock.now())
-                return Bundle(self.cube_id, seq, now, tuple(reversed(items)), entries)
+                return Bundle(self.cube_id, seq, now, tuple(reversed(items)), entries, aliases)
         raise VersionConflict(f"cube {self.cube_id!r} was changed {SNAPSHOT_TRIES} times while it was read")
 
     def _items(self) -> list[MemoryItem]:
@@ -132,6 +134,20 @@ class GeneralMemCube:
             cursor = page.next_cursor
             if cursor is None:
                 return found
+
+    def _aliases(self, items: Sequence[MemoryItem]) -> dict[str, str]:
+        """Which of the items' ids stand for another item: those that were merged into it."""
+        ids = [item.id for item in items if not item.live]
+        return {
+            alias: item.id
+            for start in range(0, len(ids), PAGE_SIZE)
+            for alias, item in zip(
+                ids[start : start + PAGE_SIZE],
+                self.runtime.store.get(ids[start : start + PAGE_SIZE]),
+                strict=True,
+            )
+            if alias != item.id
+        }
 
     def _restore(self, bundle: Bundle) -> None:
         store = self.runtime.store
@@ -149,9 +165,10 @@ class GeneralMemCube:
         )
         reason = f"loaded from a dump of {bundle.dumped_at.isoformat()}"
         cause = Cause(trace_id=context.current_trace_id(), user_id=context.user_id.get())
-        applied = store.apply(
-            [AddItems(kept, reason), ReplaceWorking(self.cube_id, bundle.entries, 0, reason)], cause=cause
-        )
+        changes: list[Change] = [AddItems(kept, reason)]
+        changes += [AddAlias(alias, item_id, reason) for alias, item_id in bundle.aliases.items()]
+        changes.append(ReplaceWorking(self.cube_id, bundle.entries, 0, reason))
+        applied = store.apply(changes, cause=cause)
         if applied.archived:
             logger.warning(
                 "cube.over_capacity", cube=self.cube_id, archived=len(applied.archived), loaded=len(kept)

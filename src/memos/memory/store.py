@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memos.memory.item import (
@@ -468,6 +469,13 @@ class MemoryStore(Protocol):
     # keeping house
     def verify(self) -> list[str]:
         """Check integrity, indexes against rows and the journal's chain; one line per fault."""
+        ...
+
+    def backup(self, path: Path) -> int:
+        """Copy the whole store, as it is at one moment, to a new file; returns its bytes. Writers go on.
+
+        InvalidInput when there is a file of that name already, StoreUnavailable when it cannot be written.
+        """
         ...
 
     def close(self) -> None: ...

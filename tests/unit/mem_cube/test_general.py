@@ -24,7 +24,7 @@ from memos.mem_cube.general import GeneralMemCube
 from memos.memories.textual.item import TextualMemoryItem
 from memos.memories.textual.tree import TreeTextMemory
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, Source, WorkingEntry
-from memos.memory.store import AddItems, ItemFilter, ReplaceWorking, SetStatus, TouchItems
+from memos.memory.store import AddAlias, AddItems, ItemFilter, ReplaceWorking, SetStatus, TouchItems
 from memos.runtime import Runtime
 
 WHEN = datetime(2026, 3, 1, 9, 30, 15, 123456, tzinfo=UTC)
@@ -79,6 +79,7 @@ def furnish(runtime: Runtime) -> None:
     )
     runtime.store.apply([AddItems(tuple(linked)), ReplaceWorking("pets", entries, 0, "set up")])
     runtime.store.apply([SetStatus(("erased",), ItemStatus.DELETED, "asked for")])
+    runtime.store.apply([AddAlias("old", "plain", "merged")])
 
 
 def contents(runtime: Runtime, cube_id: str = "pets") -> dict[str, MemoryItem]:
@@ -99,6 +100,7 @@ def test_what_is_dumped_is_what_is_loaded(runtime: Runtime, elsewhere: Runtime, 
     assert after.entries == before.entries and len(after.entries) == 2
     assert elsewhere.store.sizes("pets") == runtime.store.sizes("pets")
     assert elsewhere.store.verify() == []
+    assert [one.id for one in elsewhere.store.get(["old", "odd"])] == ["plain", "odd"]
     assert file.stat().st_mode & 0o077 == 0
     loaded.dump(tmp_path / "again")
     lines = [(tmp_path / name / "cube.jsonl").read_text().splitlines()[1:-1] for name in ("out", "again")]

@@ -17,6 +17,7 @@ from memos.errors import EmbedderMismatch, InvalidInput, ItemGone, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.memory.item import Capacities, CubeSizes, ItemStatus, MemoryItem, WorkingSet
 from memos.memory.sqlite import aliases, filters, index, journal, outbox, web_logs
+from memos.memory.sqlite.backup import copy_database
 from memos.memory.sqlite.connection import Database
 from memos.memory.sqlite.cubes import find_cube, sizes_of
 from memos.memory.sqlite.faults import translating
@@ -367,6 +368,11 @@ class SqliteStore:
             except sqlite3.DatabaseError as error:
                 found.append(f"file: {error}")
         return found
+
+    def backup(self, path: Path) -> int:
+        """Copy the whole file, as it is at one moment, to a new file; returns its bytes. Writers go on."""
+        with self._database.read() as connection:
+            return copy_database(connection, path)
 
     def close(self) -> None:
         """Close the file. Safe to call twice; every other call raises StoreUnavailable afterwards."""
