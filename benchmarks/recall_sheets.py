@@ -34,7 +34,7 @@ from memos.retrieval.weights import RecallWeights
 DEPTH = 50  # hits of a question, as in the evaluation
 
 _BY_QUERY = ("lexical", "names", "dense", "links", "participant", "time", "scenario", "recency")
-_BY_ITEM = ("use", "asks", "tells_when", "substance")
+_BY_ITEM = ("use", "asks", "substance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +182,7 @@ def _scattered(pools: Sequence[Pool], place: dict[int, int], facets: list[Facet]
     by_query = {name: np.zeros(size, dtype=np.float32) for name in _BY_QUERY}
     by_item = {name: np.zeros(len(place), dtype=np.float32) for name in _BY_ITEM}
     found = np.zeros(size, dtype=bool)
+    tells_when = np.zeros(len(place), dtype=np.float32)
     for row, pool in enumerate(pools):
         columns = [place[no] for _, no in pool.keys]
         found[row, columns] = True
@@ -189,10 +190,13 @@ def _scattered(pools: Sequence[Pool], place: dict[int, int], facets: list[Facet]
             by_query[name][row, columns] = getattr(pool.signals, name)[0]
         for name in _BY_ITEM:
             by_item[name][columns] = getattr(pool.signals, name)
+        # Only for a query that asks for a time does the retriever look whether an item tells one.
+        tells_when[columns] = np.maximum(tells_when[columns], pool.signals.tells_when)
     episodes, steps = surroundings(np.zeros(len(place), dtype=np.int64), facets)
     return Signals(
         found=found,
         asks_when=np.concatenate([pool.signals.asks_when for pool in pools]),
+        tells_when=tells_when,
         episodes=episodes,
         steps=steps,
         **by_query,

@@ -167,12 +167,13 @@ def surroundings(cubes: Places, facets: Sequence[Facet]) -> tuple[Episodes, Plac
 
 
 def with_wording(signals: Signals, items: Mapping[int, MemoryItem]) -> Signals:
-    """The signals with the wording of the items at these places."""
+    """The signals with the wording of the items at these places; times only for a query that asks for one."""
     asking = np.zeros(len(signals.asks), dtype=np.float32)
     telling, saying = asking.copy(), asking.copy()
+    when = bool(signals.asks_when.any())
     for place, item in items.items():
         asking[place] = asks(item.memory)
-        telling[place] = tells_when(item.memory)
+        telling[place] = when and tells_when(item.memory)
         saying[place] = substance(item.memory)
     return replace(signals, asks=asking, tells_when=telling, substance=saying)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -144,12 +145,14 @@ class HybridRetriever:
         items = _items(views, pool, self._gather.with_predecessors(places, pool))
         ranking = self._stages.rank(self._gather.with_wording(pool.signals, items), self._weights)
         hits = [
-            _hit(place, items[place], ranking, pool)
+            Hit(items[place], float(ranking.score[0, place]), float(pool.relativity[0, place]))
             for place in places
             if place in items and pool.relativity[0, place] >= request.relativity
         ]
         hits.sort(key=_order)
-        return dedup(hits, how=request.dedup, top_k=request.top_k)
+        kept = dedup(hits, how=request.dedup, top_k=request.top_k)
+        place_of = {items[place].id: place for place in places if place in items}
+        return [replace(hit, parts=_parts(ranking, place_of[hit.item.id])) for hit in kept]
 
 
 def _items(views: Sequence[ReadView], pool: Pool, places: Sequence[int]) -> dict[int, MemoryItem]:
@@ -162,9 +165,9 @@ def _items(views: Sequence[ReadView], pool: Pool, places: Sequence[int]) -> dict
     return items
 
 
-def _hit(place: int, item: MemoryItem, ranking: Ranking, pool: Pool) -> Hit:
-    parts = {stage: float(part[0, place]) + 0.0 for stage, part in ranking.parts.items()}
-    return Hit(item, float(ranking.score[0, place]), float(pool.relativity[0, place]), parts)
+def _parts(ranking: Ranking, place: int) -> dict[str, float]:
+    """The share of each stage in one score; the addition turns -0.0 into 0.0."""
+    return {stage: float(part[0, place]) + 0.0 for stage, part in ranking.parts.items()}
 
 
 def _order(hit: Hit) -> tuple[float, float, str]:
