@@ -14,7 +14,7 @@ from dataclasses import replace
 from memos.errors import InvalidInput, ItemGone, ItemNotFound, VersionConflict
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
 from memos.memory.item import Capacities, ItemStatus, MemoryItem, MemoryKind
-from memos.memory.sqlite import aliases, index
+from memos.memory.sqlite import aliases, index, origins
 from memos.memory.sqlite.cubes import CubeRow, find_cube, insert_cube
 from memos.memory.sqlite.index import Binding
 from memos.memory.sqlite.journal import JournalWriter, chain_start
@@ -199,18 +199,34 @@ class Writing:
         self._write(old, new, op=op, reason=change.reason, blob=blob)
 
     def _set_status(self, change: SetStatus) -> None:
-        wiped = change.status is ItemStatus.DELETED
-        ids = aliases.family(self.connection, change.item_ids) if wiped else change.item_ids
-        for old in self._stored(ids):
+        if change.status is ItemStatus.DELETED:
+            self._delete(change)
+            return
+        for old in self._stored(change.item_ids):
             if old.item.status is change.status:
                 continue
             if old.item.status is ItemStatus.DELETED:
                 raise _gone(old.item.id)
-            if wiped:
-                new = Stored(old.no, _tombstone(old.item), {}, False)
-            else:
-                new = replace(old, item=replace(old.item, status=change.status))
+            new = replace(old, item=replace(old.item, status=change.status))
             self._write(old, new, op=_op(old.item, change.status), reason=change.reason)
+
+    def _delete(self, change: SetStatus) -> None:
+        going = self._stored(aliases.family(self.connection, change.item_ids))
+        reason = change.reason
+        while going:  # ends: an item is deleted once
+            deleted: dict[str, set[str]] = {}
+            for old in going:
+                if old.item.status is ItemStatus.DELETED:
+                    continue
+                deleted.setdefault(old.item.cube_id, set()).add(old.item.id)
+                tombstone = Stored(old.no, _tombstone(old.item), {}, False)
+                self._write(old, tombstone, op="delete", reason=reason)
+            reason = f"{change.reason}; what it was read from is gone"
+            going = [
+                orphan
+                for cube_id, ids in deleted.items()
+                for orphan in origins.orphans(self.connection, self._cube(cube_id).no, ids)
+            ]
 
     def _set_read(self, change: SetRead) -> None:
         for old in self._stored(change.item_ids):
