@@ -768,7 +768,8 @@ def test_depth_tells_labels_and_times(queue: TaskQueue, clock: ManualClock) -> N
     (lane,) = queue.depth().lanes
     assert lane.lane == Lane("user", "cube", "turn")
     assert (lane.running, lane.queued, lane.delayed) == ({"query": 1}, {"answer": 2}, {"add": 1})
-    assert queue.depth(lanes=False).lanes == ()
+    totals = queue.depth(lanes=False)
+    assert (totals.lanes, totals.running, totals.remaining) == ((), 1, 3)
     settle(queue, batch)
     times = queue.depth().times["query"]
     assert (times.waiting_p50, times.waiting_p95, times.running_p50, times.running_p95) == (2, 2, 3, 3)

@@ -107,7 +107,8 @@ Outcome = Done | Retry | Dead | Release
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What `finish` made of one message: `state` is COMPLETED, RETRYING, FAILED (dead) or WAITING (released)."""
+    """What `finish` made of one message: `state` is COMPLETED, RETRYING, FAILED (dead), WAITING (released),
+    or CANCELLED (to be run again, but it was cancelled meanwhile)."""
 
     key: str
     state: TaskState
@@ -292,7 +293,7 @@ class TaskQueue(Protocol):
         ...
 
     def depth(self, *, lanes: bool = True) -> QueueDepth:
-        """Counts, taken in one step."""
+        """Counts, taken in one step. `lanes=False`: without the lanes, cheap enough to ask often."""
         ...
 
     def live(self, keys: Collection[str]) -> set[str]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from memos.mem_scheduler.queues.base import LabelTimes
 
-SAMPLES_MAX = 1_024
+SAMPLES_MAX = 512
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
@@ -19,11 +19,16 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 class TimesByLabel:
-    """The last samples of each label. Not thread-safe; labels are those that were run, hence few."""
+    """The last samples of each label. Not thread-safe; labels are those that were run, hence few.
+
+    Status is asked far more often than it changes for most labels: a summary is kept until its label
+    has a new sample.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[float]] = {}
         self._running: dict[str, deque[float]] = {}
+        self._summaries: dict[str, LabelTimes] = {}
 
     def record(self, label: str, *, waited_s: Sequence[float], ran_s: float) -> None:
         """Messages of one label that were finished together."""
@@ -32,14 +37,15 @@ class TimesByLabel:
             self._running[label] = deque(maxlen=SAMPLES_MAX)
         self._waiting[label].extend(waited_s)
         self._running[label].extend([ran_s] * len(waited_s))
+        self._summaries.pop(label, None)
 
     def summary(self) -> dict[str, LabelTimes]:
-        return {
-            label: LabelTimes(
+        for label in self._waiting.keys() - self._summaries.keys():
+            waiting, running = self._waiting[label], self._running[label]
+            self._summaries[label] = LabelTimes(
                 waiting_p50=percentile(waiting, 0.5),
                 waiting_p95=percentile(waiting, 0.95),
-                running_p50=percentile(self._running[label], 0.5),
-                running_p95=percentile(self._running[label], 0.95),
+                running_p50=percentile(running, 0.5),
+                running_p95=percentile(running, 0.95),
             )
-            for label, waiting in self._waiting.items()
-        }
+        return dict(self._summaries)
