@@ -1,13 +1,9 @@
-"""What recall reads again and again, kept in memory per cube: vectors and facets.
+"""What recall reads again and again, kept in memory per cube: vectors, facets and long posting lists.
 
 Guarantees: a view gets exactly what its own snapshot holds, however many threads and processes write.
-A cache entry is brought up from the rows whose `seq` is newer, read in the view's transaction; vectors
-of an older snapshot than the newest cached one come from the few states kept, or from the file.
-Cubes used longest ago leave when the bytes of all of them are over the bound.
-
-Vectors are append-only: a row of the matrix never changes once it is there. A replaced or removed
-vector is masked out in the next state, so states of different `seq` share one matrix, and a search
-needs no lock.
+A cache is brought up from the rows whose `seq` is newer, read in the view's transaction; a view of an
+older snapshot than the cache reads from the file what has changed since. Cubes used longest ago leave
+when the bytes of all of them are over the bound.
 """
 
 from __future__ import annotations
@@ -18,88 +14,76 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from memos.memory.sqlite.lookup import chunks, marks
+from memos.memory.sqlite.posting_lists import PostingList, load_postings
 from memos.memory.sqlite.rows import FACET_COLUMNS, facet_of
+from memos.memory.sqlite.vector_states import VectorState, bring_up_vectors, load_vectors
 from memos.memory.store import Facet
 
 STATES_KEPT = 3
 FACETS_MAX = 20_000  # of one cube
 FACET_BYTES = 1_024  # what one facet is taken to weigh
 CUBE_BYTES = 1_024  # and a cube by itself, so that empty ones are bounded too
-_MASKED_SHARE_MAX = 0.25  # of a matrix, before it is packed
+LONG_POSTINGS_MIN = 128  # items that bear a term, from which on its list is kept
+LISTS_MAX = 5_000  # of one cube
+CHANGES_MAX = 2_000  # remembered to bring up lists with; more, and they are read again
 
-_ALL_VECTORS = """
-SELECT vector.item_no, vector.value FROM item JOIN vector ON vector.item_no = item.no
-WHERE item.cube_no = ? AND item.live = 1 ORDER BY item.no
-"""
-_CHANGED = "SELECT no FROM item WHERE cube_no = ? AND seq > ?"
-_CHANGED_VECTORS = """
-SELECT vector.item_no, vector.value FROM item JOIN vector ON vector.item_no = item.no
-WHERE item.cube_no = ? AND item.seq > ? AND item.live = 1 ORDER BY item.no
-"""
+_CHANGED = "SELECT no, seq FROM item WHERE cube_no = ? AND seq > ? ORDER BY seq"
 # The plus signs keep the planner off the indexes by cube: the numbers are the short way.
 _FACETS = f"SELECT {FACET_COLUMNS} FROM item WHERE +cube_no = ? AND +live = 1 AND no IN ({{marks}})"
-
-
-class _Rows:
-    """A matrix that only grows. Rows below `used` never change."""
-
-    def __init__(self, dim: int, capacity: int) -> None:
-        self.matrix: npt.NDArray[np.float32] = np.empty((capacity, dim), dtype=np.float32)
-        self.nos: npt.NDArray[np.int64] = np.empty(capacity, dtype=np.int64)
-        self.used = 0
-
-    def append(self, nos: npt.NDArray[np.int64], matrix: npt.NDArray[np.float32]) -> None:
-        end = self.used + len(nos)
-        self.matrix[self.used : end] = matrix
-        self.nos[self.used : end] = nos
-        self.used = end
-
-
-@dataclass(frozen=True, slots=True)
-class VectorState:
-    """The vectors of a cube at one `seq`: the first `count` rows but for the masked ones."""
-
-    seq: int
-    rows: _Rows
-    count: int
-    masked: npt.NDArray[np.bool_] | None
-
-    @property
-    def nos(self) -> npt.NDArray[np.int64]:
-        """(count,) item numbers; masked rows included."""
-        return self.rows.nos[: self.count]
-
-    @property
-    def matrix(self) -> npt.NDArray[np.float32]:
-        """(count, dim); masked rows included."""
-        return self.rows.matrix[: self.count]
-
-    @property
-    def bytes(self) -> int:
-        return self.rows.matrix.nbytes + self.rows.nos.nbytes
 
 
 @dataclass(slots=True)
 class _CubeCache:
     lock: threading.Lock = field(default_factory=threading.Lock)
     states: list[VectorState] = field(default_factory=list)  # oldest first
+    seq: int = -1  # where facets and posting lists stand
     facets: dict[int, tuple[int, Facet]] = field(default_factory=dict)  # no -> (seq of the row, facet)
-    facets_seq: int = -1
-
+    lists: OrderedDict[str, PostingList] = field(default_factory=OrderedDict)  # by term, last used last
+    changes: list[tuple[int, int]] = field(default_factory=list)  # (seq, no), of items, in order
+    list_bytes: int = 0
     accounted_bytes: int = 0
 
     @property
     def bytes(self) -> int:
         matrices = {id(state.rows): state.bytes for state in self.states}
-        return CUBE_BYTES + sum(matrices.values()) + len(self.facets) * FACET_BYTES
+        return CUBE_BYTES + sum(matrices.values()) + len(self.facets) * FACET_BYTES + self.list_bytes
+
+    def bring_up(self, connection: sqlite3.Connection, cube_no: int, seq: int) -> None:
+        """Let facets and lists go on to `seq`; never back. Under the lock."""
+        if self.seq < 0:
+            self.seq = seq  # nothing is cached yet
+        if self.seq >= seq:
+            return
+        for no, row_seq in connection.execute(_CHANGED, (cube_no, self.seq)):
+            self.facets.pop(no, None)
+            self.changes.append((row_seq, no))
+        self.seq = seq
+        if len(self.changes) > CHANGES_MAX:
+            self.changes.clear()
+            self.lists.clear()
+            self.list_bytes = 0
+
+    def changed_since(self, seq: int) -> list[int]:
+        """The items that changed after `seq`. Under the lock."""
+        changed = []
+        for row_seq, no in reversed(self.changes):
+            if row_seq <= seq:
+                break
+            changed.append(no)
+        return changed
+
+    def keep_list(self, term: str, found: PostingList) -> None:
+        """Put a list in place of the one before; the one used longest ago goes. Under the lock."""
+        before = self.lists.pop(term, None)
+        self.list_bytes += found.bytes - (0 if before is None else before.bytes)
+        self.lists[term] = found
+        while len(self.lists) > LISTS_MAX:
+            self.list_bytes -= self.lists.popitem(last=False)[1].bytes
 
 
 class RecallCache:
-    """Vectors and facets of the cubes used last. Thread-safe."""
+    """The caches of the cubes used last. Thread-safe."""
 
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
@@ -137,9 +121,9 @@ class RecallCache:
             if older and older[-1].seq == seq:
                 return older[-1]
             newest = cube.states[-1] if cube.states else None
-            state = _brought_up(connection, cube_no, older[-1], seq) if older else None
+            state = bring_up_vectors(connection, cube_no, older[-1], seq) if older else None
             if state is None:
-                state = _loaded(connection, cube_no, seq)
+                state = load_vectors(connection, cube_no, seq)
             if newest is None or newest.seq < seq:
                 cube.states = [*cube.states[1 - STATES_KEPT :], state]
         self._account(cube_no, cube)
@@ -153,10 +137,7 @@ class RecallCache:
         found: dict[int, Facet] = {}
         missing: list[int] = []
         with cube.lock:
-            if cube.facets_seq < seq:
-                for row in connection.execute(_CHANGED, (cube_no, cube.facets_seq)):
-                    cube.facets.pop(row[0], None)
-                cube.facets_seq = seq
+            cube.bring_up(connection, cube_no, seq)
             cached = cube.facets
             for no in nos:
                 entry = cached.get(no)
@@ -174,55 +155,30 @@ class RecallCache:
         ]
         found.update((facet.no, facet) for _, facet in loaded)
         with cube.lock:
-            if cube.facets_seq == seq:
+            if cube.seq == seq:
                 if len(cube.facets) + len(loaded) > FACETS_MAX:
                     cube.facets.clear()
                 cube.facets.update((facet.no, (row_seq, facet)) for row_seq, facet in loaded[:FACETS_MAX])
         self._account(cube_no, cube)
         return found
 
-
-def _table(
-    rows: list[tuple[int, bytes]],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    nos = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
-    dim = len(rows[0][1]) // 4 if rows else 0
-    matrix = np.frombuffer(b"".join([row[1] for row in rows]), dtype="<f4").reshape(len(rows), dim)
-    return nos, matrix
-
-
-def _loaded(connection: sqlite3.Connection, cube_no: int, seq: int) -> VectorState:
-    """The state read whole from the file, with some room to grow."""
-    nos, matrix = _table(connection.execute(_ALL_VECTORS, (cube_no,)).fetchall())
-    rows = _Rows(matrix.shape[1], len(nos) + len(nos) // 4 + 16)
-    rows.append(nos, matrix)
-    return VectorState(seq, rows, len(nos), None)
-
-
-def _brought_up(
-    connection: sqlite3.Connection, cube_no: int, state: VectorState, seq: int
-) -> VectorState | None:
-    """`state` with what changed since; None when reading everything again is the better way."""
-    changed = [row[0] for row in connection.execute(_CHANGED, (cube_no, state.seq))]
-    if not changed:
-        return VectorState(seq, state.rows, state.count, state.masked)
-    if len(changed) > max(1_000, state.count // 2):
-        return None
-    stale = np.isin(state.nos, np.array(changed, dtype=np.int64))
-    masked = stale if state.masked is None else state.masked | stale
-    nos, matrix = _table(connection.execute(_CHANGED_VECTORS, (cube_no, state.seq)).fetchall())
-    rows = state.rows
-    if len(nos) and matrix.shape[1] != rows.matrix.shape[1]:
-        return None  # another model's vectors, or the first ones
-    count = state.count + len(nos)
-    if masked.sum() > _MASKED_SHARE_MAX * count + 64:
-        return None
-    if rows.used != state.count or count > len(rows.nos):
-        # Somebody else has appended to this matrix already, or it is full: go on in a larger one.
-        rows = _Rows(rows.matrix.shape[1], count + count // 4 + 16)
-        rows.append(state.nos, state.matrix)
-    if len(nos):
-        rows.append(nos, matrix)
-    if not masked.any():
-        return VectorState(seq, rows, count, None)
-    return VectorState(seq, rows, count, np.concatenate([masked, np.zeros(len(nos), dtype=np.bool_)]))
+    def postings(self, connection: sqlite3.Connection, cube_no: int, seq: int, term: str) -> PostingList:
+        """Who bears the term in the snapshot of `connection`, which stands at `seq`."""
+        cube = self._cube(cube_no)
+        with cube.lock:
+            cube.bring_up(connection, cube_no, seq)
+            if cube.seq != seq:
+                return load_postings(connection, cube_no, term, seq)
+            found = cube.lists.get(term)
+            if found is None:
+                found = load_postings(connection, cube_no, term, seq)
+                if len(found.nos) < LONG_POSTINGS_MIN:
+                    return found
+            elif changed := cube.changed_since(found.seq):
+                found = found.brought_up(connection, cube_no, term, seq, changed)
+            else:
+                cube.lists.move_to_end(term)
+                return found
+            cube.keep_list(term, found)
+        self._account(cube_no, cube)
+        return found

@@ -23,9 +23,9 @@ from memos.memory.sqlite.rows import ITEM_COLUMNS, fold, item_of
 from memos.memory.store import Facet, ItemFilter
 from memos.models.base import Vectors
 
+DENSE_WIDTH_MAX = 2_000_000  # numbers over which scores are summed by place rather than by sorting
 K1, B = 0.6, 0.2  # short turns: early saturation, hardly any correction for length
 
-_POSTINGS = "SELECT item_no, tf, length FROM posting WHERE cube_no = ? AND term = ?"
 _BEARING = "SELECT count(*) FROM posting WHERE cube_no = ? AND term = ?"
 _LINKED = f"SELECT item_no FROM mention WHERE cube_no = ? AND sort = {LINK} AND live = 1 AND name = ?"
 _BEFORE = """
@@ -87,15 +87,15 @@ class SqliteReadView:
         scored: list[npt.NDArray[np.float64]] = []
         with translating(self._path):
             for term, weight in terms.items():
-                rows = self._connection.execute(_POSTINGS, (self._cube.no, term)).fetchall()
-                self._bearing[term] = len(rows)
-                if not rows or weight <= 0:
+                one = self._cache.postings(self._connection, self._cube.no, self.seq, term)
+                self._bearing[term] = len(one.nos)
+                if not len(one.nos) or weight <= 0:
                     continue
-                table = np.array(rows, dtype=np.int64)
-                count, length = table[:, 1], table[:, 2]
-                saturation = K1 * (1 - B + B * length / mean_length)
-                found.append(table[:, 0])
-                scored.append(weight * _rarity(self.size, len(rows)) * count / (count + saturation))
+                saturation = K1 * (1 - B + B * one.lengths.astype(np.float64) / mean_length)
+                found.append(one.nos)
+                scored.append(
+                    weight * _rarity(self.size, len(one.nos)) * one.counts / (one.counts + saturation)
+                )
         return _best_of(found, scored, limit=limit, allowed=allowed)
 
     def rarity(self, terms: Iterable[str]) -> dict[str, float]:
@@ -225,12 +225,22 @@ def _best_of(
     limit: int,
     allowed: frozenset[int] | None,
 ) -> dict[int, float]:
-    """The best sums over several lists of (number, score)."""
+    """The best sums over several lists of (number, score). A number is in a list at most once."""
     if not found:
         return {}
-    nos, places = np.unique(np.concatenate(found), return_inverse=True)
-    sums = np.bincount(places, weights=np.concatenate(scored)).astype(np.float64)
-    return _best(nos, sums, limit=limit, allowed=allowed)
+    if len(found) == 1:
+        return _best(found[0], scored[0], limit=limit, allowed=allowed)
+    first = min(int(nos.min()) for nos in found)
+    width = max(int(nos.max()) for nos in found) - first + 1
+    if width > DENSE_WIDTH_MAX:
+        distinct, places = np.unique(np.concatenate(found), return_inverse=True)
+        sums = np.bincount(places, weights=np.concatenate(scored)).astype(np.float64)
+        return _best(distinct, sums, limit=limit, allowed=allowed)
+    dense = np.zeros(width)
+    for nos, scores in zip(found, scored, strict=True):
+        dense[nos - first] += scores
+    hit = np.flatnonzero(dense)
+    return _best(hit + first, dense[hit], limit=limit, allowed=allowed)
 
 
 def _best(

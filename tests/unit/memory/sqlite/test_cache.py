@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from memos.memory.item import ItemStatus, MemoryItem
 from memos.memory.sqlite import SqliteStore
 from memos.memory.sqlite.cache import CUBE_BYTES, STATES_KEPT
-from memos.memory.store import AddItems, IndexedItem, ItemFilter, ReadView, SetStatus, TouchItems
+from memos.memory.store import AddItems, IndexedItem, ItemFilter, ReadView, SetStatus, TouchItems, UpdateItem
 from memos.testing import ManualClock
 
 DIM = 8
@@ -132,3 +133,77 @@ def test_facets_of_one_cube_are_bounded(store: SqliteStore, monkeypatch: pytest.
             assert len(store._cache._cubes[1].facets) <= 10
         assert len(view.facets(numbers)) == 30
         assert len(store._cache._cubes[1].facets) <= 10
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_warm_cache_answers_like_a_cold_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """After any history, views of a store that has cached along the way, old views included, give what a
+    store gives that reads the file for the first time."""
+    monkeypatch.setattr("memos.memory.sqlite.cache.LONG_POSTINGS_MIN", 1)
+    monkeypatch.setattr("memos.memory.sqlite.cache.LISTS_MAX", 3)
+    monkeypatch.setattr("memos.memory.sqlite.cache.CHANGES_MAX", 40)
+    monkeypatch.setattr("memos.memory.sqlite.posting_lists.PATCHED_MAX", 5)
+    random = Random(seed)
+    path = tmp_path / "m.db"
+    count = 0
+
+    def change(store: SqliteStore) -> None:
+        nonlocal count
+        ids = (
+            tuple({f"i{random.randrange(count)}" for _ in range(random.choice((1, 1, 3, 12)))})
+            if count
+            else ()
+        )
+        op = random.choice(("add", "archive", "restore", "touch", "update", "vectors")) if count else "add"
+        if op == "add":
+            words = [random.choices("abcde", k=3) for _ in range(random.choice((1, 2, 9)))]
+            items = [spoken(f"i{count + n}", said) for n, said in enumerate(words)]
+            count += len(items)
+            store.apply([AddItems(tuple(items))])
+        elif op == "update":
+            store.apply([UpdateItem(spoken(ids[0], random.choices("abcde", k=2)), None, "r")])
+        elif op == "vectors":
+            store.put_vectors({item_id: one_hot(random.randrange(DIM)) for item_id in ids})
+        elif op == "touch":
+            store.apply([TouchItems(ids, "r")])
+        else:
+            status = ItemStatus.ARCHIVED if op == "archive" else ItemStatus.ACTIVATED
+            store.apply([SetStatus(ids, status, "r")])
+
+    def answers(view: ReadView) -> list[object]:
+        return [
+            view.seq,
+            {term: view.search_text({term: 1.0}, limit=999) for term in "abcde"},
+            view.search_text({"a": 1.0, "b": 0.5, "e": 2.0}, limit=7),
+            view.rarity("abcdef"),
+            view.search_vector(one_hot(0), limit=999),
+            view.facets(range(1, count + 1)),
+        ]
+
+    with SqliteStore(path, clock=ManualClock()) as store:
+        store.bind_embedder("m", DIM)
+        for _ in range(30):
+            change(store)
+            with SqliteStore(path, clock=ManualClock()) as cold, cold.read("c") as view:
+                expected = answers(view)
+            with store.read("c") as asked_late:
+                change(store)
+                with store.read("c") as old, store.read("c") as again:
+                    first = answers(old)
+                    change(store)
+                    with store.read("c") as new:
+                        warm = answers(new)
+                    assert answers(old) == first == answers(again)
+                late = answers(asked_late)
+            assert late == expected
+            with SqliteStore(path, clock=ManualClock()) as cold, cold.read("c") as view:
+                assert answers(view) == warm
+
+
+def spoken(item_id: str, words: list[str]) -> IndexedItem:
+    item = MemoryItem(
+        id=item_id, cube_id="c", user_id="u", memory=" ".join(words), created_at=AT, updated_at=AT
+    )
+    return IndexedItem(item, {word: words.count(word) for word in words}, one_hot(len(item_id)))
