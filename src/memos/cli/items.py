@@ -105,6 +105,7 @@ def add(
         out.print(
             json.dumps(row, ensure_ascii=False) if as_json else f"{row['memory_id']}  {row['memory']}",
             markup=False,
+            soft_wrap=True,
         )
     if not as_json:
         out.print(f"[dim]{response.message}[/dim]")
