@@ -137,12 +137,20 @@ class Dispatcher:
             return self._cut_at_retry(together, label)
         logger.info("batch.split", label=label, messages=len(members))
         alone: list[Outcome] = []
-        for member in members:
+        for member in self._as_delivered(members):
             if stop_asked() or self._is_blocked(alone, label):
                 alone.append(Release())
             else:
                 alone.extend(self._call(label, handler, [member], run) or [])
         return alone
+
+    def _as_delivered(self, members: Sequence[Delivery]) -> list[Delivery]:
+        """The deliveries with fresh messages: the handler may have changed those that it was given."""
+        try:
+            fresh = {one.key: one for one in self._queue.get([member.key for member in members])}
+        except QueueError:
+            return list(members)
+        return [fresh.get(member.key, member) for member in members]
 
     def _call(
         self, label: str, handler: Handler, members: Sequence[Delivery], run: BatchRun
@@ -187,7 +195,7 @@ class Dispatcher:
         outcomes: list[Outcome] = []
         for member in members:
             reason = partial.failed.get(member.key, partial.failed.get(member.message.item_id))
-            outcomes.append(Done() if reason is None else Retry(reason[:ERROR_CHARS_MAX] or "failed"))
+            outcomes.append(Done() if reason is None else Retry(str(reason)[:ERROR_CHARS_MAX] or "failed"))
         if any(isinstance(outcome, Retry) for outcome in outcomes):
             return outcomes
         logger.warning("handler.partial_names_nobody", named=len(partial.failed), messages=len(members))
@@ -210,7 +218,11 @@ class Dispatcher:
 
 def error_text(error: BaseException) -> str:
     """What status and dead letters keep of an error: type and text, bounded."""
-    return f"{type(error).__name__}: {error}"[:ERROR_CHARS_MAX]
+    try:
+        text = str(error)
+    except Exception:  # a user's exception class may fail to print itself
+        text = "(its text cannot be shown)"
+    return f"{type(error).__name__}: {text}"[:ERROR_CHARS_MAX]
 
 
 def _shared(values: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ sizes and capacities, and keep totals (`memory_len`) and changes (`memory_delta`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -33,7 +33,7 @@ from memos.mem_scheduler.schemas.web_log_schemas import (
     MemorySizes,
     ScheduleLogForWebItem,
 )
-from memos.memory.item import Capacities, CubeSizes, MemoryItem, WorkingEntry
+from memos.memory.item import Capacities, CubeSizes, MemoryItem, MemoryKind, WorkingEntry
 
 LOG_TEXT_CHARS_MAX = 200
 
@@ -57,19 +57,10 @@ class CubeFacts:
     sizes: CubeSizes
     capacities: Capacities
 
-    def with_working(self, working: int) -> CubeFacts:
-        """The same cube with `working` places taken."""
-        sizes = self.sizes
-        return CubeFacts(
-            CubeSizes(
-                long_term=sizes.long_term,
-                user=sizes.user,
-                preference=sizes.preference,
-                working=working,
-                archived=sizes.archived,
-            ),
-            self.capacities,
-        )
+    def with_working(self, working: int, *, moved_out: int = 0) -> CubeFacts:
+        """The same cube with `working` places taken, after `moved_out` items became long-term ones."""
+        sizes = replace(self.sizes, working=working, long_term=self.sizes.long_term + moved_out)
+        return replace(self, sizes=sizes)
 
     def memory_sizes(self) -> MemorySizes:
         return MemorySizes(
@@ -248,11 +239,11 @@ def working_log(
     *,
     added: Sequence[tuple[WorkingEntry, MemoryItem]],
     kept: Sequence[tuple[WorkingEntry, MemoryItem]],
-    removed: Sequence[tuple[str, str, str]],
+    removed: Sequence[tuple[MemoryItem, str]],
     reason: str,
     facts: CubeFacts,
 ) -> ScheduleLogForWebItem:
-    """`scheduleMemory`: the working set was replaced. `removed` holds (item id, text, why it left)."""
+    """`scheduleMemory`: the working set was replaced. `removed` holds (item, why it left)."""
 
     def row(change: str, entry: WorkingEntry, item: MemoryItem) -> dict[str, Any]:
         return {
@@ -264,19 +255,20 @@ def working_log(
         }
 
     total = len(added) + len(kept)
+    moved_out = sum(item.kind is MemoryKind.WORKING for item, _ in removed)
     return log_entry(
         message,
         SCHEDULE_MEMORY_LOG,
         f"Working memory: {len(added)} added, {len(kept)} kept, {len(removed)} removed ({shortened(reason)})",
-        facts.with_working(total),
+        facts.with_working(total, moved_out=moved_out),
         from_memory_type=TEXT_MEMORY_TYPE,
         to_memory_type=WORKING_MEMORY_TYPE,
         memcube_log_content=[
             *(row("added", entry, item) for entry, item in added),
             *(row("kept", entry, item) for entry, item in kept),
             *(
-                {"type": "removed", "content": text, "ref_id": item_id, "reason": why}
-                for item_id, text, why in removed
+                {"type": "removed", "content": item.memory, "ref_id": item.id, "reason": why}
+                for item, why in removed
             ),
         ],
         metadata=[item_metadata(item) for _, item in (*added, *kept)],

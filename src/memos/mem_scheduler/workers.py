@@ -132,8 +132,14 @@ class CoroutineRunner:
     @staticmethod
     def _serve(loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
+        stopped = False
         try:
-            loop.run_forever()
+            while not stopped:
+                try:
+                    loop.run_forever()
+                    stopped = True
+                except (SystemExit, KeyboardInterrupt):
+                    continue  # asyncio passes these out of the loop; the handler's caller gets them too
         finally:
             left = asyncio.all_tasks(loop)
             for task in left:

@@ -20,7 +20,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.indexer import Indexer
 from memos.memory.item import Capacities, MemoryItem
 from memos.memory.sqlite import SqliteStore
-from memos.memory.store import AddItems
+from memos.memory.store import AddItems, ItemFilter
 from memos.retrieval.hybrid import HybridRetriever
 from memos.retrieval.searcher import Searcher
 from memos.testing import RecordingSink
@@ -50,7 +50,7 @@ class Parts:
     def remember(self, *texts: str, cube_id: str = CUBE, user_id: str = USER, **fields: Any) -> list[str]:
         """Store texts as raw memories, without a task; returns their ids."""
         now = utc(self.clock.now())
-        count = self.store.sizes(cube_id).long_term
+        count = self.store.find(ItemFilter(cube_ids=(cube_id,)), limit=1).total
         items = [
             replace(
                 MemoryItem(

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.mem_scheduler.parts import CUBE, USER, Parts, assembled, message
 
 from memos.configs.mem_scheduler import GeneralSchedulerConfig
-from memos.errors import VersionConflict
+from memos.errors import ModelUnavailable, VersionConflict
 from memos.mem_scheduler.handlers import HANDLERS
 from memos.mem_scheduler.schemas.task_schemas import TaskState
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
@@ -426,3 +426,54 @@ def test_activity_survives_a_restart(tmp_path: Path, clock: ManualClock) -> None
         assert parts.store.working(CUBE).version == version  # the repeat is known as one
     assert after == before
     assert after.keyword_counts == {"golden": 1, "retriever": 1}
+
+
+def test_an_item_of_working_memory_alone_moves_to_long_term(tmp_path: Path, clock: ManualClock) -> None:
+    """What was written to working memory only becomes a long-term memory when it loses its place; the
+    log's sizes are those of after."""
+    with assembled(tmp_path, clock=clock, capacities=Capacities(working=1)) as parts:
+        (note,) = parts.remember("Reminder about a golden hamster.", kind=MemoryKind.WORKING)
+        parts.store.apply([ReplaceWorking(CUBE, (WorkingEntry(note),), 0, "written")])
+        parts.remember("I am allergic to nuts.")
+        ask(parts, "allergic to nuts")
+        assert [item.memory for item in parts.store.working(CUBE).items] == ["I am allergic to nuts."]
+        assert parts.store.get([note])[0].kind is MemoryKind.LONG_TERM
+        told = logs(parts, "scheduleMemory")[-1]
+        sizes = parts.store.sizes(CUBE)
+        assert told.current_memory_sizes["long_term_memory_size"] == sizes.long_term == 2
+        assert told.current_memory_sizes["working_memory_size"] == sizes.working == 1
+
+
+def test_a_query_that_nothing_fits_leaves_an_empty_set(still: Parts) -> None:
+    """In an empty cube no set is written; the log says that nothing fits."""
+    ask(still, "golden retriever")
+    assert still.store.working(CUBE).version == 0
+    (told,) = logs(still, "scheduleMemory")
+    assert "nothing in memory fits" in told.log_content
+
+
+class _Reranker:
+    """Prefers short texts; fails when told to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def rerank(self, query: str, texts: list[str]) -> list[float]:
+        if self.error is not None:
+            raise self.error
+        return [-float(len(text)) for text in texts]
+
+
+def test_a_reranker_decides_the_places(tmp_path: Path, clock: ManualClock) -> None:
+    """With a reranker its scores rank the pool; when it fails, recall's own do, and the log says so."""
+    texts = ("A puppy, brown and rather long in its description.", "A puppy.")
+    with assembled(tmp_path, clock=clock, reranker=_Reranker()) as parts:
+        parts.remember(*texts)
+        ask(parts, "brown puppy description")
+        assert [item.memory for item in parts.store.working(CUBE).items] == [texts[1], texts[0]]
+    (tmp_path / "2").mkdir()
+    with assembled(tmp_path / "2", clock=clock, reranker=_Reranker(ModelUnavailable("down"))) as parts:
+        parts.remember(*texts)
+        ask(parts, "brown puppy description")
+        assert parts.store.working(CUBE).items[0].memory == texts[0]
+        assert "not reranked: ModelUnavailable" in logs(parts, "scheduleMemory")[-1].log_content

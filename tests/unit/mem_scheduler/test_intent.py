@@ -62,7 +62,7 @@ def test_low_relativity_overrules_the_words() -> None:
     monitor = IntentMonitor()
     assert monitor.detect_intent(query, [MAX], relativity={"m": 0.2}).trigger_retrieval
     assert monitor.detect_intent(query, [MAX], relativity={}).trigger_retrieval
-    assert not monitor.detect_intent(query, [MAX], relativity={"m": 0.9}).trigger_retrieval
+    assert not monitor.detect_intent(query, [MAX], relativity={"m": 0.95}).trigger_retrieval
 
 
 def test_speakers_and_links_count_as_words() -> None:
@@ -108,6 +108,15 @@ def test_a_repeat_of_the_last_recall_is_known() -> None:
     assert not monitor.detect_intent(query, [MAX], activity=before).trigger_retrieval
     assert monitor.detect_intent(query, [MAX], activity=before, news=True).trigger_retrieval
     assert monitor.detect_intent(query, [], activity=before).trigger_retrieval
+
+
+def test_an_unsure_recall_is_repeated() -> None:
+    """When the last recall's places are all about equally good, a repeat of the query recalls again."""
+    before = asked(("When does Elena feed the puppy?", True))
+    monitor, query = IntentMonitor(spread_min=1.8), "when does Elena feed the puppy"
+    assert monitor.detect_intent(query, [MAX], activity=before, spread=0.4).trigger_retrieval
+    assert not monitor.detect_intent(query, [MAX], activity=before, spread=2.0).trigger_retrieval
+    assert not monitor.detect_intent(query, [MAX], activity=before, spread=None).trigger_retrieval
 
 
 def test_a_repeat_of_an_older_recall_triggers() -> None:

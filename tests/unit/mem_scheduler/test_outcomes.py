@@ -311,3 +311,47 @@ def test_letters_made_by_the_queue_are_told_too(still: Parts, clock: ManualClock
     still.scheduler.keep_house()
     told = [entry for _, entry in still.store.web_logs(label=TASK_STATUS_LOG)]
     assert [entry.status for entry in told] == ["failed", "failed"]
+
+
+def test_a_message_tried_alone_is_as_it_was_delivered(still: Parts) -> None:
+    """What a failed call did to its messages is not seen by the runs of each alone."""
+    in_one_batch(still, "job")
+    seen: list[object] = []
+
+    def handler(batch: Batch) -> None:
+        if len(batch) > 1:
+            for one in batch:
+                assert one.info is not None
+                one.info.clear()
+                one.content = "spoilt"
+            raise RuntimeError("after spoiling them")
+        seen.append((batch[0].content, batch[0].info))
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages([message("job", text, info={"n": text}) for text in "abc"])
+    still.drain()
+    assert seen == [("a", {"n": "a"}), ("b", {"n": "b"}), ("c", {"n": "c"})]
+
+
+class Unprintable(Exception):
+    """An error that fails to say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_an_error_without_a_text_is_still_an_outcome(still: Parts) -> None:
+    """A handler's error that cannot be printed, or a failure given as an exception, is retried like any."""
+
+    def unprintable(batch: Batch) -> None:
+        raise Unprintable
+
+    def partial(batch: Batch) -> None:
+        raise PartialFailure({batch[0].item_id: RuntimeError("as an object")})  # type: ignore[dict-item]
+
+    still.scheduler.register_handlers({"one": unprintable, "two": partial})
+    still.scheduler.submit_messages([message("one", item_id="1"), message("two", item_id="2")])
+    still.drain()
+    assert states(still, "1", "2") == [TaskState.RETRYING] * 2
+    (status,) = still.queue.statuses(item_id="1")
+    assert status.error.startswith("Unprintable:")

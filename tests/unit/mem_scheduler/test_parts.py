@@ -100,6 +100,13 @@ def test_the_loop_can_be_closed_and_comes_back() -> None:
     assert runner.run(double(3)) == 6
     with pytest.raises(ValueError, match="negative"):
         runner.run(double(-1))
+
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        runner.run(leave())
+    assert runner.run(double(4)) == 8  # one coroutine that leaves does not take the loop with it
     runner.close()
     runner.close()
 

@@ -68,7 +68,7 @@ def _attempt(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
     intent = turn.intent(query, working, before)
     activity = monitor.asked(before, query.text, monitor.keywords_of(query.text), at)
     if not intent.trigger_retrieval:
-        _leave(ctx, message, working, intent, activity)
+        _leave(ctx, message, working, intent.reason, activity)
         return
     pool = turn.pool(query, working, intent.missing_evidence)
     _replace(ctx, message, working, intent, monitor.recalled(activity, at), turn, pool)
@@ -78,7 +78,7 @@ def _leave(
     ctx: HandlerContext,
     message: ScheduleMessageItem,
     working: WorkingSet,
-    intent: Intent,
+    reason: str,
     activity: Activity,
 ) -> None:
     """Working memory stays as it is."""
@@ -89,12 +89,12 @@ def _leave(
             unchanged_log(
                 message,
                 size=len(working.entries),
-                reason=intent.reason,
+                reason=reason,
                 facts=ctx.facts(message.mem_cube_id),
             )
         ],
     )
-    logger.info("working.left", reason=intent.reason, size=len(working.entries))
+    logger.info("working.left", reason=reason, size=len(working.entries))
 
 
 def _replace(
@@ -108,6 +108,11 @@ def _replace(
 ) -> None:
     """Working memory becomes what the plan says."""
     plan = turn.plan(working, pool)
+    if not plan.entries and not working.entries:
+        _leave(
+            ctx, message, working, "; ".join(["nothing in memory fits the query", *pool.degraded]), activity
+        )
+        return
 
     def with_items(entries: Sequence[WorkingEntry]) -> list[tuple[WorkingEntry, MemoryItem]]:
         return [(entry, pool.items[entry.item_id]) for entry in entries]
@@ -125,7 +130,7 @@ def _replace(
                 message,
                 added=with_items(plan.added),
                 kept=with_items(plan.kept),
-                removed=[(one.item_id, pool.items[one.item_id].memory, one.reason) for one in plan.removed],
+                removed=[(pool.items[one.item_id], one.reason) for one in plan.removed],
                 reason=reason,
                 facts=ctx.facts(message.mem_cube_id),
             )

@@ -62,6 +62,7 @@ class SessionTurn:
             working.items,
             activity=activity,
             relativity=self._relativity(query, working),
+            spread=self._spread(working),
             news=self._has_news(query, activity),
         )
         if intent.trigger_retrieval or not services.activity.recall_due(
@@ -149,6 +150,16 @@ class SessionTurn:
             )
         )
         return {hit.item.id: hit.relativity for hit in recall.hits}
+
+    def _spread(self, working: WorkingSet) -> float | None:
+        """How far the best place stands above the last; None where places are left over, or where the
+        scores are a reranker's, whose scale nobody knows."""
+        if self._services.reranker is not None or not self._is_full(working):
+            return None
+        return working.entries[0].score - working.entries[-1].score
+
+    def _is_full(self, working: WorkingSet) -> bool:
+        return len(working.entries) >= self._services.store.capacities.working
 
     def _has_news(self, query: TurnQuery, activity: Activity) -> bool:
         """Whether anything but this turn's own words was stored since the last recall."""
