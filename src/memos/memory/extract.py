@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from memos.errors import InvalidInput
 from memos.memory.item import MemoryItem, MemoryKind, ReadState, Source
@@ -26,6 +27,7 @@ from memos.memory.voice import first_person, resolved
 from memos.retrieval.dates import date_ranges
 
 DERIVED_PER_ITEM_MAX = 20
+PREFERENCE_KEY = "preference"  # in `extra` of a derived item: polarity, object, slot
 EVENT_CONFIDENCE = 0.7
 _PERIOD_DAYS_MAX = 366
 
@@ -41,6 +43,7 @@ class Derived:
     happened_at: datetime | None
     confidence: float
     tags: tuple[str, ...] = ()
+    preference: Preference | None = None  # where the statement is one
 
     @property
     def slot(self) -> str | None:
@@ -116,6 +119,7 @@ def _confirmed(before: Derived, again: Derived) -> Derived:
         min(times) if times else None,
         max(before.confidence, again.confidence),
         before.tags,
+        before.preference,
     )
 
 
@@ -192,7 +196,7 @@ def _of_preference(one: Preference, item: MemoryItem, speaker: str, *, about_use
         kind = MemoryKind.USER
     return Derived(
         one.text, kind, (item.id,), fact_of_preference(one, speaker), item.happened_at, one.confidence,
-        tags=(one.polarity.value,),
+        tags=(one.polarity.value,), preference=one,
     )  # fmt: skip
 
 
@@ -267,10 +271,27 @@ def as_item(
             )
             for origin in origins
         ),
-        tags=derived.tags,
+        tags=derived.tags if derived.slot is None else (*derived.tags, slot_tag(derived.slot)),
         confidence=derived.confidence,
         created_at=now,
         updated_at=now,
         happened_at=derived.happened_at,
-        extra={} if derived.fact is None else fact_fields(derived.fact),
+        extra=_extra(derived),
     )
+
+
+def slot_tag(slot: str) -> str:
+    """The tag of items that fill a slot, by which its other values are found."""
+    return f"slot:{slot}"
+
+
+def _extra(derived: Derived) -> dict[str, Any]:
+    extra = {} if derived.fact is None else fact_fields(derived.fact)
+    if (one := derived.preference) is not None:
+        extra[PREFERENCE_KEY] = {
+            "polarity": one.polarity.value,
+            "object": one.object,
+            "slot": one.key,
+            "explicit": one.explicit,
+        }
+    return extra

@@ -82,6 +82,10 @@ def is_single(slot: str) -> bool:
     return known.single if known is not None else slot.startswith(_SINGLE_PREFIXES)
 
 
+# Whoever changes the language is still the same user.
+_SAME_SUBJECT = {"用户": "the user"}
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """That `subject` has `value` of `slot`, or (`ended`) has it no longer; "" then means any value."""
@@ -94,7 +98,8 @@ class Fact:
     @property
     def identity(self) -> tuple[str, str]:
         """Whose slot it is: equal for facts that may replace one another."""
-        return (" ".join(self.subject.casefold().split()), self.slot)
+        subject = " ".join(self.subject.casefold().split())
+        return (_SAME_SUBJECT.get(subject, subject), self.slot)
 
     @property
     def folded_value(self) -> str:
