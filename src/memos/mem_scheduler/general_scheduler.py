@@ -17,7 +17,15 @@ from memos.clock import utc
 from memos.configs.mem_scheduler import GeneralSchedulerConfig
 from memos.mem_scheduler.base_scheduler import DEFAULT_CUBE_ID, BaseScheduler
 from memos.mem_scheduler.current import BatchRun, batch_run, running
-from memos.mem_scheduler.handlers import HANDLERS, HandlerFunction, add, answer, mem_update, query
+from memos.mem_scheduler.handlers import (
+    HANDLERS,
+    HandlerFunction,
+    add,
+    answer,
+    mem_organize,
+    mem_update,
+    query,
+)
 from memos.mem_scheduler.handlers.context import HandlerContext, RecallLimits, Services
 from memos.mem_scheduler.handlers.turn import SessionTurn, TurnQuery
 from memos.mem_scheduler.queues.base import Delivery, TaskQueue
@@ -27,6 +35,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, val
 from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
+    MEM_ORGANIZE_TASK_LABEL,
     MEM_UPDATE_TASK_LABEL,
     QUERY_TASK_LABEL,
 )
@@ -64,6 +73,7 @@ class GeneralScheduler(BaseScheduler):
             ANSWER_TASK_LABEL: self._answer_message_consumer,
             ADD_TASK_LABEL: self._add_message_consumer,
             MEM_UPDATE_TASK_LABEL: self._memory_update_consumer,
+            MEM_ORGANIZE_TASK_LABEL: self._mem_reorganize_message_consumer,
         }
         return {
             label: methods[label] if row.policy is None else (methods[label], row.policy)
@@ -83,6 +93,9 @@ class GeneralScheduler(BaseScheduler):
 
     def _memory_update_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
         self._handle(mem_update.handle, messages)
+
+    def _mem_reorganize_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(mem_organize.handle, messages)
 
     _query_message_consume = _query_message_consumer  # the names of an earlier document
     _answer_message_consume = _answer_message_consumer

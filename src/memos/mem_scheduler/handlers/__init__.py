@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from memos.mem_scheduler.handlers import add, answer, mem_update, query
+from memos.mem_scheduler.handlers import add, answer, mem_organize, mem_update, query
 from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
+    MEM_ORGANIZE_TASK_LABEL,
     MEM_UPDATE_TASK_LABEL,
     QUERY_TASK_LABEL,
 )
@@ -36,4 +37,5 @@ HANDLERS: Mapping[str, BuiltIn] = {
     ANSWER_TASK_LABEL: BuiltIn(answer.handle),
     ADD_TASK_LABEL: BuiltIn(add.handle),
     MEM_UPDATE_TASK_LABEL: BuiltIn(mem_update.handle),
+    MEM_ORGANIZE_TASK_LABEL: BuiltIn(mem_organize.handle),
 }

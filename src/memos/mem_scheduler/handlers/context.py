@@ -17,6 +17,7 @@ from memos.clock import Clock, utc
 from memos.mem_scheduler.current import BatchRun
 from memos.mem_scheduler.monitors.activity import ActivityMonitor
 from memos.mem_scheduler.monitors.intent import IntentMonitor
+from memos.mem_scheduler.monitors.retention import NO_RETENTION, RetentionRules
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import CubeFacts, LogSink
@@ -47,6 +48,7 @@ class Services:
     cube_of: Callable[[str], Any]
     llm: LLM | None = None
     reranker: Reranker | None = None
+    retention: RetentionRules = NO_RETENTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,100 @@
+"""What handlers do to stored items, as changes to hand to `HandlerContext.apply`.
+
+Handlers read, compute and then apply once; these are the pieces they have in common: an item written
+again (its text the same, so its vector stays), one that is retired with the reason and the time, a place
+in working memory that passes from an item to the one that takes over from it. Nothing here writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from memos.errors import ItemGone, ItemNotFound
+from memos.mem_scheduler.handlers.context import HandlerContext
+from memos.memory.item import ItemStatus, MemoryItem, WorkingEntry, WorkingSet
+from memos.memory.store import IndexedItem, ItemFilter, MemoryStore, ReplaceWorking, UpdateItem
+from memos.retrieval.keywords import analyse
+
+PAGE_SIZE = 500
+SUPERSEDED_BY = "superseded_by"  # in an item's `extra`: the item that holds in its place
+CORRECTED_BY = "corrected_by"  # in the `extra` of a raw turn: the items that correct what it says
+
+
+def present(store: MemoryStore, item_ids: Sequence[str]) -> list[MemoryItem]:
+    """Those of the items that are stored and not deleted, each once, in the order asked for."""
+    wanted = list(dict.fromkeys(item_ids))
+    if not wanted:
+        return []
+    try:
+        found = store.get(wanted)
+    except (ItemGone, ItemNotFound):
+        if len(wanted) == 1:
+            return []
+        found = [item for one in wanted for item in present(store, [one])]
+    return list({item.id: item for item in found}.values())
+
+
+def all_of(store: MemoryStore, wanted: ItemFilter, *, limit: int) -> list[MemoryItem]:
+    """The newest `limit` items that pass the filter."""
+    found: list[MemoryItem] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        page = store.find(wanted, limit=min(PAGE_SIZE, limit - len(found)), cursor=cursor)
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return found
+
+
+def indexed(ctx: HandlerContext, cube_id: str, items: Sequence[MemoryItem]) -> list[IndexedItem]:
+    """New or reworded items of a cube with their index entries."""
+    with ctx.services.store.read(cube_id) as view:
+        known = view.participants()
+    return list(ctx.services.indexer.index(items, participants=known))
+
+
+def rewritten(before: MemoryItem, item: MemoryItem, reason: str) -> UpdateItem:
+    """`item` in the place of `before`; the text is the same, and so its vector stays."""
+    return UpdateItem(IndexedItem(item, analyse(item.memory)), before.version, reason)
+
+
+def retired(
+    item: MemoryItem, reason: str, *, by_id: str = "", valid_until: datetime | None = None
+) -> UpdateItem:
+    """The item out of recall and working memory, kept and readable. VersionConflict if it changed meanwhile."""
+    extra = {**item.extra, SUPERSEDED_BY: by_id} if by_id else item.extra
+    until = item.valid_until if valid_until is None else valid_until
+    gone = replace(item, status=ItemStatus.ARCHIVED, valid_until=until, extra=extra)
+    return rewritten(item, gone, reason)
+
+
+def handed_over(working: WorkingSet, heirs: Mapping[str, str], reason: str) -> list[ReplaceWorking]:
+    """The working set with each item of `heirs` replaced by its heir; nothing when none stands there.
+
+    An heir that has a place already keeps the better of the two.
+    """
+    if not any(entry.item_id in heirs for entry in working.entries):
+        return []
+    entries: dict[str, WorkingEntry] = {}
+    for entry in working.entries:
+        heir = _last_heir(entry.item_id, heirs)
+        changed = entry if heir == entry.item_id else replace(entry, item_id=heir, reason=reason)
+        entries.setdefault(heir, changed)
+    return [ReplaceWorking(working.cube_id, tuple(entries.values()), working.version, reason)]
+
+
+def _last_heir(item_id: str, heirs: Mapping[str, str]) -> str:
+    seen = {item_id}
+    while (heir := heirs.get(item_id)) is not None and heir not in seen:
+        seen.add(heir)
+        item_id = heir
+    return item_id
+
+
+def others(items: Iterable[MemoryItem], without: Iterable[str]) -> list[MemoryItem]:
+    """The items but those of the given ids, each once."""
+    left = set(without)
+    return list({item.id: item for item in items if item.id not in left}.values())
