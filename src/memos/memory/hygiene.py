@@ -100,7 +100,9 @@ def check(
 
 # -- echoes -----------------------------------------------------------------------------------------
 
-_PERSONS = frozenset(["i", "you", "your", "my", "me", "mine", "yours", "we", "our", "us", "he", "she", "they", "user"])
+_PERSONS = frozenset(
+    ["i", "you", "your", "my", "me", "mine", "yours", "we", "our", "us", "he", "she", "they", "user"]
+)
 
 
 def echo_of(text: str, recalled: Sequence[MemoryItem]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from enum import StrEnum
 
 SENTENCES_MAX = 400
 SENTENCE_CHARS_MAX = 500
+TEXT_CHARS_MAX = 100_000
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 _HAN = re.compile(f"[{HAN}]")
@@ -23,8 +24,10 @@ _NO_MARKS = re.compile("[^，。！？；：（）、]+")
 _APOSTROPHES = str.maketrans({"\u2019": "'", "\u2018": "'", "\u02bc": "'", "\uff07": "'"})
 
 # Before a Chinese character narrow marks end a sentence without a space as well.
+# Runs of marks are taken whole and from their beginning only: else a long run costs its square.
 _END = re.compile(
-    rf"[.!?…]+[\"'”’)\]]*(?=\s|$)|(?:[!?;]+|(?<=[{HAN}])\.+)[”’\")]*(?=[{HAN}])|[。！？；]+[”’」』）]*|\n+"
+    rf"(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s|$)|(?:(?<![!?;])[!?;]++|(?<=[{HAN}])\.++)[”’\")]*+(?=[{HAN}])"
+    r"|[。！？；]+[”’」』）]*|\n+"
 )
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:dr|mr|mrs|ms|st|prof|vs|etc|e\.g|i\.e|jr|sr|approx|[a-hj-z])$", re.I
@@ -114,7 +117,7 @@ def is_chinese(text: str) -> bool:
 def sentences(text: str) -> list[Sentence]:
     """The sentences of a text in order. Over-long ones are cut, what exceeds the limit is left out."""
     found: list[Sentence] = []
-    for piece, asks in _split(plain(text)):
+    for piece, asks in _split(plain(text[:TEXT_CHARS_MAX])):
         if len(found) == SENTENCES_MAX:
             break
         body = piece[:SENTENCE_CHARS_MAX].strip(" \t\"'“”")

@@ -110,8 +110,8 @@ _ENGLISH = (
     Rule("possession", _i(rf"^i (?:also )?(?:own|have|drive|play) (?P<value>an? (?:[\w-]+ ){{0,3}}?(?:{_OWNED}))$"), 0.8, refused=_i(r"\b(?:toy|rental|rented|borrowed|dream|bad|good)\b")),
 )  # fmt: skip
 
-_HAN_NOW = "(?:现在|目前|如今|一直|还|仍然|仍|已经|都|就|刚|刚刚|最近|也|又)*"
-_HAN_TAIL = r"(?:了|的|呢|哦|啊|呀|(?:已经)?(?:有)?[一二三四五六七八九十两几\d]+(?:多)?(?:年|个月|天)(?:了|多)?|很久了|多年了?|附近)*$"
+_HAN_NOW = "(?:现在|目前|如今|一直|还|仍然|仍|已经|都|就|刚|刚刚|最近|也|又)*+"
+_HAN_TAIL = r"(?:了|的|呢|哦|啊|呀|(?:已经)?(?:有)?[一二三四五六七八九十两几\d]+(?:多)?(?:年|个月|天)(?:了|多)?|很久了|多年了?|附近)*+$"
 _HAN_PLACE = r"(?P<value>[\u4e00-\u9fffA-Za-z· ]{2,12}?)"
 _HAN_NOT_A_PLACE = re.compile(
     r"这|那|哪|什么|你|我|他|她|它|家里?$|^家|宿舍|酒店|宾馆|医院|学校$|公司$|隔壁|楼|一起|附近|外面|里面|一个|一家|某|恐惧|中"
@@ -151,11 +151,11 @@ _CHINESE = (
     Rule("grew_up_in", _z(rf"^我(?:从小)?在{_HAN_PLACE}长大(?:的)?$"), refused=_HAN_NOT_A_PLACE),
     Rule("studies_at", _z(rf"^我{_HAN_NOW}在(?P<value>[\u4e00-\u9fff]{{2,12}}(?:大学|学院|中学|高中|小学))(?:上学|读书|念书|学习)$")),
     Rule("relationship_status", _z(r"^我(?:现在|目前|是|已经|刚|还)*(?P<value>单身|已婚|未婚|离异)(?:的|了)?$")),
-    Rule("relationship_status", _z(r"^我(?:已经|刚刚?|最近|上个?月|去年|昨天)*(?P<value>结婚|离婚|订婚)了$"), text="{subject}{value}了。"),
+    Rule("relationship_status", _z(r"^我(?:已经|刚刚?|最近|上个?月|去年|昨天)*+(?P<value>结婚|离婚|订婚)了$"), text="{subject}{value}了。"),
     Rule("blood_type", _z(r"^我(?:的血型)?是(?P<value>(?:A|B|AB|O)型)血?$"), 0.9),
     Rule("health", _z(rf"^我(?:也|从小|一直)*(?:有|患有|得了|患)(?P<value>(?:[一二12]型)?(?:{_HAN_ILLNESS}))$")),
     Rule("language", _z(r"^我(?:也|还)?会(?:说|讲)(?P<value>(?:中文|英语|法语|德语|日语|韩语|西班牙语|俄语|意大利语|粤语|葡萄牙语|阿拉伯语)(?:[和、](?:中文|英语|法语|德语|日语|韩语|西班牙语|俄语|意大利语|粤语))*)$")),
-    Rule("pet", _z(rf"^我(?:有|养了?|刚|最近|刚刚|领养了?|收养了?)+{_HAN_COUNT}(?:只|条|匹|个)(?P<what>[\u4e00-\u9fff]{{0,4}}?(?:{_HAN_PETS}))(?:的?名字)?叫(?:做)?(?P<name>[\u4e00-\u9fff]{{1,4}}|{_CAP})$"), 0.95, value="{name}（{what}）", text="{subject}有一只宠物：{value}。"),
+    Rule("pet", _z(rf"^我(?:有|养了?|刚|最近|刚刚|领养了?|收养了?)++{_HAN_COUNT}(?:只|条|匹|个)(?P<what>[\u4e00-\u9fff]{{0,4}}?(?:{_HAN_PETS}))(?:的?名字)?叫(?:做)?(?P<name>[\u4e00-\u9fff]{{1,4}}|{_CAP})$"), 0.95, value="{name}（{what}）", text="{subject}有一只宠物：{value}。"),
     Rule("pet", _z(rf"^我的(?P<what>{_HAN_PETS})(?:的?名字)?(?:叫做?|是)(?P<name>[\u4e00-\u9fff]{{1,4}}|{_CAP})$"), 0.9, value="{name}（{what}）", text="{subject}有一只宠物：{value}。", refused=re.compile("的|了|病|很|公|母")),
     Rule("pet", _z(rf"^我(?:有|养了?|领养了?)(?P<value>{_HAN_COUNT}(?:只|条|匹)[\u4e00-\u9fff]{{0,4}}?(?:{_HAN_PETS}))$")),
     Rule("family", _z(rf"^我有(?P<value>{_HAN_COUNT}个(?:哥哥|姐姐|弟弟|妹妹|儿子|女儿|孩子|双胞胎))$")),

@@ -23,7 +23,9 @@ def item_in(area: Area) -> MemoryItem:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("origin", "target"), [(a, b) for a, targets in ALLOWED.items() for b in sorted(targets)])
+@pytest.mark.parametrize(
+    ("origin", "target"), [(a, b) for a, targets in ALLOWED.items() for b in sorted(targets)]
+)
 def test_allowed_moves(origin: Area, target: Area) -> None:
     """Each allowed move names both ends and its reason, and never touches text, sources or identity."""
     item = item_in(origin)

@@ -145,3 +145,10 @@ def test_bounds_and_repetition() -> None:
     )
     assert len(inspect(many)) == FINDINGS_MAX
     assert inspect("") == ()
+
+
+@pytest.mark.parametrize("unit", ["\n", "a.", "sk-", "eyJa.", "password is ", "ignore the ", "!", "4 ", "'"])
+def test_long_hostile_texts_are_read_to_the_end(unit: str) -> None:
+    """A text made to cost the square of its length is read in linear time, and what hides behind it is found."""
+    text = unit * (150_000 // len(unit)) + "\nmy PIN is 4821"
+    assert "PIN" in names(text)

@@ -91,3 +91,9 @@ def test_everything_is_bounded() -> None:
     """A text of many or endless sentences gives a bounded number of bounded sentences."""
     assert len(sentences("I go. " * 5000)) == SENTENCES_MAX
     assert len(sentences("a" * 100_000)[0].text) == SENTENCE_CHARS_MAX
+
+
+@pytest.mark.parametrize("unit", [";", "; ", "!", ".", "“", "从小就", "刚刚", "I "])
+def test_long_hostile_texts_end(unit: str) -> None:
+    """A text made to cost the square of its length, or more, is read all the same."""
+    assert all(len(one.text) <= SENTENCE_CHARS_MAX for one in sentences(unit * (200_000 // len(unit))))
