@@ -1,4 +1,4 @@
-"""What is measured, behind one small protocol: conversations go in, rankings of turns come out.
+"""What is measured: conversations go in, rankings of turns come out.
 
 `PublicPath` is the whole system through the documented handlers, as a user of the API meets it.
 `WeightedPath` asks the same store with other recall weights (for cross-validation). Both name the turn
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from memos.errors import MemosError
 
@@ -45,18 +45,6 @@ class Ranking:
     wall_ms: float
 
 
-class System(Protocol):
-    """Something that remembers."""
-
-    def add(self, cube_id: str, turns: Sequence[Turn]) -> None:
-        """Store turns of one session; they can be found when this returns."""
-        ...
-
-    def search(self, cube_id: str, query: str, *, top_k: int | None) -> Ranking:
-        """Rank for a query: `top_k` hits without cut and dedup, or with None as the defaults have it."""
-        ...
-
-
 class PublicPath:
     """The documented handlers over a runtime."""
 
@@ -66,6 +54,7 @@ class PublicPath:
         self._handlers: Handlers = handlers_of(runtime)
 
     def add(self, cube_id: str, turns: Sequence[Turn]) -> None:
+        """Store turns of one session; they can be found when this returns."""
         from memos.api.product_models import APIADDRequest
 
         request = APIADDRequest(
@@ -90,6 +79,7 @@ class PublicPath:
             )
 
     def search(self, cube_id: str, query: str, *, top_k: int | None) -> Ranking:
+        """Rank for a query: `top_k` hits without cut and dedup, or with None as the defaults have it."""
         from memos.api.product_models import APISearchRequest
 
         asked: dict[str, Any] = {"user_id": USER_ID, "readable_cube_ids": [cube_id], "query": query}
@@ -116,11 +106,23 @@ class WeightedPath:
 
         self._retriever = HybridRetriever(store, embedder, weights=weights)
 
-    def search(self, cube_id: str, query: str, *, top_k: int) -> Ranking:
+    def search(self, cube_id: str, query: str, *, top_k: int | None) -> Ranking:
+        """As `PublicPath.search`."""
+        from memos.api.product_models import APISearchRequest
         from memos.retrieval.request import RecallRequest
 
+        if top_k is None:
+            plain = APISearchRequest(user_id=USER_ID, query=query)
+            top_k, relativity, dedup = plain.top_k, plain.relativity, plain.dedup or "no"
+        else:
+            relativity, dedup = 0.0, "no"
         request = RecallRequest(
-            query=query, cube_ids=(cube_id,), user_id=USER_ID, top_k=top_k, relativity=0.0, dedup="no"
+            query=query,
+            cube_ids=(cube_id,),
+            user_id=USER_ID,
+            top_k=top_k,
+            relativity=relativity,
+            dedup=dedup,
         )
         wall, cpu = time.perf_counter(), time.process_time()
         hits = self._retriever.search(request).hits
