@@ -46,7 +46,6 @@ _STATES = {
     Place.CANCELLED: TaskState.CANCELLED,
 }
 
-_SETTLED = frozenset({Place.DONE, Place.CANCELLED, Place.GONE})
 _NAMES = tuple(ScheduleMessageItem.model_fields)
 _values_by_name = itemgetter(*_NAMES)
 _LABEL = _NAMES.index("label")
@@ -126,11 +125,6 @@ class Entry:
         self.task_id: str = values[_TASK] or ""
         self.enqueued_at = enqueued_at  # wall
         self.ready_at = ready_at  # monotonic: since when it could have been claimed
-
-    @property
-    def is_live(self) -> bool:
-        """Whether it may still run, or be brought back."""
-        return self.place not in _SETTLED
 
     @property
     def line(self) -> LaneQueue:

@@ -38,6 +38,10 @@ from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
 
 ABSORBED_MAX = 64  # messages that one message may run for, so that nobody is put off without end
 
+_LEASED = Place.LEASED  # looking up a member of an enumeration costs more than a dictionary entry
+_DONE = Place.DONE
+_COMPLETED = TaskState.COMPLETED
+
 _Subject = Entry | LaneQueue | Lease
 
 
@@ -202,7 +206,7 @@ class Ledger:
             self._epoch, line, line.free_slot(), entries, labels, wanted, now, now + length_s, now + length_s
         )
         for entry in entries:
-            entry.place = Place.LEASED
+            entry.place = _LEASED
             entry.started_at = wall
         for label, number in counts.items():
             add(line.queued, label, -number)
@@ -292,8 +296,8 @@ class Ledger:
         """What becomes of each message. The caller follows with `refresh` of the lease's lane."""
         self._end(lease)
         self._record(lease, outcomes, now)
-        back: list[Entry] = []
         wall = self._clock.now()
+        back: list[Entry] = []
         settled = [
             self._apply(entry, outcome, back, now, wall)
             for entry, outcome in zip(lease.entries, outcomes, strict=True)
@@ -303,8 +307,8 @@ class Ledger:
 
     def _apply(self, entry: Entry, outcome: Outcome, back: list[Entry], now: float, wall: float) -> Settled:
         if isinstance(outcome, Done):
-            self._settle(entry, Place.DONE, wall)
-            return Settled(entry.key, TaskState.COMPLETED)
+            self._settle(entry, _DONE, wall)
+            return Settled(entry.key, _COMPLETED)
         if isinstance(outcome, Dead):
             self._bury(entry, outcome.error)
             return Settled(entry.key, TaskState.FAILED, outcome.error)
@@ -382,7 +386,7 @@ class Ledger:
             self.table.settle(one, wall)
         line.held -= 1 + len(entry.absorbed)
         self.held -= 1 + len(entry.absorbed)
-        if place is Place.DONE:
+        if place is _DONE:
             entry.error = ""
         entry.place = place
         self.table.settle(entry, wall)

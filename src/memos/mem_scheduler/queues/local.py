@@ -34,7 +34,7 @@ from memos.mem_scheduler.queues.base import (
     TaskStatus,
 )
 from memos.mem_scheduler.queues.dead_letters import MemoryDeadLetters
-from memos.mem_scheduler.queues.entries import LaneId, Place, Values, lane_id_of, values_of
+from memos.mem_scheduler.queues.entries import LaneId, Values, lane_id_of, values_of
 from memos.mem_scheduler.queues.lanes import LaneQueue
 from memos.mem_scheduler.queues.ledger import Ledger
 from memos.mem_scheduler.queues.policies import MemoryPolicyTable
@@ -228,8 +228,7 @@ class LocalQueue:
 
     def is_cancelled(self, key: str) -> bool:
         with self._lock:
-            entry = self._ledger.table.get(key)
-            return entry is not None and (entry.cancel_requested or entry.place is Place.CANCELLED)
+            return self._ledger.table.was_cancelled(key)
 
     def depth(self, *, lanes: bool = True) -> QueueDepth:
         with self._lock:
@@ -238,7 +237,7 @@ class LocalQueue:
     def live(self, keys: Collection[str]) -> set[str]:
         with self._lock:
             found = ((key, self._ledger.table.get(key)) for key in keys)
-            return {key for key, entry in found if entry is not None and entry.is_live}
+            return {key for key, entry in found if entry is not None}
 
     def statuses(
         self,
@@ -256,7 +255,7 @@ class LocalQueue:
     def get(self, keys: Sequence[str]) -> list[Delivery]:
         with self._lock:
             found = [self._ledger.table.get(key) for key in keys]
-            return [e.delivery() for e in found if e is not None and e.is_live and e.home is not None]
+            return [entry.delivery() for entry in found if entry is not None and entry.home is not None]
 
     def clear(self) -> int:
         with self._lock:
@@ -318,7 +317,7 @@ class LocalQueue:
         """Queue those followups that are not live yet; they are never refused."""
         for followup, values in zip(followups, chained, strict=True):
             known = self._ledger.table.get(followup.key)
-            if known is not None and known.is_live:
+            if known is not None:
                 continue
             line = self._ledger.enter(
                 followup.key,
