@@ -23,7 +23,9 @@ from memos.mem_scheduler.handlers import (
     add,
     answer,
     mem_organize,
+    mem_read,
     mem_update,
+    pref_add,
     query,
 )
 from memos.mem_scheduler.handlers.context import HandlerContext, RecallLimits, Services
@@ -36,7 +38,9 @@ from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
     MEM_ORGANIZE_TASK_LABEL,
+    MEM_READ_TASK_LABEL,
     MEM_UPDATE_TASK_LABEL,
+    PREF_ADD_TASK_LABEL,
     QUERY_TASK_LABEL,
 )
 from memos.memory.item import MemoryItem
@@ -73,6 +77,8 @@ class GeneralScheduler(BaseScheduler):
             ANSWER_TASK_LABEL: self._answer_message_consumer,
             ADD_TASK_LABEL: self._add_message_consumer,
             MEM_UPDATE_TASK_LABEL: self._memory_update_consumer,
+            MEM_READ_TASK_LABEL: self._mem_read_message_consumer,
+            PREF_ADD_TASK_LABEL: self._pref_add_message_consumer,
             MEM_ORGANIZE_TASK_LABEL: self._mem_reorganize_message_consumer,
         }
         return {
@@ -93,6 +99,12 @@ class GeneralScheduler(BaseScheduler):
 
     def _memory_update_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
         self._handle(mem_update.handle, messages)
+
+    def _mem_read_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(mem_read.handle, messages)
+
+    def _pref_add_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(pref_add.handle, messages)
 
     def _mem_reorganize_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
         self._handle(mem_organize.handle, messages)

@@ -127,6 +127,9 @@ def _order(a: MemoryItem, b: MemoryItem) -> int:
     # What is learned later about the same time is a correction.
     if a.created_at != b.created_at:
         return -1 if a.created_at < b.created_at else 1
+    # Said in one breath, outside of any session: in the order in which it was stored.
+    if a.session_id == b.session_id and a.position != b.position:
+        return -1 if a.position < b.position else 1
     return 0
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from memos.mem_scheduler.handlers import add, answer, mem_organize, mem_update, query
+from memos.mem_scheduler.handlers import add, answer, mem_organize, mem_read, mem_update, pref_add, query
 from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -17,7 +17,9 @@ from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
     MEM_ORGANIZE_TASK_LABEL,
+    MEM_READ_TASK_LABEL,
     MEM_UPDATE_TASK_LABEL,
+    PREF_ADD_TASK_LABEL,
     QUERY_TASK_LABEL,
 )
 
@@ -37,5 +39,7 @@ HANDLERS: Mapping[str, BuiltIn] = {
     ANSWER_TASK_LABEL: BuiltIn(answer.handle),
     ADD_TASK_LABEL: BuiltIn(add.handle),
     MEM_UPDATE_TASK_LABEL: BuiltIn(mem_update.handle),
+    MEM_READ_TASK_LABEL: BuiltIn(mem_read.handle),
     MEM_ORGANIZE_TASK_LABEL: BuiltIn(mem_organize.handle),
+    PREF_ADD_TASK_LABEL: BuiltIn(pref_add.handle),
 }

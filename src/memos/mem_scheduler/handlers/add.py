@@ -15,11 +15,12 @@ from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import added_log, knowledge_base_log, updated_log
+from memos.memory import learning
 from memos.memory.item import MemoryItem
 
 logger = log.get_logger(__name__)
 
-MERGED_FROM = "merged_from"  # in an item's `extra`: the ids of the items it took the place of
+MERGED_FROM = learning.MERGED_FROM  # in an item's `extra`: the ids of the items it took the place of
 
 
 def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None:

@@ -21,6 +21,9 @@ from memos.mem_scheduler.monitors.retention import NO_RETENTION, RetentionRules
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import CubeFacts, LogSink
+from memos.memory.extract import derive
+from memos.memory.hygiene import TOKENS_MAX
+from memos.memory.learning import Extractor
 from memos.memory.store import Applied, Cause, Change, Followup, MemoryStore
 
 if TYPE_CHECKING:
@@ -49,6 +52,8 @@ class Services:
     llm: LLM | None = None
     reranker: Reranker | None = None
     retention: RetentionRules = NO_RETENTION
+    extract: Extractor = derive  # reads raw items; a model takes its place here
+    item_tokens_max: int = TOKENS_MAX
 
 
 @dataclass(frozen=True, slots=True)

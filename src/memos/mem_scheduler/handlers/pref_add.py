@@ -1,0 +1,88 @@
+"""`pref_add`: keep the preferences that somebody states: likes, dislikes, allergies, habits, instructions.
+
+Content: a text (the user's), a JSON object `{"messages": …}`, a JSON list of messages, or a JSON list of
+item ids. What is found becomes preference memory with its polarity, object and slot, unless the same is
+stored already, of whatever kind: then that is confirmed. An opposite preference supersedes the earlier
+one, which is kept as history. A text is read and not stored; what it says stands in the sources.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from memos import log
+from memos.clock import to_utc, utc
+from memos.errors import Discard, InvalidInput
+from memos.mem_scheduler.handlers.context import HandlerContext, info_text
+from memos.mem_scheduler.handlers.edits import present
+from memos.mem_scheduler.handlers.learned import commit, learner, with_retries
+from memos.mem_scheduler.handlers.mem_update import TURN_ID
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.memory.item import MemoryItem
+from memos.memory.reader import MemReader
+
+logger = log.get_logger(__name__)
+
+
+def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None:
+    for message in messages:
+        with ctx.bound_to(message):
+            if not ctx.is_repeat(message):
+                with_retries(lambda message=message: _add(ctx, message))  # type: ignore[misc]
+
+
+def _add(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
+    cube_id = message.mem_cube_id
+    given = _given(message.content)
+    if isinstance(given, list) and all(isinstance(one, str) for one in given):
+        raw = [item for item in present(ctx.services.store, given) if item.cube_id == cube_id and item.raw]
+        learned = learner(ctx).preferences(cube_id, raw)
+    else:
+        learned = learner(ctx).preferences(cube_id, _turns(ctx, message, given), stored=False)
+    commit(ctx, message, learned)
+    if not learned.added and not learned.confirmed:
+        logger.info("pref_add.nothing_found", reasons=sorted(set(learned.reasons.values()))[:5])
+
+
+def _given(content: str) -> Any:
+    """The text, list of messages or list of ids in the content."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return content
+    if isinstance(value, dict):
+        if "messages" not in value:
+            raise Discard('a JSON object as content of a "pref_add" message must hold "messages"')
+        messages = value["messages"]
+        return messages if isinstance(messages, str) else _wrapped(messages)
+    return value if isinstance(value, list) else content
+
+
+def _wrapped(messages: Any) -> list[Any]:
+    """Messages as objects: a bare text among them is a user's, never an id."""
+    if not isinstance(messages, list):
+        raise Discard('"messages" in the content of a "pref_add" message must be a text or a list')
+    return [{"role": "user", "content": one} if isinstance(one, str) else one for one in messages]
+
+
+def _turns(ctx: HandlerContext, message: ScheduleMessageItem, given: Any) -> list[MemoryItem]:
+    """The turns as items that are not stored. Discard for what is no conversation."""
+    try:
+        reading = MemReader(clock=ctx.services.clock).read_messages(
+            given,
+            user_id=message.user_id,
+            cube_id=message.mem_cube_id,
+            session_id=message.session_id,
+            turn_id=info_text(message, TURN_ID),
+            user_name="" if message.user_name == message.user_id else message.user_name,
+        )
+    except InvalidInput as error:
+        raise Discard(f'content of a "pref_add" message: {error}') from error
+    # The message comes from a clock of its own: what was said is not to come.
+    said_at = min(to_utc(message.timestamp), utc(ctx.services.clock.now()))
+    return [
+        item if item.happened_at is not None else replace(item, happened_at=said_at) for item in reading.items
+    ]
