@@ -139,8 +139,8 @@ def test_an_end_that_is_still_to_come_is_only_noted(words: Parts, clock: ManualC
     now = utc(clock.now())
     later = utc(clock.now() + 30 * 86_400)
     paris, rome = (fact_fields(Fact("Mia", "lives_in", city)) for city in ("Paris", "Rome"))
-    stated(words, "a", "Mia lives in Paris.", extra=paris, happened_at=now)
-    stated(words, "b", "Mia lives in Rome.", extra=rome, happened_at=later)
+    stated(words, "a", "Mia lives in Paris.", extra=paris, tags=("slot:lives_in",), happened_at=now)
+    stated(words, "b", "Mia lives in Rome.", extra=rome, tags=("slot:lives_in",), happened_at=later)
     organize(words)
     assert statuses(words, "a", "b") == ["activated", "activated"]
     assert row(words, "a").valid_until == later

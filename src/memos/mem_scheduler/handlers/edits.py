@@ -13,11 +13,15 @@ from datetime import datetime
 
 from memos.errors import ItemGone, ItemNotFound
 from memos.mem_scheduler.handlers.context import HandlerContext
+from memos.memory.extract import slot_tag
 from memos.memory.item import ItemStatus, MemoryItem, WorkingEntry, WorkingSet
+from memos.memory.slots import fact_of
 from memos.memory.store import IndexedItem, ItemFilter, MemoryStore, ReplaceWorking, UpdateItem
 from memos.retrieval.keywords import analyse
 
 PAGE_SIZE = 500
+SLOT_MAX = 2_000  # items of one slot that are looked at, the newest
+DERIVED_MAX = 2_000  # of a session
 SUPERSEDED_BY = "superseded_by"  # in an item's `extra`: the item that holds in its place
 CORRECTED_BY = "corrected_by"  # in the `extra` of a raw turn: the items that correct what it says
 
@@ -94,7 +98,36 @@ def _last_heir(item_id: str, heirs: Mapping[str, str]) -> str:
     return item_id
 
 
-def others(items: Iterable[MemoryItem], without: Iterable[str]) -> list[MemoryItem]:
-    """The items but those of the given ids, each once."""
-    left = set(without)
-    return list({item.id: item for item in items if item.id not in left}.values())
+def same_slots(store: MemoryStore, cube_id: str, items: Iterable[MemoryItem]) -> list[MemoryItem]:
+    """The live derived items that fill the slots which the facts among `items` fill, of the same users."""
+    facts = [(item.user_id, fact) for item in items if (fact := fact_of(item)) is not None]
+    wanted = {(user_id, fact.identity) for user_id, fact in facts}
+    found: dict[str, MemoryItem] = {}
+    for slot in dict.fromkeys(fact.slot for _, fact in facts):
+        filled = ItemFilter(cube_ids=(cube_id,), raw=False, tags=(slot_tag(slot),))
+        for item in all_of(store, filled, limit=SLOT_MAX):
+            fact = fact_of(item)
+            if fact is not None and (item.user_id, fact.identity) in wanted:
+                found[item.id] = item
+    return list(found.values())
+
+
+def read_from(store: MemoryStore, cube_id: str, raw: Sequence[MemoryItem]) -> list[MemoryItem]:
+    """The live derived items that have one of the raw items among their sources."""
+    origins = {item.id for item in raw}
+    sessions = {item.session_id for item in raw}
+    found: dict[str, MemoryItem] = {}
+    for session in sorted(sessions):
+        wanted = ItemFilter(
+            cube_ids=(cube_id,), raw=False, session_ids=(session,) if session else ()
+        )  # a derived item keeps the session of the first turn that it was read from
+        for item in all_of(store, wanted, limit=DERIVED_MAX):
+            if any(source.item_id in origins for source in item.sources):
+                found[item.id] = item
+    return list(found.values())
+
+
+def turns_of(store: MemoryStore, derived: Iterable[MemoryItem]) -> list[MemoryItem]:
+    """The live raw items that the derived ones were read from."""
+    ids = [source.item_id for item in derived for source in item.sources if source.item_id]
+    return [item for item in present(store, ids) if item.raw and item.live]

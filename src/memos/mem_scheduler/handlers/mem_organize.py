@@ -25,7 +25,15 @@ from memos.mem_scheduler.change_logs import after, archived_log, merged_log
 from memos.mem_scheduler.handlers import forget
 from memos.mem_scheduler.handlers.add import MERGED_FROM
 from memos.mem_scheduler.handlers.context import HandlerContext
-from memos.mem_scheduler.handlers.edits import all_of, handed_over, indexed, present, retired, rewritten
+from memos.mem_scheduler.handlers.edits import (
+    all_of,
+    handed_over,
+    indexed,
+    present,
+    retired,
+    rewritten,
+    same_slots,
+)
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import MEM_ORGANIZE_TASK_LABEL
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
@@ -33,7 +41,6 @@ from memos.memory.forgetting import retention
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState
 from memos.memory.merge import Cluster, duplicates
 from memos.memory.signature import signature
-from memos.memory.slots import fact_of
 from memos.memory.store import AddAlias, Change, ItemFilter
 from memos.memory.supersede import Supersession, plan
 from memos.retrieval.keywords import analyse
@@ -47,7 +54,6 @@ CONFLICT_TRIES = 3
 IDS_MAX = 500  # of one message; the rest is chained
 PAGE_ITEMS = 100  # derived items that a message about the whole cube looks at
 NEAR_MAX = 30  # items like one of them
-FACTS_MAX = 2_000  # items of a kind read for the other values of a slot
 CHANGES_MAX = 100  # clusters, and supersessions, of one message
 CAPACITY_SCAN_MAX = 50_000
 CUBE_SCOPE = "cube"
@@ -181,13 +187,8 @@ def _with_near(ctx: HandlerContext, cube_id: str, focus: Sequence[MemoryItem]) -
             terms = {term: float(count) for term, count in analyse(item.memory).items()}
             near.update(view.search_text(terms, limit=NEAR_MAX, allowed=derived) if terms else ())
         found = {item.id: item for item in (*focus, *view.items(sorted(near)))}
-    slots = {(item.user_id, fact.identity) for item in focus if (fact := fact_of(item)) is not None}
-    for kind in {item.kind for item in focus if fact_of(item) is not None}:
-        wanted = ItemFilter(cube_ids=(cube_id,), kinds=(kind,), raw=False)
-        for item in all_of(store, wanted, limit=FACTS_MAX):
-            fact = fact_of(item)
-            if fact is not None and (item.user_id, fact.identity) in slots:
-                found.setdefault(item.id, item)
+    for item in same_slots(store, cube_id, focus):
+        found.setdefault(item.id, item)
     return list(found.values())
 
 

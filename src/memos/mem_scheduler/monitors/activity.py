@@ -1,4 +1,4 @@
-"""What a user has asked of a cube lately: the window of queries, keyword counts, the last recall.
+"""What a user has asked of a cube and was answered lately: windows, keyword counts, the last recall.
 
 The values are immutable and the functions pure; the state stands in the store (`PutState`), is committed
 together with the working set that follows from it, and so survives a restart. It is kept per user of a
@@ -16,6 +16,8 @@ from memos.memory.store import MemoryStore, PutState
 from memos.retrieval.keywords import keywords
 
 KEYWORDS_KEPT_MAX = 500
+ANSWER_CHARS_MAX = 4_000
+USED_KEPT_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,45 @@ class Activity:
             ),
             keyword_counts=dict(value.get("keyword_counts", {})),
             recalled_at=value.get("recalled_at"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """An answer of the window, and the ids of the memories that it used."""
+
+    text: str
+    used: tuple[str, ...]
+    answered_at: float  # wall time
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The last answers to one user over one cube, oldest first, and how many there ever were."""
+
+    window: tuple[GivenAnswer, ...] = ()
+    count: int = 0
+    used_count: int = 0  # memories used by all of them together
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "window": [
+                {"text": one.text, "used": list(one.used), "answered_at": one.answered_at}
+                for one in self.window
+            ],
+            "count": self.count,
+            "used_count": self.used_count,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Answers:
+        return cls(
+            window=tuple(
+                GivenAnswer(one["text"], tuple(one["used"]), float(one["answered_at"]))
+                for one in value.get("window", ())
+            ),
+            count=int(value.get("count", 0)),
+            used_count=int(value.get("used_count", 0)),
         )
 
 
@@ -98,6 +139,21 @@ class ActivityMonitor:
             return False
         return activity.recalled_at is None or at - activity.recalled_at >= interval_s
 
+    def read_answers(self, store: MemoryStore, cube_id: str, user_id: str) -> Answers:
+        """The answers as the store has them. Kept apart from the queries: tasks of another lane write them."""
+        value = store.state(cube_id, _answers_name(user_id))
+        return Answers() if value is None else Answers.from_json(value)
+
+    def answered(self, before: Answers, text: str, used: Sequence[str], at: float) -> Answers:
+        """The state after an answer. The window and its texts are bounded."""
+        newest = GivenAnswer(text[:ANSWER_CHARS_MAX], tuple(used[:USED_KEPT_MAX]), at)
+        window = (*before.window, newest)[-self._window :]
+        return Answers(window, before.count + 1, before.used_count + len(used))
+
+    def answers_change(self, cube_id: str, user_id: str, answers: Answers) -> PutState:
+        """The change that stores the answers."""
+        return PutState(cube_id, _answers_name(user_id), answers.to_json())
+
     def change(self, cube_id: str, user_id: str, activity: Activity) -> PutState:
         """The change that stores the state."""
         return PutState(cube_id, _name(user_id), activity.to_json())
@@ -105,3 +161,7 @@ class ActivityMonitor:
 
 def _name(user_id: str) -> str:
     return f"activity/{user_id}"
+
+
+def _answers_name(user_id: str) -> str:
+    return f"answers/{user_id}"
