@@ -113,7 +113,7 @@ def test_a_repeat_of_the_last_recall_is_known() -> None:
 def test_an_unsure_recall_is_repeated() -> None:
     """When the last recall's places are all about equally good, a repeat of the query recalls again."""
     before = asked(("When does Elena feed the puppy?", True))
-    monitor, query = IntentMonitor(spread_min=1.8), "when does Elena feed the puppy"
+    monitor, query = IntentMonitor(spread_min=1.4), "when does Elena feed the puppy"
     assert monitor.detect_intent(query, [MAX], activity=before, spread=0.4).trigger_retrieval
     assert not monitor.detect_intent(query, [MAX], activity=before, spread=2.0).trigger_retrieval
     assert not monitor.detect_intent(query, [MAX], activity=before, spread=None).trigger_retrieval

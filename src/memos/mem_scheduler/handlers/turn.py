@@ -152,11 +152,12 @@ class SessionTurn:
         return {hit.item.id: hit.relativity for hit in recall.hits}
 
     def _spread(self, working: WorkingSet) -> float | None:
-        """How far the best place stands above the last; None where places are left over, or where the
-        scores are a reranker's, whose scale nobody knows."""
+        """How far the best place stands above the middle one; None where places are left over, or where
+        the scores are a reranker's, whose scale nobody knows."""
         if self._services.reranker is not None or not self._is_full(working):
             return None
-        return working.entries[0].score - working.entries[-1].score
+        entries = working.entries
+        return entries[0].score - entries[(len(entries) - 1) // 2].score
 
     def _is_full(self, working: WorkingSet) -> bool:
         return len(working.entries) >= self._services.store.capacities.working

@@ -5,9 +5,11 @@ in working memory, nothing was stored since, and that recall was sure of itself;
 memory speaks of everything the query asks about. Both are strict on purpose: a recall too many costs
 milliseconds, one too few costs the answer. Whatever is in doubt triggers.
 
-A recall is sure of itself when its best memory stands out from the last one that got a place. Measured on
-1,105 questions over long conversations: where all evidence had found a place the spread of scores was
-above 1.8 for 6 of 10 questions, where some was missing for 2 of 10.
+A recall is sure of itself when its best memory stands out from the one in the middle of the places.
+Measured on 1,104 questions over long conversations, 20 places each: where all evidence had found a place
+the distance of the scores was above 1.4 for 66 of 100 questions, where some was missing for 17 of 100. A
+memory with all of at least four content words stood in working memory for 42 of 1,097 questions before
+any recall for them; for 38 of them so did all the evidence.
 """
 
 from __future__ import annotations
@@ -47,11 +49,11 @@ class IntentMonitor:
         self,
         embedder: Embedder | None = None,
         *,
-        terms_min: int = 3,
+        terms_min: int = 4,
         relativity_min: float = 0.85,
         similarity_min: float = 0.5,
         same_query_min: float = 0.8,
-        spread_min: float = 1.8,
+        spread_min: float = 1.4,
         gaps_max: int = 4,
     ) -> None:
         if terms_min < 1 or gaps_max < 1:
@@ -80,16 +82,19 @@ class IntentMonitor:
 
         `activity`: what was asked before (the query itself not among it). `relativity`: how well each
         working memory (by id) fits the query on the absolute scale of recall; without it the words
-        alone decide. `spread`: how far the best score of the last recall stands above the last that got a
-        place; None where places were left over. `news`: something was stored since the last recall.
+        alone decide. `spread`: how far the best score of the last recall stands above that in the middle
+        of the places; None where places were left over. `news`: something was stored since the last recall.
         """
         gaps = self.gaps(query)
         if not working:
             return Intent(True, gaps, "working memory is empty")
         wanted = frozenset(analyse(query))
         last = _last_recalled(activity)
-        sure = spread is None or spread >= self._spread_min
-        if last is not None and sure and not news and self._is_same(wanted, frozenset(analyse(last.text))):
+        if last is not None and self._is_same(wanted, frozenset(analyse(last.text))):
+            if news:
+                return Intent(True, gaps, "something was stored since the last recall for this query")
+            if spread is not None and spread < self._spread_min:
+                return Intent(True, gaps, "the last recall for this query was not sure of itself")
             return Intent(False, (), "the query repeats the one that working memory was recalled for")
         covering = self._covering(query, wanted, working, relativity)
         if covering is not None:
