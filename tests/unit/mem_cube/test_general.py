@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from memos import runtime as composition
 from memos.configs.mem_cube import GeneralMemCubeConfig
 from memos.errors import (
     ConfigError,
@@ -25,7 +27,8 @@ from memos.memories.textual.item import TextualMemoryItem
 from memos.memories.textual.tree import TreeTextMemory
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, Source, WorkingEntry
 from memos.memory.store import AddAlias, AddItems, ItemFilter, ReplaceWorking, SetStatus, TouchItems
-from memos.runtime import Runtime
+from memos.runtime import Runtime, build
+from memos.settings import MemorySettings, ModelSettings, Settings
 
 WHEN = datetime(2026, 3, 1, 9, 30, 15, 123456, tzinfo=UTC)
 
@@ -214,6 +217,83 @@ def test_a_file_that_is_not_whole_is_refused(
     with pytest.raises(error, match=says):
         GeneralMemCube("pets", runtime=elsewhere).load(tmp_path / "out")
     assert elsewhere.store.cubes() == []
+
+
+def signed(change: Any) -> Any:
+    """A file changed by somebody who also mends its digest."""
+
+    def spoilt(text: bytes) -> bytes:
+        *lines, end = change(text).splitlines(keepends=True)
+        last = json.loads(end) | {"blake2b": hashlib.blake2b(b"".join(lines), digest_size=32).hexdigest()}
+        return b"".join(lines) + json.dumps(last).encode() + b"\n"
+
+    return spoilt
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.replace(b'"use_count":3', b'"use_count":"three"'), "no memory"),
+        (lambda text: text.replace(b'"kind":"UserMemory"', b'"kind":"Nowhere"'), "no memory"),
+        (lambda text: text.replace(b'{"old":"plain"}', b'["old"]'), "no memory"),
+        (
+            lambda text: text.replace(b'"cube_id":"pets","user_id"', b'"cube_id":"zoo","user_id"', 1),
+            "cannot be part",
+        ),
+        (lambda text: text.replace(b'"status":"archived"', b'"status":"deleted"'), "cannot be part"),
+        (lambda text: text.replace(b'15.123456Z","updated_at"', b'15.123456","updated_at"', 1), "no zone"),
+        (lambda text: text.replace(b'"items":6,"blake2b"', b'"items":7,"blake2b"'), "says 7"),
+    ],
+)
+def test_a_file_with_impossible_memories_is_refused(
+    change: Any, says: str, runtime: Runtime, elsewhere: Runtime, tmp_path: Path
+) -> None:
+    """Whoever wrote it: values that no memory can have are refused, and nothing is stored."""
+    furnish(runtime)
+    GeneralMemCube("pets", runtime=runtime).dump(tmp_path / "out")
+    before = (tmp_path / "out" / "cube.jsonl").read_bytes()
+    spoil(tmp_path / "out", signed(change))
+    assert (tmp_path / "out" / "cube.jsonl").read_bytes() != before
+    with pytest.raises(StoreCorrupt, match=says):
+        GeneralMemCube("pets", runtime=elsewhere).load(tmp_path / "out")
+    assert elsewhere.store.cubes() == []
+
+
+def test_a_file_over_the_bound_is_refused(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is too large is refused before it is read."""
+    furnish(runtime)
+    GeneralMemCube("pets", runtime=runtime).dump(tmp_path / "out")
+    monkeypatch.setattr("memos.mem_cube.bundle.BUNDLE_BYTES_MAX", 100)
+    with pytest.raises(InvalidInput, match="at most 100"):
+        GeneralMemCube("copy", runtime=runtime).load(tmp_path / "out")
+
+
+def test_a_cube_that_does_not_fit_is_archived_in_part(runtime: Runtime, tmp_path: Path) -> None:
+    """Loaded into a store with less room, what is over is archived and nothing is lost."""
+    cube = GeneralMemCube("pets", runtime=runtime)
+    ids = cube.text_mem.add([f"Fact {number} about the harbour" for number in range(5)], user_id="ann")
+    cube.dump(tmp_path / "out")
+    small = Settings(
+        home=tmp_path / "small",
+        models=ModelSettings(embedder="none"),
+        memory=MemorySettings(long_term_capacity=3),
+    )
+    with build(small, start=False) as other:
+        GeneralMemCube.init_from_dir(tmp_path / "out", runtime=other)
+        assert (other.store.sizes("pets").long_term, other.store.sizes("pets").archived) == (3, 2)
+        assert len(other.store.get(ids)) == 5
+
+
+def test_without_a_runtime_it_is_the_process_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cube that is given no runtime is a view of the one that the whole program shares."""
+    monkeypatch.setenv("MEMOS_MODELS__EMBEDDER", "none")
+    try:
+        cube = GeneralMemCube("pets")
+        assert cube.runtime is composition.current()
+    finally:
+        composition.reset()
 
 
 def test_folders_that_cannot_work(runtime: Runtime, tmp_path: Path) -> None:
