@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from memos.retrieval.keywords import analyse
 from memos.retrieval.request import Dedup, Hit
 
 # Share of the relevance in maximal marginal relevance; the rest is novelty.
 MMR_RELEVANCE = 0.9
+TEXTS_CACHED_MAX = 4_096
 
 _NEGATION = re.compile(
     r"\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|cannot|without|hardly)\b|n['’]t\b|[不没無无非别未]",
@@ -74,14 +76,20 @@ def _distinct(hits: Sequence[Hit], *, limit: int) -> list[Hit]:
 
 def _said(text: str, participants: tuple[str, ...]) -> Said:
     """What makes two texts say the same: content terms in order, who takes part, how often they negate."""
-    return tuple(analyse(text)), participants, len(_NEGATION.findall(text))
+    return _content(text), participants, len(_NEGATION.findall(text))
+
+
+@lru_cache(maxsize=TEXTS_CACHED_MAX)
+def _content(text: str) -> tuple[str, ...]:
+    """The content terms in order. Cached: the same memories come up for query after query."""
+    return tuple(analyse(text))
 
 
 def _diverse(hits: Sequence[Hit], top_k: int) -> list[Hit]:
     """Maximal marginal relevance over content terms (Dice)."""
     if len(hits) <= 1:
         return list(hits)
-    terms = [frozenset(analyse(hit.item.memory)) for hit in hits]
+    terms = [frozenset(_content(hit.item.memory)) for hit in hits]
     best = max(hit.score for hit in hits)
     least = min(hit.score for hit in hits)
     span = (best - least) or 1.0
