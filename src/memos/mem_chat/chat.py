@@ -33,12 +33,16 @@ from memos.mem_chat.thinking import split_thinking
 from memos.mem_chat.writer import ConversationWriter, Submitter
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import ANSWER_TASK_LABEL, QUERY_TASK_LABEL
+from memos.memory.extract import derive
+from memos.memory.hygiene import TOKENS_MAX
 from memos.memory.item import MemoryKind
+from memos.memory.learning import Extractor
 from memos.memory.reader import MemReader
 from memos.memory.store import MemoryStore
 from memos.memory.turns import Conversation, Turn
 from memos.models.base import LLM, ChatMessage
 from memos.models.extractive import MARK, Evidence, ExtractiveAnswerer
+from memos.retrieval.corrected import corrections_of
 from memos.retrieval.filters import ParsedFilter
 from memos.retrieval.request import Hit, Recall, RecallRequest
 
@@ -111,6 +115,8 @@ class MemChat:
         llm: LLM | None = None,
         clock: Clock | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
+        extract: Extractor = derive,
+        item_tokens_max: int = TOKENS_MAX,
     ) -> None:
         self._store = store
         self._retriever = retriever
@@ -120,7 +126,14 @@ class MemChat:
         self._clock = clock or SystemClock()
         self._new_id = new_id
         self.writer = ConversationWriter(
-            store=store, indexer=indexer, reader=reader, scheduler=scheduler, new_id=new_id
+            store=store,
+            indexer=indexer,
+            reader=reader,
+            scheduler=scheduler,
+            new_id=new_id,
+            clock=clock,
+            extract=extract,
+            tokens_max=item_tokens_max,
         )
 
     def stream(self, query: ChatQuery) -> Generator[ChatEvent]:
@@ -241,7 +254,12 @@ class MemChat:
         turn.used = tuple(hit.item.id for hit in hits)
 
     def _quote(self, turn: _Turn, hits: tuple[Hit, ...], remarks: list[str]) -> Iterator[ChatEvent]:
-        evidence = [_evidence(hit) for hit in hits if not _is_quotation(hit)]
+        shown = {hit.item.id for hit in hits}
+        evidence = [
+            _evidence(hit)
+            for hit in hits
+            if not _is_quotation(hit) and not shown.intersection(corrections_of(hit.item))
+        ]
         answer = self._answerer.answer(turn.query.query, evidence)
         if self._llm is None:
             remarks = ["no language model is configured: the answer is quoted from memory", *remarks]
@@ -275,6 +293,7 @@ class MemChat:
                 turn_id=turn.turn_id,
                 info={"answered_by": turn.answered_by},
                 reason="chat turn",
+                read="later",
             )
 
     def _submit(self, turn: _Turn, label: str, content: str) -> str:

@@ -22,6 +22,7 @@ from memos.mem_scheduler.handlers import (
     HandlerFunction,
     add,
     answer,
+    mem_feedback,
     mem_organize,
     mem_read,
     mem_update,
@@ -37,6 +38,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, val
 from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
+    MEM_FEEDBACK_TASK_LABEL,
     MEM_ORGANIZE_TASK_LABEL,
     MEM_READ_TASK_LABEL,
     MEM_UPDATE_TASK_LABEL,
@@ -80,6 +82,7 @@ class GeneralScheduler(BaseScheduler):
             MEM_READ_TASK_LABEL: self._mem_read_message_consumer,
             PREF_ADD_TASK_LABEL: self._pref_add_message_consumer,
             MEM_ORGANIZE_TASK_LABEL: self._mem_reorganize_message_consumer,
+            MEM_FEEDBACK_TASK_LABEL: self._mem_feedback_message_consumer,
         }
         return {
             label: methods[label] if row.policy is None else (methods[label], row.policy)
@@ -108,6 +111,22 @@ class GeneralScheduler(BaseScheduler):
 
     def _mem_reorganize_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
         self._handle(mem_organize.handle, messages)
+
+    def _mem_feedback_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(mem_feedback.handle, messages)
+
+    def process_feedback(self, message: ScheduleMessageItem) -> mem_feedback.FeedbackOutcome | None:
+        """Carry out feedback now, in the calling thread, and say what it did; None for a repeat.
+
+        Raises Discard for what is no feedback, StoreError.
+        """
+        done: list[mem_feedback.FeedbackOutcome | None] = []
+
+        def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None:
+            done.extend(mem_feedback.process(ctx, one) for one in messages)
+
+        self._handle(handle, [message])
+        return done[0]
 
     _query_message_consume = _query_message_consumer  # the names of an earlier document
     _answer_message_consume = _answer_message_consumer

@@ -1,6 +1,7 @@
 """Hybrid recall: ask every channel of every cube, lay the findings out, rank, cut, leave out repetitions.
 
-    query ─▶ lexical, dense, links (gather) ─▶ stages (stages) ─▶ relativity cut ─▶ dedup ─▶ hits
+    query ─▶ lexical, dense, links (gather) ─▶ stages (stages) ─▶ relativity cut ─▶ dedup
+          ─▶ corrections before what they correct (corrected) ─▶ hits
 
 Guarantees: one snapshot per cube and search; the same store, request and clock give the same hits (ties
 go to the later `happened_at`, then the id); several cubes are ranked in one pool. What is missing or
@@ -10,7 +11,7 @@ channel and is said in `Recall.degraded`; a failing store raises. Thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
@@ -20,8 +21,9 @@ from memos.clock import Clock, SystemClock, utc
 from memos.errors import EmbedderMismatch, ModelError
 from memos.log import get_logger
 from memos.memory.item import MemoryItem
-from memos.memory.store import MemoryStore, ReadView
+from memos.memory.store import ItemFilter, MemoryStore, ReadView
 from memos.models.base import Embedder, Vectors
+from memos.retrieval.corrected import with_corrections_first
 from memos.retrieval.dedup import dedup
 from memos.retrieval.request import Hit, Recall, RecallRequest
 from memos.retrieval.weights import RecallWeights
@@ -152,7 +154,21 @@ class HybridRetriever:
         hits.sort(key=_order)
         kept = dedup(hits, how=request.dedup, top_k=request.top_k)
         place_of = {items[place].id: place for place in places if place in items}
-        return [replace(hit, parts=_parts(ranking, place_of[hit.item.id])) for hit in kept]
+        told = [replace(hit, parts=_parts(ranking, place_of[hit.item.id])) for hit in kept]
+        return with_corrections_first(told, lambda ids: self._named(views, ids, request), top_k=request.top_k)
+
+    def _named(
+        self, views: Sequence[ReadView], ids: Collection[str], request: RecallRequest
+    ) -> dict[str, MemoryItem]:
+        """The live items of these ids that the request allows."""
+        wanted = request.filter or ItemFilter()
+        allowed = [one for one in ids if not wanted.ids or one in wanted.ids]
+        found: dict[str, MemoryItem] = {}
+        for view in views if allowed else ():
+            one = replace(request, filter=replace(wanted, ids=tuple(allowed)))
+            items = view.items(sorted(self._gather.allowed_numbers(view, one) or ()))
+            found |= {item.id: item for item in items if item.id not in request.exclude_ids}
+        return found
 
 
 def _items(views: Sequence[ReadView], pool: Pool, places: Sequence[int]) -> dict[int, MemoryItem]:

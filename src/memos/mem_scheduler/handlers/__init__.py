@@ -9,13 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from memos.mem_scheduler.handlers import add, answer, mem_organize, mem_read, mem_update, pref_add, query
+from memos.mem_scheduler.handlers import (
+    add,
+    answer,
+    mem_feedback,
+    mem_organize,
+    mem_read,
+    mem_update,
+    pref_add,
+    query,
+)
 from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
+    MEM_FEEDBACK_TASK_LABEL,
     MEM_ORGANIZE_TASK_LABEL,
     MEM_READ_TASK_LABEL,
     MEM_UPDATE_TASK_LABEL,
@@ -42,4 +52,5 @@ HANDLERS: Mapping[str, BuiltIn] = {
     MEM_READ_TASK_LABEL: BuiltIn(mem_read.handle),
     MEM_ORGANIZE_TASK_LABEL: BuiltIn(mem_organize.handle),
     PREF_ADD_TASK_LABEL: BuiltIn(pref_add.handle),
+    MEM_FEEDBACK_TASK_LABEL: BuiltIn(mem_feedback.handle),
 }

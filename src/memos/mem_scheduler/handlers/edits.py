@@ -23,7 +23,6 @@ PAGE_SIZE = 500
 SLOT_MAX = 2_000  # items of one slot that are looked at, the newest
 DERIVED_MAX = 2_000  # of a session
 SUPERSEDED_BY = "superseded_by"  # in an item's `extra`: the item that holds in its place
-CORRECTED_BY = "corrected_by"  # in the `extra` of a raw turn: the items that correct what it says
 
 
 def present(store: MemoryStore, item_ids: Sequence[str]) -> list[MemoryItem]:
