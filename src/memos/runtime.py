@@ -199,9 +199,10 @@ def _assemble(
         cube_of=lambda cube_id: NaiveMemCube(
             cube_id, store=store, indexer=indexer, retriever=retriever, clock=clock
         ),
+        item_tokens_max=settings.memory.item_tokens_max,
     )
     scheduler = SchedulerFactory.from_config(scheduler_config, queue=queue, services=services)
-    reader = MemReader(clock=clock)
+    reader = MemReader(clock=clock, tokens_max=settings.memory.item_tokens_max)
     chat = MemChat(
         store=store,
         indexer=indexer,
@@ -210,6 +211,8 @@ def _assemble(
         scheduler=scheduler,
         answerer=ExtractiveAnswerer(analyse),
         clock=clock,
+        extract=services.extract,
+        item_tokens_max=settings.memory.item_tokens_max,
     )
     return Runtime(
         settings=settings,

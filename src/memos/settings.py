@@ -97,12 +97,13 @@ class SchedulerSettings(Section):
 
 
 class MemorySettings(Section):
-    """How many live memories a cube holds; what is over is archived."""
+    """How many live memories a cube holds (what is over is archived), and how long one may be."""
 
     long_term_capacity: int = Field(10_000, ge=1)
     user_capacity: int = Field(10_000, ge=1)
     preference_capacity: int = Field(10_000, ge=1)
     working_capacity: int = Field(20, ge=1, le=10_000)
+    item_tokens_max: int = Field(1_024, ge=16, le=100_000, description="longer turns become several memories")
 
 
 class ApiSettings(Section):

@@ -277,11 +277,13 @@ class BaseResponse(BaseModel, Generic[T]):
 class MemoryResponse(BaseResponse[list[dict[str, Any]]]):
     """What was stored: `{memory, memory_id, memory_type, cube_id}` each.
 
-    `seqs` is each cube's sequence number that holds the change; `skipped` what was not stored and why.
+    `seqs` is each cube's sequence number that holds the change; `skipped` what was not stored and why;
+    `quarantined` what is kept for review and never recalled (`memos quarantine`), and why.
     """
 
     seqs: dict[str, int] = Field(default_factory=dict)
     skipped: list[dict[str, Any]] = Field(default_factory=list)
+    quarantined: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class SearchResponse(BaseResponse[dict[str, Any]]):

@@ -1,8 +1,11 @@
-"""The one way by which conversations become stored memories: read, index, commit, announce.
+"""The one way by which conversations become stored memories: read, screen, index, commit, announce.
 
-When `write` returns, every item is committed and can be recalled, in all cubes or in none. The `add`
-task that follows (web logs, and later deeper reading) is announced to the scheduler afterwards; if the
-queue refuses it, the memories stay and `Written.task_error` says why.
+When `write` returns, every item is committed and can be recalled, in all cubes or in none. Deeper reading
+(facts, preferences) follows as a `mem_read` task, or is part of the same transaction, as the caller asks.
+What holds a secret or tries to give orders is stored in quarantine: kept, never recalled, and said. A turn
+that is sent again (the same message id, or text, speaker and time, in its session) is not stored twice.
+If the queue refuses the task, the memories stay and `Written.task_error` says why; reading that is due is
+queued again when a scheduler starts.
 """
 
 from __future__ import annotations
@@ -11,24 +14,32 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from uuid import uuid4
 
 from memos import context, log
-from memos.errors import QueueError
+from memos.clock import Clock, SystemClock
+from memos.errors import QueueError, VersionConflict
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
-from memos.mem_scheduler.schemas.task_schemas import ADD_TASK_LABEL
-from memos.memory.item import ItemStatus, MemoryItem
-from memos.memory.reader import MemReader
-from memos.memory.store import AddItems, Cause, IndexedItem, ItemFilter, MemoryStore
+from memos.mem_scheduler.schemas.task_schemas import ADD_TASK_LABEL, MEM_READ_TASK_LABEL
+from memos.mem_scheduler.unread import unread
+from memos.memory.extract import derive
+from memos.memory.hygiene import TOKENS_MAX, Action, check
+from memos.memory.item import ItemStatus, MemoryItem, ReadState
+from memos.memory.learning import Extractor, Learned, Learner
+from memos.memory.reader import MemReader, Reading
+from memos.memory.store import AddItems, Cause, Change, IndexedItem, ItemFilter, MemoryStore
 from memos.memory.turns import Conversation, Skipped, parse_conversation
 
 if TYPE_CHECKING:
     from memos.memory.indexer import Indexer
 
+CONFLICT_TRIES = 3
 _LOCKS = 64
 logger = log.get_logger(__name__)
+
+ReadWhen = Literal["never", "later", "now"]
 
 
 class Submitter(Protocol):
@@ -38,14 +49,37 @@ class Submitter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """An item in quarantine, the place of its message, and why."""
+
+    item: MemoryItem
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """What one `write` stored, cube after cube in the order of the turns."""
 
-    items: tuple[MemoryItem, ...]
+    items: tuple[MemoryItem, ...]  # turns that can be recalled, those that were there already included
     skipped: tuple[Skipped, ...] = ()
     seqs: Mapping[str, int] = field(default_factory=dict)
     archived: tuple[str, ...] = ()  # what capacity pushed out
-    task_error: str = ""  # why the `add` task is not queued
+    task_error: str = ""  # why the task that follows is not queued
+    quarantined: tuple[Held, ...] = ()
+    derived: tuple[MemoryItem, ...] = ()  # what was read from the turns at once
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What is about to be stored."""
+
+    items: list[MemoryItem] = field(default_factory=list)  # new ones that can be recalled
+    answer: list[MemoryItem] = field(default_factory=list)  # those and the ones that were there already
+    held: list[Held] = field(default_factory=list)
+    skipped: dict[Skipped, None] = field(default_factory=dict)
+    indexed: list[IndexedItem] = field(default_factory=list)
+    learned: list[Learned] = field(default_factory=list)
 
 
 class ConversationWriter:
@@ -59,12 +93,19 @@ class ConversationWriter:
         reader: MemReader,
         scheduler: Submitter,
         new_id: Callable[[], str] = lambda: str(uuid4()),
+        clock: Clock | None = None,
+        extract: Extractor = derive,
+        tokens_max: int = TOKENS_MAX,
     ) -> None:
         self._store = store
         self._indexer = indexer
         self._reader = reader
         self._scheduler = scheduler
         self._new_id = new_id
+        self._tokens_max = tokens_max
+        self._learner = Learner(
+            store, indexer, clock or SystemClock(), extract=extract, new_id=new_id, tokens_max=tokens_max
+        )
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
 
     def write(
@@ -81,40 +122,118 @@ class ConversationWriter:
         info: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
         reason: str = "added",
+        read: ReadWhen = "never",
     ) -> Written:
-        """Store `messages` in each cube. Raises InvalidInput, StoreError; then nothing is stored."""
+        """Store `messages` in each cube. Raises InvalidInput, StoreError; then nothing is stored.
+
+        read: whether facts and preferences are read from the turns: never, later by a `mem_read` task, or
+        now, in the same transaction (what the extractor raises then comes out here).
+        """
         conversation = messages if isinstance(messages, Conversation) else parse_conversation(messages)
-        indexed: list[IndexedItem] = []
-        skipped: tuple[Skipped, ...] = ()
+
+        def reading_of(cube_id: str) -> Reading:
+            return self._reader.read_messages(
+                conversation,
+                user_id=user_id,
+                cube_id=cube_id,
+                session_id=session_id,
+                turn_id=turn_id,
+                user_name=user_name,
+                first_position=self._next_position(cube_id, session_id),
+                source_type=source_type,
+                info=info,
+                tags=tags,
+            )
+
+        cause = Cause(
+            task_id=task_id or "", label=ADD_TASK_LABEL, trace_id=context.current_trace_id(), user_id=user_id
+        )
         with ExitStack() as held:
             # In one order everywhere, so that two writes over the same cubes cannot wait for each other.
             for slot in sorted({hash(cube_id) % _LOCKS for cube_id in cube_ids}):
                 held.enter_context(self._locks[slot])
-            for cube_id in cube_ids:
-                reading = self._reader.read_messages(
-                    conversation,
-                    user_id=user_id,
-                    cube_id=cube_id,
-                    session_id=session_id,
-                    turn_id=turn_id,
-                    user_name=user_name,
-                    first_position=self._next_position(cube_id, session_id),
-                    source_type=source_type,
-                    info=info,
-                    tags=tags,
-                )
-                skipped = reading.skipped
-                indexed += self._index(cube_id, reading.items)
-            cause = Cause(
-                task_id=task_id or "",
-                label=ADD_TASK_LABEL,
-                trace_id=context.current_trace_id(),
-                user_id=user_id,
-            )
-            applied = self._store.apply([AddItems(tuple(indexed), reason=reason)], cause=cause)
-        items = tuple(one.item for one in indexed)
-        task_error = self._announce(items, cube_ids, user_id, session_id, task_id, user_name)
-        return Written(items, skipped, dict(applied.seqs), applied.archived, task_error)
+            for left in reversed(range(CONFLICT_TRIES)):
+                draft = _Draft()
+                for cube_id in cube_ids:
+                    self._draft(draft, conversation, reading_of(cube_id), cube_id, read)
+                try:
+                    applied = self._store.apply(_changes(draft, reason), cause=cause)
+                    break
+                except VersionConflict:  # a fact changed since it was looked at
+                    if not left:
+                        raise
+        derived = tuple(item for one in draft.learned for item in one.added if item.live)
+        tasks = self._tasks(draft, derived, cube_ids, user_id, session_id, task_id, user_name, read)
+        return Written(
+            items=tuple(draft.answer),
+            skipped=tuple(draft.skipped),
+            seqs=dict(applied.seqs) or {cube_id: self._store.seq(cube_id) for cube_id in cube_ids},
+            archived=applied.archived,
+            task_error=self._announce(tasks),
+            quarantined=tuple(draft.held),
+            derived=derived,
+        )
+
+    # -- what is stored --------------------------------------------------------------------------------
+
+    def _draft(
+        self, draft: _Draft, conversation: Conversation, reading: Reading, cube_id: str, read: ReadWhen
+    ) -> None:
+        """Screen the turns of one cube, index the new ones and read them where that is wanted at once."""
+        draft.skipped.update(dict.fromkeys(reading.skipped))
+        known = self._known(conversation, reading.items)
+        fresh: list[MemoryItem] = []
+        for item, index in zip(reading.items, reading.indexes, strict=True):
+            twin = known.get(item.id)
+            if twin is not None:
+                if twin.status is ItemStatus.QUARANTINED:
+                    draft.held.append(Held(twin, index, "it is in quarantine already"))
+                else:
+                    draft.answer.append(twin)
+                draft.skipped[Skipped(index, f"it is stored already as {twin.id}")] = None
+                continue
+            verdict = check(item, tokens_max=self._tokens_max)
+            if verdict.action is Action.QUARANTINE:
+                due = ReadState.NONE if read == "never" else ReadState.DUE
+                item = replace(item, status=ItemStatus.QUARANTINED, read=due)
+                draft.held.append(Held(item, index, verdict.reason))
+            else:
+                item = replace(item, read=_STATE[read])
+                draft.items.append(item)
+                draft.answer.append(item)
+            fresh.append(item)
+        indexed = self._index(cube_id, fresh)
+        draft.indexed += indexed
+        if read == "now":
+            raw = [one.item for one in indexed if one.item.live]
+            draft.learned.append(self._learner.read(cube_id, raw, stored=False))
+
+    def _known(self, conversation: Conversation, items: Sequence[MemoryItem]) -> dict[str, MemoryItem]:
+        """New item -> the stored turn that it is once more: a call that was sent again."""
+        named = {turn.message_id for turn in conversation.turns if turn.message_id}
+        told = [item for item in items if item.happened_at or item.sources[0].message_id in named]
+        if not told:
+            return {}
+        wanted = ItemFilter(
+            cube_ids=(told[0].cube_id,),
+            user_ids=(told[0].user_id,),
+            session_ids=(told[0].session_id,),
+            content_hashes=tuple({item.content_hash for item in told}),
+            raw=True,
+            statuses=_KEPT,
+        )
+        stored = self._store.find(wanted, limit=_REPEATS_MAX).items
+        by_name = {_name_key(one): one for one in stored if one.sources}
+        by_time = {_time_key(one): one for one in stored if one.happened_at}
+        found: dict[str, MemoryItem] = {}
+        for item in told:
+            if item.sources[0].message_id in named:
+                twin = by_name.get(_name_key(item))
+            else:
+                twin = by_time.get(_time_key(item))
+            if twin is not None:
+                found[item.id] = twin
+        return found
 
     def _index(self, cube_id: str, items: Sequence[MemoryItem]) -> list[IndexedItem]:
         with self._store.read(cube_id) as view:
@@ -123,39 +242,88 @@ class ConversationWriter:
         return list(self._indexer.index(list(items), participants=speakers))
 
     def _next_position(self, cube_id: str, session_id: str) -> int:
-        wanted = ItemFilter(cube_ids=(cube_id,), session_ids=(session_id,), statuses=_KEPT)
+        wanted = ItemFilter(cube_ids=(cube_id,), session_ids=(session_id,), statuses=_KEPT, raw=True)
         newest = self._store.find(wanted, limit=1).items
         return newest[0].position + 1 if newest else 0
 
-    def _announce(
+    # -- what follows ----------------------------------------------------------------------------------
+
+    def _tasks(
         self,
-        items: Sequence[MemoryItem],
+        draft: _Draft,
+        derived: Sequence[MemoryItem],
         cube_ids: Sequence[str],
         user_id: str,
         session_id: str,
         task_id: str | None,
         user_name: str,
-    ) -> str:
-        tasks = [
-            ScheduleMessageItem(
-                item_id=self._new_id(),
+        read: ReadWhen,
+    ) -> list[ScheduleMessageItem]:
+        """The messages that follow: what to read, else what to tell."""
+
+        def message(label: str, cube_id: str, content: str, item_id: str) -> ScheduleMessageItem:
+            return ScheduleMessageItem(
+                item_id=item_id,
                 user_id=user_id,
                 mem_cube_id=cube_id,
                 session_id=session_id,
-                label=ADD_TASK_LABEL,
-                content=json.dumps([item.id for item in items if item.cube_id == cube_id]),
+                label=label,
+                content=content,
                 user_name=user_name,
                 task_id=task_id,
                 api_path=context.api_path.get() or None,
             )
-            for cube_id in cube_ids
+
+        if read == "later":
+            return [
+                message(MEM_READ_TASK_LABEL, one.cube_id, one.content, one.item_id)
+                for one in unread(draft.items)
+            ]
+        stored = [*draft.items, *derived]
+        ids = {cube_id: [item.id for item in stored if item.cube_id == cube_id] for cube_id in cube_ids}
+        return [
+            message(ADD_TASK_LABEL, cube_id, json.dumps(of_cube), self._new_id())
+            for cube_id, of_cube in ids.items()
+            if of_cube
         ]
+
+    def _announce(self, tasks: list[ScheduleMessageItem]) -> str:
+        if not tasks:
+            return ""
         try:
             self._scheduler.submit_messages(tasks)
-        except QueueError as error:  # the memories are stored: what is lost is their log
+        except QueueError as error:  # the memories are stored: what is late is their reading, or their log
             logger.warning("writer.task_refused", error=str(error), cubes=len(tasks))
             return str(error)
         return ""
 
 
 _KEPT = (ItemStatus.ACTIVATED, ItemStatus.RESOLVING, ItemStatus.ARCHIVED, ItemStatus.QUARANTINED)
+_STATE: Mapping[ReadWhen, ReadState] = {
+    "never": ReadState.NONE,
+    "later": ReadState.DUE,
+    "now": ReadState.DONE,
+}
+_REPEATS_MAX = 10_000
+
+
+def _changes(draft: _Draft, reason: str) -> list[Change]:
+    changes: list[Change] = []
+    reasons = {one.item.id: one.reason for one in draft.held}
+    live = tuple(one for one in draft.indexed if one.item.id not in reasons)
+    if live:
+        changes.append(AddItems(live, reason=reason))
+    for one in draft.indexed:
+        if one.item.id in reasons:
+            changes.append(AddItems((one,), reason=f"quarantined: {reasons[one.item.id]}"))
+    for learned in draft.learned:
+        changes += learned.changes
+    return changes
+
+
+def _name_key(item: MemoryItem) -> tuple[object, ...]:
+    return item.sources[0].message_id, item.content_hash, item.role, item.turn_id
+
+
+def _time_key(item: MemoryItem) -> tuple[object, ...]:
+    return item.happened_at, item.content_hash, item.role, item.participants, item.turn_id

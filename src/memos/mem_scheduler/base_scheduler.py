@@ -343,6 +343,7 @@ class BaseScheduler:
     def keep_house(self) -> None:
         """One round of the housekeeper in the calling thread; it also runs by itself after `start`."""
         self._housekeeper.emit_left_over()
+        self._housekeeper.emit_unread()
         self._housekeeper.round()
 
     def _message_consumer(self, pool: WorkerPool, stop_asked: threading.Event) -> None:

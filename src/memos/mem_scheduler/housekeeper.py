@@ -1,7 +1,7 @@
 """The housekeeper: what has to be tidied now and then, on one thread, with bounded work per round.
 
 * At start: followups that are committed but not queued (a crash between commit and finish, with the
-  queue's memory gone) are queued, under their derived keys.
+  queue's memory gone) are queued, under their derived keys; so is the reading of raw items that is due.
 * Every round: marks whose message and parent are both settled are swept, held against the queue, never
   by age. A dead letter counts as live, so that its retry still finds its mark.
 * Every round: outbox rows whose message was cancelled, or ran inside another one (coalesced), are
@@ -18,8 +18,10 @@ from memos import log
 from memos.clock import Clock
 from memos.errors import MemosError
 from memos.mem_scheduler.queues.base import TaskQueue
-from memos.mem_scheduler.schemas.task_schemas import TaskState
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.task_schemas import MEM_READ_TASK_LABEL, TaskState
 from memos.mem_scheduler.settlement import Settlement
+from memos.mem_scheduler.unread import Unread, all_unread
 from memos.memory.store import Followup, MemoryStore
 
 logger = log.get_logger(__name__)
@@ -70,6 +72,37 @@ class Housekeeper:
         if waiting:
             logger.info("outbox.emitted_at_start", messages=len(waiting))
         return len(waiting)
+
+    def emit_unread(self) -> int:
+        """Queue the reading of raw items that is due and not on its way; returns how many messages.
+
+        One that was given up or cancelled in this queue's memory is not brought back behind its back.
+        """
+        waiting = [one for one in all_unread(self._store) if not self._is_known(one)]
+        for first in range(0, len(waiting), FOLLOWUPS_CHUNK):
+            chunk = [
+                Followup(
+                    one.key,
+                    "",
+                    ScheduleMessageItem(
+                        item_id=one.item_id,
+                        user_id=one.user_id,
+                        mem_cube_id=one.cube_id,
+                        session_id=one.session_id,
+                        label=MEM_READ_TASK_LABEL,
+                        content=one.content,
+                    ),
+                )
+                for one in waiting[first : first + FOLLOWUPS_CHUNK]
+            ]
+            self._queue.submit([], followups=chunk, inside_handler=True)
+        if waiting:
+            logger.info("unread.emitted_at_start", messages=len(waiting))
+        return len(waiting)
+
+    def _is_known(self, one: Unread) -> bool:
+        found = self._queue.statuses(user_id=one.user_id, item_id=one.item_id, limit=100)
+        return any(status.state is not TaskState.COMPLETED for status in found)
 
     def sweep(self) -> int:
         """One round over the marks; returns how many went."""
@@ -124,6 +157,7 @@ class Housekeeper:
 
     def _work(self) -> None:
         self._guarded(self.emit_left_over)
+        self._guarded(self.emit_unread)
         while True:
             with self._changed:
                 if not self._stopping:

@@ -1,8 +1,8 @@
 """MemReader: turns what people say into memories.
 
 Fast mode, here: one raw item per turn, by rules, with its bare text; who spoke, when, in which session
-and at which place of it are fields. An over-long turn becomes several items cut at sentence borders,
-which share the turn's message id and stand in a row. Nothing is dropped in silence: what holds no text
+and at which place of it are fields. A turn of too many characters or tokens becomes several items cut at
+sentence borders, which share the turn's message id and stand in a row. Nothing is dropped in silence: what holds no text
 is in `Reading.skipped`. The reader writes nothing and calls no model.
 """
 
@@ -16,7 +16,9 @@ from uuid import uuid4
 
 from memos.clock import Clock, SystemClock, utc
 from memos.errors import ConfigError, InvalidInput
+from memos.memory.hygiene import TOKENS_MAX
 from memos.memory.item import MemoryItem, MemoryKind, Source
+from memos.memory.token_count import count_tokens
 from memos.memory.turns import Conversation, Skipped, Turn, parse_conversation
 
 TEXT_CHARS_MAX = 2_000
@@ -34,6 +36,7 @@ class Reading:
 
     items: tuple[MemoryItem, ...]
     skipped: tuple[Skipped, ...] = ()
+    indexes: tuple[int, ...] = ()  # of each item: the place of its turn in the caller's list
 
 
 class MemReader:
@@ -45,12 +48,16 @@ class MemReader:
         clock: Clock | None = None,
         new_id: Callable[[], str] = _new_id,
         text_chars_max: int = TEXT_CHARS_MAX,
+        tokens_max: int = TOKENS_MAX,
     ) -> None:
         if text_chars_max < 1:
             raise ConfigError(f"text_chars_max must be at least 1, not {text_chars_max}")
+        if tokens_max < 1:
+            raise ConfigError(f"tokens_max must be at least 1, not {tokens_max}")
         self._clock = clock or SystemClock()
         self._new_id = new_id
         self._text_chars_max = text_chars_max
+        self._tokens_max = tokens_max
 
     def read_messages(
         self,
@@ -76,10 +83,12 @@ class MemReader:
             raise InvalidInput(f"there is nothing to remember in messages ({reasons})")
         now = utc(self._clock.now())
         items: list[MemoryItem] = []
+        indexes: list[int] = []
         for turn in conversation.turns:
             message_id = turn.message_id or self._new_id()
-            texts = list(split_text(turn.text, self._text_chars_max))
+            texts = list(split_text(turn.text, self._text_chars_max, tokens_max=self._tokens_max))
             for part, text in enumerate(texts, start=1):
+                indexes.append(turn.index)
                 extra = dict(info or {})
                 if len(texts) > 1:
                     extra["part"], extra["parts"] = part, len(texts)
@@ -111,7 +120,7 @@ class MemReader:
                         extra=extra,
                     )
                 )
-        return Reading(tuple(items), conversation.skipped)
+        return Reading(tuple(items), conversation.skipped, tuple(indexes))
 
 
 def _participants(turn: Turn, user_name: str) -> tuple[str, ...]:
@@ -120,13 +129,22 @@ def _participants(turn: Turn, user_name: str) -> tuple[str, ...]:
     return (name,) if name else ()
 
 
-def split_text(text: str, chars_max: int) -> Iterator[str]:
-    """`text` in pieces of at most `chars_max` characters, cut at sentence borders where there are any.
+def split_text(text: str, chars_max: int, *, tokens_max: int = TOKENS_MAX) -> Iterator[str]:
+    """`text` in pieces of at most so many characters and tokens, cut at sentence borders where there are any.
 
     Only white space between pieces is left out. A sentence that is too long is cut at a space, and
     where there is none, anywhere.
     """
-    text = text.strip()
+    for piece in _pieces(text.strip(), chars_max):
+        tokens = count_tokens(piece)
+        if tokens <= tokens_max or len(piece) == 1:
+            yield piece
+        else:  # smaller pieces in proportion; ends: each is shorter than the one it came from
+            share = max(1, min(len(piece) - 1, len(piece) * tokens_max // tokens))
+            yield from split_text(piece, share, tokens_max=tokens_max)
+
+
+def _pieces(text: str, chars_max: int) -> Iterator[str]:
     if len(text) <= chars_max:
         yield text
         return

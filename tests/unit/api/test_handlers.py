@@ -71,11 +71,12 @@ def test_dependencies_are_attributes_and_a_missing_one_is_named() -> None:
         AddHandler(deps)
 
 
-@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(("mode", "label", "read"), [("sync", "add", "none"), ("async", "mem_read", "due")])
 def test_what_is_added_is_found_at_once_and_announced(
-    handlers: Handlers, runtime: Runtime, mode: str
+    handlers: Handlers, runtime: Runtime, mode: str, label: str, read: str
 ) -> None:
-    """When add returns, every turn can be recalled and one `add` task a cube waits in the queue."""
+    """When add returns, every turn can be recalled and one task a cube waits in the queue: reading them is
+    due after an async add, a sync one is told of."""
     response = handlers.add.handle_add_memories(
         APIADDRequest(
             user_id="u",
@@ -98,13 +99,13 @@ def test_what_is_added_is_found_at_once_and_announced(
     assert response.seqs == {"c": 1, "d": 1}
     stored = runtime.store.get([row["memory_id"] for row in rows])
     assert {(i.session_id, i.tags, i.extra["app"], i.read) for i in stored} == {
-        ("s", ("boats",), "phone", "none")
+        ("s", ("boats",), "phone", read)
     }
     assert found(handlers, "Petrel boat", "d")[0] == "My boat is called Petrel."
     tasks = sorted(queued(runtime), key=lambda task: task.mem_cube_id)
     assert [(task.label, task.mem_cube_id, task.task_id) for task in tasks] == [
-        ("add", "c", "job-1"),
-        ("add", "d", "job-1"),
+        (label, "c", "job-1"),
+        (label, "d", "job-1"),
     ]
     assert json.loads(tasks[0].content) == [row["memory_id"] for row in rows if row["cube_id"] == "c"]
 
@@ -195,13 +196,36 @@ def test_nothing_is_skipped_in_silence(handlers: Handlers) -> None:
     assert "skipped" in response.message
 
 
-def test_fine_mode_without_a_model_is_refused(handlers: Handlers, runtime: Runtime) -> None:
-    """What needs a model is an error while there is none, and nothing is stored."""
-    with pytest.raises(InvalidInput, match="language model"):
-        handlers.add.handle_add_memories(
-            APIADDRequest(user_id="u", messages="x", async_mode="sync", mode="fine")
-        )
-    assert runtime.store.cubes() == []
+def test_sync_fine_reads_within_the_call(handlers: Handlers, runtime: Runtime) -> None:
+    """When the call returns, facts are stored beside the turns, all told of by one `add` task."""
+    response = handlers.add.handle_add_memories(
+        APIADDRequest(user_id="u", messages="I live in Paris. I love sushi.", async_mode="sync", mode="fine")
+    )
+    rows = [(row["memory_type"], row["memory"]) for row in response.data or []]
+    assert rows == [
+        ("LongTermMemory", "I live in Paris. I love sushi."),
+        ("UserMemory", "The user lives in Paris."),
+        ("PreferenceMemory", "The user likes sushi."),
+    ]
+    raw, *facts = runtime.store.get([row["memory_id"] for row in response.data or []])
+    assert raw.raw and raw.read == "done"
+    assert {fact.sources[0].item_id for fact in facts} == {raw.id}
+    (task,) = queued(runtime)
+    assert (task.label, json.loads(task.content)) == ("add", [raw.id, *(fact.id for fact in facts)])
+    assert response.seqs == {"u": 1}
+
+
+def test_preferences_are_found_when_the_add_returns(handlers: Handlers) -> None:
+    """A stated taste is in the preference bucket of the next search, and nowhere when it is not asked for."""
+    handlers.add.handle_add_memories(
+        APIADDRequest(user_id="u", messages="I love sushi.", async_mode="sync", mode="fine")
+    )
+    asked = APISearchRequest(user_id="u", query="sushi", relativity=0.0)
+    (bucket,) = (handlers.search.handle_search_memories(asked).data or {})["pref_mem"]
+    assert [memory["memory"] for memory in bucket["memories"]] == ["The user likes sushi."]
+    without = asked.model_copy(update={"include_preference": False})
+    data = handlers.search.handle_search_memories(without).data or {}
+    assert [memory for bucket in data["pref_mem"] for memory in bucket["memories"]] == []
 
 
 def test_a_full_queue_costs_the_task_and_not_the_memory(

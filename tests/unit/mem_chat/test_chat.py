@@ -152,7 +152,7 @@ def test_a_turn_hands_question_and_answer_to_the_scheduler(wiring: Wiring) -> No
         for event in stream:
             if isinstance(event, Text):
                 assert wiring.scheduler.labels() == ["query", "query"]
-    assert wiring.scheduler.labels() == ["query", "query", "answer", "answer", "add"]
+    assert wiring.scheduler.labels() == ["query", "query", "answer", "answer", "mem_read"]
     questions, answers = wiring.scheduler.messages[:2], wiring.scheduler.messages[2:4]
     assert {message.mem_cube_id for message in questions} == {"c", "d"}
     assert {message.content for message in questions} == {QUERY.query}
@@ -165,9 +165,9 @@ def test_a_turn_hands_question_and_answer_to_the_scheduler(wiring: Wiring) -> No
 
 
 def test_a_turn_without_a_request_has_one_trace_of_its_own(wiring: Wiring) -> None:
-    """Outside any request too, question, answer and the add task share one fresh trace."""
+    """Outside any request too, question, answer and the reading task share one fresh trace."""
     wiring.chat().answer(QUERY)
-    assert wiring.scheduler.labels() == ["query", "answer", "add"]
+    assert wiring.scheduler.labels() == ["query", "answer", "mem_read"]
     assert len({message.trace_id for message in wiring.scheduler.messages}) == 1
 
 

@@ -1,8 +1,9 @@
 """AddHandler: stores what a request brings; searchable when it returns.
 
-Both modes store the turns as they came, in one transaction over all cubes, and announce an `add` task
-for each cube. Nothing is dropped in silence: what was skipped, archived or not announced is in the
-response.
+Every mode stores the turns as they came, in one transaction over all cubes. `async` leaves the reading of
+facts and preferences to a `mem_read` task, `sync` with mode `fine` does it in the same transaction, `sync`
+with mode `fast` leaves it out; the two announce an `add` task for each cube. Nothing is dropped in
+silence: what was skipped, quarantined, archived or not announced is in the response.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
 from memos.api.product_models import APIADDRequest, MemoryResponse
 from memos.errors import InvalidInput
-from memos.mem_chat.writer import ConversationWriter, Written
+from memos.mem_chat.writer import ConversationWriter, ReadWhen, Written
 
 
 class AddHandler(BaseHandler):
@@ -22,8 +23,6 @@ class AddHandler(BaseHandler):
 
     def handle_add_memories(self, add_req: APIADDRequest) -> MemoryResponse:
         """Store the messages in each writable cube. Raises InvalidInput, StoreError: nothing is stored."""
-        if add_req.async_mode == "sync" and add_req.mode == "fine" and self.llm is None:
-            raise InvalidInput("mode 'fine' needs a language model, and none is configured: use mode 'fast'")
         writer: ConversationWriter = self.deps.memory_manager
         messages = add_req.messages if add_req.messages is not None else add_req.memory_content
         if messages is None:  # the model refuses it; this is for requests built without validation
@@ -37,8 +36,15 @@ class AddHandler(BaseHandler):
             source_type="feedback" if add_req.is_feedback else "chat",
             info=add_req.info,
             tags=tuple(add_req.custom_tags or ()),
+            read=_read_when(add_req),
         )
         return memory_response(written)
+
+
+def _read_when(add_req: APIADDRequest) -> ReadWhen:
+    if add_req.async_mode == "async":
+        return "later"
+    return "now" if add_req.mode == "fine" else "never"
 
 
 def memory_response(written: Written) -> MemoryResponse:
@@ -52,17 +58,31 @@ def memory_response(written: Written) -> MemoryResponse:
                 "memory_type": item.kind.value,
                 "cube_id": item.cube_id,
             }
-            for item in written.items
+            for item in (*written.items, *written.derived)
         ],
         seqs=dict(written.seqs),
         skipped=[{"message": one.index, "reason": one.reason} for one in written.skipped],
+        quarantined=[
+            {
+                "message": one.index,
+                "reason": one.reason,
+                "memory_id": one.item.id,
+                "cube_id": one.item.cube_id,
+            }
+            for one in written.quarantined
+        ],
     )
 
 
 def _message(written: Written) -> str:
-    parts = ["Memory added successfully"]
+    parts = ["Memory added successfully" if written.items else "No memory was added that can be recalled"]
     if written.skipped:
-        parts.append(f"{len(written.skipped)} part(s) held no text and were skipped")
+        parts.append(f"{len(written.skipped)} part(s) were skipped: {written.skipped[0].reason}")
+    if written.quarantined:
+        parts.append(
+            f"{len(written.quarantined)} part(s) are in quarantine and not recalled "
+            f"({written.quarantined[0].reason}): `memos quarantine list` shows them"
+        )
     if written.archived:
         parts.append(f"{len(written.archived)} memories were archived because a cube is full")
     if written.task_error:

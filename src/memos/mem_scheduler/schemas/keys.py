@@ -53,3 +53,13 @@ def child_key(parent_key: str, label: str, ordinal: int) -> str:
     """
     digest = hashlib.blake2b(f"{parent_key}\0{label}\0{ordinal}".encode(), digest_size=10).digest()
     return parent_key[:10] + _encode(int.from_bytes(digest, "big"))[-16:]
+
+
+def work_key(at_s: float, *names: str) -> str:
+    """The key of a message that stands for work known by its `names`: the same work, the same key.
+
+    `at_s` is when the work came up; the key sorts there.
+    """
+    digest = hashlib.blake2b("\0".join(names).encode(), digest_size=10).digest()
+    prefix = _encode(max(0, int(at_s * 1000)) << 80)[:10]
+    return prefix + _encode(int.from_bytes(digest, "big"))[-16:]
