@@ -14,6 +14,7 @@ _CHARS_A_WORD = 6  # where words are not separated by spaces
 
 _ASKS = re.compile(r"[?？][\"'”’)\]\s]*(?:\[[^\]]*\]\s*)?\Z")
 
+
 def asks(text: str) -> bool:
     """Whether the text ends by asking (a remark in square brackets after the question does not count)."""
     return _ASKS.search(text) is not None
