@@ -167,11 +167,18 @@ def test_the_exact_time_of_a_reference_is_read(handlers: Handlers) -> None:
 
 
 def test_feedback_has_its_own_time(handlers: Handlers, runtime: Runtime) -> None:
-    """The time of feedback is when it happened."""
-    asked = APIFeedbackRequest(user_id="u", feedback_content="Wrong.", feedback_time="2024-01-02T03:04:05Z")
+    """The time of feedback is when what it says became true; one that is none is refused by name."""
+    asked = APIFeedbackRequest(
+        user_id="u",
+        feedback_content="My locker code is 4711.",
+        feedback_time="2024-01-02T03:04:05Z",
+        async_mode="sync",
+    )
     [row] = handlers.feedback.handle_feedback_memories(asked).data or []
-    [item] = runtime.store.get([row["memory_id"]])
+    [item] = runtime.store.get([row["record"]["add"][0]["memory_id"]])
     assert item.happened_at is not None and item.happened_at.isoformat() == "2024-01-02T03:04:05+00:00"
+    with pytest.raises(InvalidInput, match="feedback_time='soon'"):
+        handlers.feedback.handle_feedback_memories(asked.model_copy(update={"feedback_time": "soon"}))
 
 
 def test_what_a_search_does_not_do_is_told(handlers: Handlers) -> None:
@@ -347,16 +354,48 @@ def test_one_memory_by_id_tells_unknown_from_deleted(handlers: Handlers) -> None
     assert unknown.data is None and "no memory has the id" in unknown.message
 
 
-def test_feedback_is_kept_as_what_it_is(handlers: Handlers, runtime: Runtime) -> None:
-    """Feedback becomes a memory marked as such, and the answer does not claim more."""
-    response = handlers.feedback.handle_feedback_memories(
-        APIFeedbackRequest(user_id="u", feedback_content="No, the key is red.", retrieved_memory_ids=["a"])
+def test_sync_feedback_tells_what_it_did(handlers: Handlers, runtime: Runtime) -> None:
+    """The answer names what was added, with the feedback as its source, and what was left unchanged."""
+    asked = APIFeedbackRequest(
+        user_id="u", feedback_content="No, the key is red.", retrieved_memory_ids=["a"], async_mode="sync"
     )
+    response = handlers.feedback.handle_feedback_memories(asked)
     [row] = response.data or []
-    [item] = runtime.store.get([row["memory_id"]])
-    assert item.sources[0].type == "feedback"
-    assert item.extra == {"retrieved_memory_ids": ["a"]}
-    assert "unchanged" in response.message
+    assert (row["cube_id"], row["status"], row["changed"]) == ("u", "completed", True)
+    [item] = runtime.store.get([row["record"]["add"][0]["memory_id"]])
+    assert (item.memory, item.sources[0].type) == ("The key is red.", "feedback")
+    vague = APIFeedbackRequest(user_id="u", feedback_content="Wrong.", async_mode="sync")
+    response = handlers.feedback.handle_feedback_memories(vague)
+    [row] = response.data or []
+    assert not row["changed"] and row["remarks"] and "unchanged" in response.message
+
+
+def test_async_feedback_is_a_task_that_can_be_asked_for(handlers: Handlers, runtime: Runtime) -> None:
+    """The answer promises a task a cube and claims nothing else; when it has run, the memories changed."""
+    [item_id] = added(handlers, "I live in Paris.")
+    asked = APIFeedbackRequest(
+        user_id="u",
+        task_id="fb-1",
+        feedback_content="No, I live in Berlin.",
+        retrieved_memory_ids=[item_id],
+        writable_cube_ids=["c", "d"],
+    )
+    response = handlers.feedback.handle_feedback_memories(asked)
+    rows = response.data or []
+    assert [(row["cube_id"], row["status"], row["changed"]) for row in rows] == [
+        ("c", "waiting", False),
+        ("d", "waiting", False),
+    ]
+    assert runtime.store.get([item_id])[0].extra.get("corrected_by") is None
+    states = handlers.tasks.task_states("u", "fb-1")
+    assert states is not None and states.data == [{"task_id": "fb-1", "status": "in_progress"}]
+    runtime.scheduler.start()
+    run_until_idle(runtime.scheduler)
+    states = handlers.tasks.task_states("u", "fb-1")
+    assert states is not None and states.data == [{"task_id": "fb-1", "status": "completed"}]
+    [correction] = runtime.store.get([item_id])[0].extra["corrected_by"]
+    assert "Berlin" in runtime.store.get([correction])[0].memory
+    assert found(handlers, "Do I live in Paris?")[0] == runtime.store.get([correction])[0].memory
 
 
 def test_cubes_come_into_being_with_their_first_memory(handlers: Handlers) -> None:
