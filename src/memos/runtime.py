@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import os
 import random
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ def build(
     or the StoreError that says what is wrong with the file; what was opened by then is closed again.
     """
     log.configure(settings.log.level, settings.log.form)
+    _pin_threads()
     with contextlib.ExitStack() as opened:
         chosen = scheduler or _scheduler_config(settings)
         if scheduler is not None:
@@ -126,6 +128,21 @@ def build(
             runtime.scheduler.start()
         opened.pop_all()
     return runtime
+
+
+def _pin_threads() -> None:
+    """One thread for the matrix products of a search, unless the environment says otherwise.
+
+    A search multiplies one vector with a matrix: several threads only wait for each other (p95 over
+    10,000 vectors 33 ms instead of 11 on two cores). Where numpy is loaded already the program that did so
+    keeps its own choice.
+    """
+    if "numpy" not in sys.modules:
+        for name in _BLAS_THREADS:
+            os.environ.setdefault(name, "1")
+
+
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 def _assemble(
