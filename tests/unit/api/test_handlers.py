@@ -235,6 +235,23 @@ def test_preferences_are_found_when_the_add_returns(handlers: Handlers) -> None:
     assert [memory for bucket in data["pref_mem"] for memory in bucket["memories"]] == []
 
 
+@pytest.mark.parametrize(
+    ("said", "texts"),
+    [
+        ("I love sushi.", []),
+        ("I love sushi. My boat is called Petrel.", ["I love sushi. My boat is called Petrel."]),
+    ],
+)
+def test_a_fact_is_a_text_or_a_preference_not_both(handlers: Handlers, said: str, texts: list[str]) -> None:
+    """The turn behind a preference of the answer is left out, unless it says more, or nothing is to be."""
+    handlers.add.handle_add_memories(
+        APIADDRequest(user_id="u", writable_cube_ids=["c"], messages=said, async_mode="sync", mode="fine")
+    )
+    assert found(handlers, "sushi") == texts
+    assert found(handlers, "sushi", dedup="no") == [said]
+    assert found(handlers, "sushi", include_preference=False) == [said]
+
+
 def test_a_full_queue_costs_the_task_and_not_the_memory(
     handlers: Handlers, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:

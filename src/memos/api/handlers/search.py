@@ -11,7 +11,9 @@ from memos.api.shapes import buckets, memory_shape
 from memos.errors import InvalidInput
 from memos.memory.item import MemoryKind
 from memos.memory.moments import parse_moment
+from memos.memory.sentences import sentences
 from memos.memory.store import ItemFilter, MemoryStore
+from memos.retrieval.dedup import dedup
 from memos.retrieval.filters import parse_filter
 from memos.retrieval.request import Hit, RecallRequest
 
@@ -43,16 +45,19 @@ class SearchHandler(BaseHandler):
         if with_preferences and not request.kinds:  # they have a bucket and a top_k of their own
             request = replace(request, kinds=_TEXT_KINDS)
         retriever: HybridRetriever = self.deps.api_module
-        recall = retriever.search(request)
         preferences: list[Hit] = []
         if with_preferences and search_req.include_preference and search_req.pref_top_k:
             own = (MemoryKind.PREFERENCE,)
             wanted = replace(request, cube_ids=with_preferences, kinds=own, top_k=search_req.pref_top_k)
             preferences = list(retriever.search(wanted).hits)
+        recall = retriever.search(replace(request, top_k=request.top_k + len(preferences)))
+        texts = [hit for hit in recall.hits if not _is_preference(hit)]
+        if request.dedup != "no":
+            texts = _without_told(texts, preferences)
         return SearchResponse(
             message="Search completed successfully",
             data=buckets(
-                text_mem=_by_cube(cubes, [h for h in recall.hits if not _is_preference(h)]),
+                text_mem=_by_cube(cubes, texts[: request.top_k]),
                 pref_mem=_by_cube(cubes, preferences),
             ),
             seqs=dict(recall.seqs),
@@ -90,6 +95,20 @@ class SearchHandler(BaseHandler):
 
 def _is_preference(hit: Hit) -> bool:
     return hit.item.kind is MemoryKind.PREFERENCE
+
+
+def _without_told(texts: list[Hit], preferences: list[Hit]) -> list[Hit]:
+    """The texts but those that a preference of the answer says: one fact is one hit, of whatever kind.
+
+    A turn that says more than the preference read from it stays.
+    """
+    if not preferences:
+        return texts
+    together = [*preferences, *texts]
+    kept = {hit.item.id for hit in dedup(together, how="sim", top_k=len(together))}
+    return [
+        hit for hit in texts if hit.item.id in kept or (hit.item.raw and len(sentences(hit.item.memory)) > 1)
+    ]
 
 
 def _by_cube(cubes: tuple[str, ...], hits: list[Hit]) -> list[dict[str, Any]]:
