@@ -16,13 +16,17 @@ The outcome of a call
 
 from __future__ import annotations
 
+import concurrent.futures
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from memos import context, log
 from memos.clock import Clock, utc
 from memos.errors import Discard, LeaseLost, PartialFailure, QueueError, RateLimited, RetryLater
+from memos.mem_scheduler import workers
 from memos.mem_scheduler.current import BatchRun, running
 from memos.mem_scheduler.monitors.tasks import TaskMonitor
 from memos.mem_scheduler.queues.base import (
@@ -43,6 +47,8 @@ from memos.mem_scheduler.workers import CoroutineRunner
 logger = log.get_logger(__name__)
 
 ERROR_CHARS_MAX = 2_000
+# How every handler is reached, `async def` ones through a future: of no use to who looks for a fault.
+_OUR_CALLS = frozenset({__file__, workers.__file__, concurrent.futures._base.__file__})
 
 Aftermath = Callable[[Batch, BatchRun, Sequence[Settled]], None]
 
@@ -181,7 +187,13 @@ class Dispatcher:
             return [Dead(error)] if len(members) == 1 else None
         except (Exception, SystemExit) as failure:  # the outcome of a handler is whatever it raises
             error = error_text(failure)
-            logger.warning("handler.failed", label=label, messages=len(members), error=type(failure).__name__)
+            logger.warning(
+                "handler.failed",
+                label=label,
+                messages=len(members),
+                error=type(failure).__name__,
+                at=raised_at(failure),
+            )
             logger.debug("handler.failed", label=label, exc_info=True)
             if len(members) > 1:
                 return None
@@ -223,6 +235,19 @@ def error_text(error: BaseException) -> str:
     except Exception:  # a user's exception class may fail to print itself
         text = "(its text cannot be shown)"
     return f"{type(error).__name__}: {text}"[:ERROR_CHARS_MAX]
+
+
+def raised_at(error: BaseException) -> str:
+    """Where an error was raised, as "app.py:12" or "app.py:12 > decoder.py:355".
+
+    The innermost line of the handler's own file, then the last line where that is in another. Places
+    only, because the text of an error may quote memories, and that stays below INFO.
+    """
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    outside = [place for place in places if place[0] not in _OUR_CALLS] or places
+    own = [place for place in outside if place[0] == outside[0][0]]
+    shown = dict.fromkeys([own[-1], outside[-1]])
+    return " > ".join(f"{Path(file).name}:{line}" for file, line in shown)
 
 
 def _shared(values: Sequence[str]) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from tests.unit.mem_scheduler.parts import USER, Parts, message
 
+from memos import log
 from memos.errors import Discard, PartialFailure, RateLimited, RetryLater
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -355,3 +357,26 @@ def test_an_error_without_a_text_is_still_an_outcome(still: Parts) -> None:
     assert states(still, "1", "2") == [TaskState.RETRYING] * 2
     (status,) = still.queue.statuses(item_id="1")
     assert status.error.startswith("Unprintable:")
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_the_log_of_a_failed_handler_names_the_line_and_no_text(
+    still: Parts, capsys: pytest.CaptureFixture[str], asynchronous: bool
+) -> None:
+    """The warning says which line of the handler raised, and quotes neither the error nor the message."""
+
+    def fail(batch: Batch) -> None:
+        json.loads(batch[0].content)
+
+    async def fail_later(batch: Batch) -> None:
+        fail(batch)
+
+    still.scheduler.register_handlers({"job": fail_later if asynchronous else fail})
+    still.scheduler.submit_messages(message("job", content="[my-secret"))
+    log.configure("INFO")
+    still.drain()
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "handler.failed" in line]
+    raising = fail.__code__.co_firstlineno + 1
+    assert f"test_outcomes.py:{raising} > decoder.py:" in line
+    assert "my-secret" not in line
+    assert "Expecting" not in line
