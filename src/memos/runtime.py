@@ -157,6 +157,7 @@ def _assemble(
     from memos.mem_scheduler.handlers.context import Services
     from memos.mem_scheduler.monitors.activity import ActivityMonitor
     from memos.mem_scheduler.monitors.intent import IntentMonitor
+    from memos.mem_scheduler.monitors.retention import RetentionRules
     from memos.mem_scheduler.queues.local import LocalQueue
     from memos.mem_scheduler.scheduler_factory import SchedulerFactory
     from memos.mem_scheduler.sinks.local import LocalLogSink
@@ -217,6 +218,11 @@ def _assemble(
             cube_id, store=store, indexer=indexer, retriever=retriever, clock=clock
         ),
         item_tokens_max=settings.memory.item_tokens_max,
+        retention=RetentionRules(
+            threshold=settings.memory.retention_threshold,
+            ttl_days=settings.memory.retention_ttl_days,
+            interval_s=settings.memory.retention_interval_s,
+        ),
     )
     scheduler = SchedulerFactory.from_config(scheduler_config, queue=queue, services=services)
     reader = MemReader(clock=clock, tokens_max=settings.memory.item_tokens_max)

@@ -104,6 +104,11 @@ class MemorySettings(Section):
     preference_capacity: int = Field(10_000, ge=1)
     working_capacity: int = Field(20, ge=1, le=10_000)
     item_tokens_max: int = Field(1_024, ge=16, le=100_000, description="longer turns become several memories")
+    retention_threshold: float = Field(
+        0.0, ge=0, lt=1, description="archive what is retained less; 0: nothing fades"
+    )
+    retention_ttl_days: float = Field(0.0, ge=0, description="archive what is older; 0: nothing is too old")
+    retention_interval_s: float = Field(3_600.0, gt=0, description="between two looks over a cube")
 
 
 class ApiSettings(Section):

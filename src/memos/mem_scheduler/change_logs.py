@@ -43,8 +43,9 @@ def after(
     gone: Sequence[MemoryItem] = (),
     come: Sequence[MemoryItem] = (),
     working: int | None = None,
+    archived: bool = True,
 ) -> CubeFacts:
-    """How full the cube is once live items are `gone` (archived) or have `come`."""
+    """How full the cube is once live items are `gone` (`archived`, or moved elsewhere) or have `come`."""
     counts = {field: _count(facts.sizes, field) for field in _FIELD_OF_KIND.values()}
     for sign, items in ((-1, gone), (1, come)):
         for item in items:
@@ -54,7 +55,7 @@ def after(
     sizes = replace(
         facts.sizes,
         **counts,
-        archived=facts.sizes.archived + len(gone),
+        archived=facts.sizes.archived + (len(gone) if archived else 0),
         working=facts.sizes.working if working is None else working,
     )
     return CubeFacts(sizes, facts.capacities)

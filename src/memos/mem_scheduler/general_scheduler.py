@@ -26,11 +26,13 @@ from memos.mem_scheduler.handlers import (
     mem_organize,
     mem_read,
     mem_update,
+    moves,
     pref_add,
     query,
 )
 from memos.mem_scheduler.handlers.context import HandlerContext, RecallLimits, Services
 from memos.mem_scheduler.handlers.turn import SessionTurn, TurnQuery
+from memos.mem_scheduler.monitors.retention import RetentionRounds
 from memos.mem_scheduler.queues.base import Delivery, TaskQueue
 from memos.mem_scheduler.registry import Handler
 from memos.mem_scheduler.schemas.keys import KeyMint
@@ -67,10 +69,19 @@ class GeneralScheduler(BaseScheduler):
             top_k=config.top_k,
             candidates_max=config.candidates_max,
             query_trigger_interval_s=config.query_trigger_interval,
+            activation_interval_s=config.act_mem_update_interval if config.enable_activation_memory else None,
         )
         self._keys = KeyMint(services.clock)
         self._turn = SessionTurn(services, self._limits)
         self.register_handlers(self._built_in())
+        rounds = RetentionRounds(
+            services.retention,
+            services.store,
+            services.clock,
+            submit=self.submit_messages,
+            served=lambda: MEM_ORGANIZE_TASK_LABEL in self.handlers,
+        )
+        self._housekeeper.add_duty(rounds.ask)
 
     def _built_in(self) -> dict[str, Any]:
         """The default registrations: the documented methods, with the policies of the table."""
@@ -253,6 +264,13 @@ class GeneralScheduler(BaseScheduler):
             cause=Cause(user_id=user_id),
         )
         return list(store.working(mem_cube_id).items)
+
+    def move_memory(self, memory_id: str, to_memory_type: str, reason: str, user_id: str = "") -> MemoryItem:
+        """Move a memory to another kind, with its `scheduleMemory` log, and return it as it is then.
+
+        Raises ItemNotFound, ItemGone, InvalidInput for a move that is not allowed, VersionConflict.
+        """
+        return moves.move(self.services, memory_id, to_memory_type, reason, user_id=user_id)
 
     def update_activation_memory(
         self,

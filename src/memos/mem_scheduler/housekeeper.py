@@ -6,6 +6,7 @@
   by age. A dead letter counts as live, so that its retry still finds its mark.
 * Every round: outbox rows whose message was cancelled, or ran inside another one (coalesced), are
   ticked, or the next start would bring them back.
+* Every round: what the scheduler added (memories to look over for forgetting).
 * Every round: dead letters that the queue itself made of messages whose workers died are told of.
 """
 
@@ -48,6 +49,11 @@ class Housekeeper:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._marks_limit = MARKS_MIN
+        self._duties: list[Callable[[], int]] = [self.tell_letters, self.tick_settled, self.sweep]
+
+    def add_duty(self, duty: Callable[[], int]) -> None:
+        """Do this too in every round; it bounds its own work and returns how much it did."""
+        self._duties.append(duty)
 
     def start(self) -> None:
         with self._changed:
@@ -133,7 +139,7 @@ class Housekeeper:
 
     def round(self) -> None:
         """All duties of a round."""
-        for duty in (self.tell_letters, self.tick_settled, self.sweep):
+        for duty in tuple(self._duties):
             self._guarded(duty)
 
     def _is_settled(self, followup: Followup) -> bool:

@@ -240,10 +240,16 @@ def working_log(
     added: Sequence[tuple[WorkingEntry, MemoryItem]],
     kept: Sequence[tuple[WorkingEntry, MemoryItem]],
     removed: Sequence[tuple[MemoryItem, str]],
+    moves: Mapping[str, tuple[str, str]],
     reason: str,
     facts: CubeFacts,
 ) -> ScheduleLogForWebItem:
-    """`scheduleMemory`: the working set was replaced. `removed` holds (item, why it left)."""
+    """`scheduleMemory`: the working set was replaced. `removed` holds (item, why it left), `moves` from
+    which memory type to which each item went."""
+
+    def types(item: MemoryItem) -> dict[str, str]:
+        move = moves.get(item.id)
+        return {} if move is None else {"from_memory_type": move[0], "to_memory_type": move[1]}
 
     def row(change: str, entry: WorkingEntry, item: MemoryItem) -> dict[str, Any]:
         return {
@@ -252,6 +258,7 @@ def working_log(
             "ref_id": item.id,
             "score": round(entry.score, 4),
             "reason": entry.reason,
+            **types(item),
         }
 
     total = len(added) + len(kept)
@@ -267,7 +274,13 @@ def working_log(
             *(row("added", entry, item) for entry, item in added),
             *(row("kept", entry, item) for entry, item in kept),
             *(
-                {"type": "removed", "content": item.memory, "ref_id": item.id, "reason": why}
+                {
+                    "type": "removed",
+                    "content": item.memory,
+                    "ref_id": item.id,
+                    "reason": why,
+                    **types(item),
+                }
                 for item, why in removed
             ),
         ],

@@ -65,6 +65,7 @@ class RecallLimits:
     candidates_max: int | None = None  # candidates pooled, where somebody set a number
     relativity_min: float = 0.0  # what fits less gets no place
     query_trigger_interval_s: float = 0.0  # recall at the latest after so long; 0: never by time
+    activation_interval_s: float | None = None  # between activation refreshes; None: no activation memory
 
 
 class HandlerContext:

@@ -18,7 +18,7 @@ from memos.clock import utc
 from memos.mem_scheduler.change_logs import after, archived_log
 from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.handlers.edits import retired
-from memos.mem_scheduler.monitors.retention import RetentionMonitor
+from memos.mem_scheduler.monitors.retention import FORGET_SCOPE, RetentionMonitor
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import MEM_ORGANIZE_TASK_LABEL
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
@@ -28,7 +28,7 @@ from memos.memory.store import Change, ItemFilter
 
 logger = log.get_logger(__name__)
 
-SCOPE = "forget"
+SCOPE = FORGET_SCOPE
 PAGE_ITEMS = 1_000
 
 

@@ -11,9 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from memos import log
+from memos.clock import utc
 from memos.errors import VersionConflict
 from memos.mem_scheduler.handlers.context import HandlerContext, info_text
+from memos.mem_scheduler.handlers.edits import rewritten
+from memos.mem_scheduler.handlers.moves import entering, leaving
 from memos.mem_scheduler.handlers.turn import Pool, SessionTurn, TurnQuery
+from memos.mem_scheduler.monitors.activation import ActivationMonitor
 from memos.mem_scheduler.monitors.activity import Activity
 from memos.mem_scheduler.monitors.intent import Intent
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -118,8 +122,15 @@ def _replace(
         return [(entry, pool.items[entry.item_id]) for entry in entries]
 
     reason = "; ".join([intent.reason, *pool.degraded])
+    at = ctx.services.clock.now()
+    entered = [entering(pool.items[one.item_id], one.reason or reason, utc(at)) for one in plan.added]
+    moves = [one for one in entered if one is not None]
+    moves += [leaving(pool.items[one.item_id], one.reason, utc(at)) for one in plan.removed]
+    activation = ActivationMonitor(ctx.limits.activation_interval_s)
     changes: list[Change] = [
         ctx.services.activity.change(message.mem_cube_id, message.user_id, activity),
+        *(rewritten(pool.items[one.item.id], one.item, one.reason) for one in moves if one.changed),
+        *activation.mark(ctx.services.store, message.mem_cube_id, working_version=working.version + 1, at=at),
         ReplaceWorking(message.mem_cube_id, plan.entries, working.version, reason=f"mem_update: {reason}"),
     ]
     ctx.apply(
@@ -131,6 +142,7 @@ def _replace(
                 added=with_items(plan.added),
                 kept=with_items(plan.kept),
                 removed=[(pool.items[one.item_id], one.reason) for one in plan.removed],
+                moves={one.item.id: (str(one.from_kind), str(one.to_kind)) for one in moves},
                 reason=reason,
                 facts=ctx.facts(message.mem_cube_id),
             )
