@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -154,6 +155,9 @@ def test_chat_is_off_unless_it_is_switched_on(tmp_path: Path) -> None:
         ("GET", "/product/scheduler/status?user_id=u&task_id=t", {}, 404, "no task 't'"),
         ("GET", "/product/scheduler/task_queue_status?user_id=", {}, 400, "user_id is empty"),
         ("POST", "/product/scheduler/wait?user_name=u&timeout_seconds=-1", {}, 422, "timeout_seconds"),
+        ("POST", "/product/scheduler/wait?user_name=", {}, 400, "user_name is empty"),
+        ("GET", "/product/scheduler/wait/stream?user_name=", {}, 400, "user_name is empty"),
+        ("GET", "/product/scheduler/wait/stream?user_name=a%00", {}, 400, "control"),
     ],
 )
 def test_every_error_is_the_one_envelope(
@@ -326,6 +330,28 @@ def test_wait_answers_when_the_work_is_done_and_not_before(client: TestClient, r
     stream = client.get("/product/scheduler/wait/stream?user_name=u&poll_interval=0.02&timeout_seconds=0.1")
     states = [frame["status"] for frame in frames_of(stream.text)]
     assert states[-1] == "timeout" and set(states[:-1]) == {"running"}
+
+
+def test_waiting_clients_do_not_keep_others_out(runtime: Runtime) -> None:
+    """While more clients wait than the server has threads, other requests are answered."""
+    runtime.scheduler.submit_messages(
+        ScheduleMessageItem(user_id="u", mem_cube_id="c", label="nobody_serves_this", content="x")
+    )
+
+    async def crowd() -> tuple[int, int]:
+        transport = httpx.ASGITransport(app=create_app(runtime))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            url = "/product/scheduler/wait?user_name=u&poll_interval=60&timeout_seconds=3600"
+            waiting = [asyncio.create_task(client.post(url)) for _ in range(60)]
+            await asyncio.sleep(0)
+            answer = await asyncio.wait_for(client.get("/health"), 30)
+            left = sum(not one.done() for one in waiting)
+            for one in waiting:
+                one.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            return answer.status_code, left
+
+    assert asyncio.run(crowd()) == (200, 60)
 
 
 def test_an_application_closes_the_runtime_that_it_opened(tmp_path: Path) -> None:

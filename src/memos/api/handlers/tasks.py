@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,17 +100,21 @@ class TaskHandler:
 
     def activity(self, user_id: str) -> Activity:
         """What the user has in the queue right now."""
-        return _activity(self._queue.depth(), user_id)
+        return _activity(self._queue.depth(), check_id("user_name", user_id))
 
-    def watch(
+    async def watch(
         self, user_id: str, *, timeout_s: float, poll_s: float
-    ) -> Iterator[tuple[Activity, float, str]]:
-        """(activity, seconds waited, "running" | "idle" | "timeout") until idle or out of time."""
-        check_id("user_name", user_id)
+    ) -> AsyncIterator[tuple[Activity, float, str]]:
+        """(activity, seconds waited, "running" | "idle" | "timeout") until idle or out of time.
+
+        Holds a worker thread for the length of a look, not of the wait: any number may watch at once.
+        """
+        import anyio  # comes with FastAPI, which importing this module must not load
+        import anyio.to_thread
+
         started = self._clock.monotonic()
-        never = threading.Condition()
         while True:
-            seen = self.activity(user_id)
+            seen = await anyio.to_thread.run_sync(self.activity, user_id)
             waited = self._clock.monotonic() - started
             if not seen.total:
                 yield seen, waited, "idle"
@@ -120,8 +123,7 @@ class TaskHandler:
                 yield seen, waited, "timeout"
                 return
             yield seen, waited, "running"
-            with never:
-                self._clock.wait(never, min(poll_s, timeout_s - waited))
+            await anyio.sleep(min(poll_s, timeout_s - waited))
 
 
 def _summary(counts: dict[str, int] | Counter[str]) -> dict[str, int]:

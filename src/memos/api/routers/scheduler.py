@@ -5,7 +5,7 @@ The answers are those of the queue itself, the same on every backend: nothing is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query
@@ -15,8 +15,8 @@ from memos.api.errors import EnvelopeRoute
 from memos.api.handlers import Handlers
 from memos.api.handlers.tasks import TaskHandler
 from memos.api.product_models import AllStatusResponse, BaseResponse, StatusResponse, TaskQueueResponse
-from memos.api.sse import frame
-from memos.api.streams import streamed
+from memos.api.sse import HEADERS, MEDIA_TYPE, frame
+from memos.mem_scheduler.schemas.message_schemas import check_id
 
 PREFIX = "/scheduler"  # below /product
 TIMEOUT_S_MAX = 3_600.0
@@ -48,12 +48,13 @@ def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> A
         return handlers().tasks.handle_task_queue(user_id)
 
     @router.post("/wait", response_model=BaseResponse[dict[str, Any]])
-    def wait(
+    async def wait(
         user_name: str, timeout_seconds: Timeout = 120.0, poll_interval: Poll = 0.5
     ) -> BaseResponse[dict[str, Any]]:
         """Answer when the user has nothing left in the queue, or when the time is over."""
         looks = handlers().tasks.watch(user_name, timeout_s=timeout_seconds, poll_s=poll_interval)
-        seen, waited, outcome = list(looks)[-1]
+        async for look in looks:
+            seen, waited, outcome = look
         return BaseResponse[dict[str, Any]](
             message=outcome,
             data={
@@ -65,21 +66,22 @@ def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> A
         )
 
     @router.get("/wait/stream", response_class=StreamingResponse)
-    def wait_stream(
+    async def wait_stream(
         user_name: str, timeout_seconds: Timeout = 120.0, poll_interval: Poll = 0.5
     ) -> StreamingResponse:
         """The same as a stream: one frame a look, the last one idle or timeout."""
         tasks = handlers().tasks
-        tasks.activity(user_name)  # a bad name is refused before the stream begins
-        return streamed(_looks(tasks, user_name, timeout_seconds, poll_interval, instance_id))
+        check_id("user_name", user_name)  # while it can still be refused: a stream has begun with a 200
+        frames = _looks(tasks, user_name, timeout_seconds, poll_interval, instance_id)
+        return StreamingResponse(frames, media_type=MEDIA_TYPE, headers=HEADERS)
 
     return router
 
 
-def _looks(
+async def _looks(
     tasks: TaskHandler, user_name: str, timeout_s: float, poll_s: float, instance_id: str
-) -> Generator[str]:
-    for seen, waited, outcome in tasks.watch(user_name, timeout_s=timeout_s, poll_s=poll_s):
+) -> AsyncIterator[str]:
+    async for seen, waited, outcome in tasks.watch(user_name, timeout_s=timeout_s, poll_s=poll_s):
         yield frame(
             {
                 "user_name": user_name,
