@@ -106,6 +106,13 @@ def test_many_items_at_once(store: MemoryStore, make: Any_) -> None:
     assert store.sizes("cube") == CubeSizes(long_term=1_245, archived=1_100)
 
 
+def _nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth - 1):
+        value = {"in": value}
+    return value
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -120,6 +127,8 @@ def test_many_items_at_once(store: MemoryStore, make: Any_) -> None:
         ({"item_id": "a", "session_id": "lone \ud800"}, "surrogate"),
         ({"item_id": "a", "extra": {"when": object()}}, "JSON"),
         ({"item_id": "a", "extra": {"n": float("nan")}}, "JSON"),
+        ({"item_id": "a", "extra": _nested(65)}, "nested"),
+        ({"item_id": "a", "extra": _nested(100_000)}, "nested"),
         ({"item_id": "a", "position": 2**70}, "range"),
         ({"item_id": "a", "status": ItemStatus.DELETED}, "SetStatus"),
     ],

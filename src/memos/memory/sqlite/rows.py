@@ -32,6 +32,9 @@ FACET_COLUMNS = (
     "item.created_at, item.happened_at, item.content_hash, item.raw, item.use_count, item.body"
 )
 
+# Deeper than any sane value, and far from where JSON readers, ours or a client's, run out of stack.
+JSON_DEPTH_MAX = 64
+
 Row = Sequence[Any]
 
 
@@ -67,6 +70,21 @@ def to_json(value: Any, what: str) -> str:
         raise InvalidInput(
             f"{what} is not JSON: {error}; give strings, finite numbers, lists, objects"
         ) from error
+
+
+def _shallow(value: dict[str, Any], what: str) -> dict[str, Any]:
+    """`value` if it is nested at most JSON_DEPTH_MAX deep: what is stored must be readable by everybody."""
+    level: list[Any] = [value]
+    for _ in range(JSON_DEPTH_MAX):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list | tuple)
+        ]
+        if not level:
+            return value
+    raise InvalidInput(f"{what} is nested more than {JSON_DEPTH_MAX} deep in its info; make it flatter")
 
 
 def fold(name: str) -> str:
@@ -117,7 +135,7 @@ def _body(item: MemoryItem) -> str:
         "sources": [_source_fields(source) for source in item.sources],
         "tags": list(item.tags),
         "links": list(item.links),
-        "extra": dict(item.extra),
+        "extra": _shallow(dict(item.extra), f"item {item.id!r}"),
     }
     kept = {name: value for name, value in fields.items() if value}
     if item.confidence != 1.0:
@@ -231,7 +249,7 @@ def item_fields(item: MemoryItem) -> dict[str, Any]:
         "valid_until": _iso(item.valid_until),
         "use_count": item.use_count,
         "used_at": _iso(item.used_at),
-        "extra": dict(item.extra),
+        "extra": _shallow(dict(item.extra), f"item {item.id!r}"),
     }
     return {name: value for name, value in fields.items() if value not in ("", None, [], {})}
 
