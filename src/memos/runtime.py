@@ -118,7 +118,7 @@ def build(
     or the StoreError that says what is wrong with the file; what was opened by then is closed again.
     """
     log.configure(settings.log.level, settings.log.form)
-    _pin_threads()
+    pin_threads()
     with contextlib.ExitStack() as opened:
         chosen = scheduler or _scheduler_config(settings)
         if scheduler is not None:
@@ -130,7 +130,7 @@ def build(
     return runtime
 
 
-def _pin_threads() -> None:
+def pin_threads() -> None:
     """One thread for the matrix products of a search, unless the environment says otherwise.
 
     A search multiplies one vector with a matrix: several threads only wait for each other (p95 over
@@ -158,6 +158,7 @@ def _assemble(
     from memos.mem_scheduler.monitors.activity import ActivityMonitor
     from memos.mem_scheduler.monitors.intent import IntentMonitor
     from memos.mem_scheduler.monitors.retention import RetentionRules
+    from memos.mem_scheduler.monitors.search_history import SearchHistoryMonitor
     from memos.mem_scheduler.queues.local import LocalQueue
     from memos.mem_scheduler.scheduler_factory import SchedulerFactory
     from memos.mem_scheduler.sinks.local import LocalLogSink
@@ -222,6 +223,9 @@ def _assemble(
             threshold=settings.memory.retention_threshold,
             ttl_days=settings.memory.retention_ttl_days,
             interval_s=settings.memory.retention_interval_s,
+        ),
+        searches=SearchHistoryMonitor(
+            window=settings.scheduler.search_window_size, turns=settings.scheduler.search_history_turns
         ),
     )
     scheduler = SchedulerFactory.from_config(scheduler_config, queue=queue, services=services)
