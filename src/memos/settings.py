@@ -93,6 +93,8 @@ class SchedulerSettings(Section):
     search_method: str = Field(
         "tree_text_memory_search", description="the default method of retriever.search"
     )
+    search_window_size: int = Field(5, ge=1, le=1_000, description="mixture searches remembered a user")
+    search_history_turns: int = Field(5, ge=0, description="0: a follow-up leans on no earlier search")
     web_log_buffer_max: int = Field(10_000, ge=1, description="web logs waiting in the process's buffer")
 
 
@@ -201,6 +203,8 @@ ALIASES: dict[str, tuple[Path_, Callable[[str], Any]]] = {
     "MOS_SCHEDULER_THREAD_POOL_MAX_WORKERS": (("scheduler", "workers"), _verbatim),
     "MOS_SCHEDULER_ENABLE_ACTIVATION_MEMORY": (("scheduler", "enable_activation_memory"), _boolean),
     "ENABLE_ACTIVATION_MEMORY": (("scheduler", "enable_activation_memory"), _boolean),
+    "API_SEARCH_WINDOW_SIZE": (("scheduler", "search_window_size"), _verbatim),
+    "API_SEARCH_HISTORY_TURNS": (("scheduler", "search_history_turns"), _verbatim),
     "MOS_WORKING_MEMORY": (("memory", "working_capacity"), _verbatim),
     "MOS_LONGTERM_MEMORY": (("memory", "long_term_capacity"), _verbatim),
     "MOS_USER_MEMORY": (("memory", "user_capacity"), _verbatim),

@@ -22,6 +22,7 @@ from memos.mem_scheduler.handlers import (
     HandlerFunction,
     add,
     answer,
+    api_mix_search,
     mem_feedback,
     mem_organize,
     mem_read,
@@ -40,6 +41,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, val
 from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
+    API_MIX_SEARCH_TASK_LABEL,
     MEM_FEEDBACK_TASK_LABEL,
     MEM_ORGANIZE_TASK_LABEL,
     MEM_READ_TASK_LABEL,
@@ -94,6 +96,7 @@ class GeneralScheduler(BaseScheduler):
             PREF_ADD_TASK_LABEL: self._pref_add_message_consumer,
             MEM_ORGANIZE_TASK_LABEL: self._mem_reorganize_message_consumer,
             MEM_FEEDBACK_TASK_LABEL: self._mem_feedback_message_consumer,
+            API_MIX_SEARCH_TASK_LABEL: self._api_mix_search_message_consumer,
         }
         return {
             label: methods[label] if row.policy is None else (methods[label], row.policy)
@@ -125,6 +128,9 @@ class GeneralScheduler(BaseScheduler):
 
     def _mem_feedback_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
         self._handle(mem_feedback.handle, messages)
+
+    def _api_mix_search_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(api_mix_search.handle, messages)
 
     def process_feedback(self, message: ScheduleMessageItem) -> mem_feedback.FeedbackOutcome | None:
         """Carry out feedback now, in the calling thread, and say what it did; None for a repeat.

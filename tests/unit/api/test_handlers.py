@@ -435,3 +435,24 @@ def test_the_add_task_runs_to_completion(handlers: Handlers, runtime: Runtime) -
     assert handlers.tasks.task_states("v", "job-7") is None
     logs = [log for _, log in runtime.store.web_logs(cube_id="c", label="addMemory")]
     assert len(logs) == 1
+
+
+def test_a_mixture_search_answers_now_and_prepares_the_next(handlers: Handlers, runtime: Runtime) -> None:
+    """Mode mixture gives what fast gives, queues its fine recall, and follow-ups profit from it."""
+    added(handlers, "The red bicycle costs 900 euros in the shop.")
+    added(handlers, "The blue bicycle costs 300 euros in the shop.")
+
+    def search(query: str) -> list[str]:
+        asked = APISearchRequest(
+            user_id="u", query=query, mode="mixture", session_id="s", readable_cube_ids=["c"], relativity=0.1
+        )
+        response = handlers.search.handle_search_memories(asked)
+        assert not any("mixture" in remark for remark in response.degraded)
+        return [one["memory"] for one in (response.data or {})["text_mem"][0]["memories"]]
+
+    assert search("Are there cheaper ones?") == []
+    first = search("What does a bicycle in the shop cost?")
+    assert first == found(handlers, "What does a bicycle in the shop cost?", session_id="s")
+    runtime.scheduler.start()
+    run_until_idle(runtime.scheduler)
+    assert set(search("Are there cheaper ones?")) == set(first)

@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
 from memos.api.product_models import APISearchRequest, SearchMode, SearchResponse
 from memos.api.shapes import buckets, memory_shape
-from memos.errors import InvalidInput
+from memos.errors import InvalidInput, QueueError
+from memos.mem_scheduler.general_scheduler import GeneralScheduler
+from memos.mem_scheduler.optimized_scheduler import OptimizedScheduler
+from memos.mem_scheduler.schemas.message_schemas import UserContext
 from memos.memory.item import MemoryKind
 from memos.memory.moments import parse_moment
 from memos.memory.sentences import sentences
 from memos.memory.store import ItemFilter, MemoryStore
+from memos.memory.textual import TextualMemoryItem
 from memos.retrieval.dedup import dedup
 from memos.retrieval.filters import parse_filter
-from memos.retrieval.request import Hit, RecallRequest
+from memos.retrieval.request import TOP_K_MAX, Hit, Recall, RecallRequest
 
 if TYPE_CHECKING:
     from memos.retrieval.hybrid import HybridRetriever
@@ -50,7 +54,13 @@ class SearchHandler(BaseHandler):
             own = (MemoryKind.PREFERENCE,)
             wanted = replace(request, cube_ids=with_preferences, kinds=own, top_k=search_req.pref_top_k)
             preferences = list(retriever.search(wanted).hits)
-        recall = retriever.search(replace(request, top_k=request.top_k + len(preferences)))
+        said = _not_served(search_req)
+        further = replace(request, top_k=min(TOP_K_MAX, request.top_k + len(preferences)))
+        if search_req.mode is SearchMode.MIXTURE:
+            recall, refused = self._mixture(search_req, further)
+            said += refused
+        else:
+            recall = retriever.search(further)
         texts = [hit for hit in recall.hits if not _is_preference(hit)]
         if request.dedup != "no":
             texts = _without_told(texts, preferences)
@@ -61,8 +71,26 @@ class SearchHandler(BaseHandler):
                 pref_mem=_by_cube(cubes, preferences),
             ),
             seqs=dict(recall.seqs),
-            degraded=[*recall.degraded, *_not_served(search_req)],
+            degraded=[*recall.degraded, *said],
         )
+
+    def _mixture(self, asked: APISearchRequest, request: RecallRequest) -> tuple[Recall, list[str]]:
+        """Fast recall joined with the history window, and the task of the fine recall queued."""
+        scheduler: GeneralScheduler = self.deps.mem_scheduler
+        if not isinstance(scheduler, OptimizedScheduler):
+            retriever: HybridRetriever = self.deps.api_module
+            return retriever.search(request), [
+                "mode 'mixture' needs the optimized scheduler: searched as 'fast'"
+            ]
+        recall = scheduler.mix_recall(request)
+        items = [TextualMemoryItem.from_item(hit.item) for hit in recall.hits]
+        try:
+            scheduler.submit_memory_history_async_task(
+                asked, UserContext(user_id=asked.user_id, readable_cube_ids=list(request.cube_ids)), items
+            )
+        except QueueError as error:  # the answer does not depend on it
+            return recall, [f"the fine recall is not queued: {error}"]
+        return recall, []
 
     def _request(self, asked: APISearchRequest, cubes: tuple[str, ...]) -> RecallRequest:
         parsed = parse_filter(asked.filter)
@@ -125,6 +153,6 @@ def _by_cube(cubes: tuple[str, ...], hits: list[Hit]) -> list[dict[str, Any]]:
 
 def _not_served(asked: APISearchRequest) -> list[str]:
     said = ["internet search is not part of this server"] if asked.internet_search else []
-    if asked.mode is not SearchMode.FAST:
+    if asked.mode is SearchMode.FINE:
         said.append(f"mode {asked.mode.value!r} runs the same recall as 'fast' here")
     return said

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from memos.mem_scheduler.handlers import (
     add,
     answer,
+    api_mix_search,
     mem_feedback,
     mem_organize,
     mem_read,
@@ -25,6 +26,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
+    API_MIX_SEARCH_TASK_LABEL,
     MEM_FEEDBACK_TASK_LABEL,
     MEM_ORGANIZE_TASK_LABEL,
     MEM_READ_TASK_LABEL,
@@ -53,4 +55,5 @@ HANDLERS: Mapping[str, BuiltIn] = {
     MEM_ORGANIZE_TASK_LABEL: BuiltIn(mem_organize.handle),
     PREF_ADD_TASK_LABEL: BuiltIn(pref_add.handle),
     MEM_FEEDBACK_TASK_LABEL: BuiltIn(mem_feedback.handle),
+    API_MIX_SEARCH_TASK_LABEL: BuiltIn(api_mix_search.handle),
 }

@@ -8,7 +8,7 @@ passes on only what its followups still have to do. Handlers therefore compute f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -18,6 +18,7 @@ from memos.mem_scheduler.current import BatchRun
 from memos.mem_scheduler.monitors.activity import ActivityMonitor
 from memos.mem_scheduler.monitors.intent import IntentMonitor
 from memos.mem_scheduler.monitors.retention import NO_RETENTION, RetentionRules
+from memos.mem_scheduler.monitors.search_history import SearchHistoryMonitor
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import CubeFacts, LogSink
@@ -52,6 +53,7 @@ class Services:
     llm: LLM | None = None
     reranker: Reranker | None = None
     retention: RetentionRules = NO_RETENTION
+    searches: SearchHistoryMonitor = field(default_factory=SearchHistoryMonitor)
     extract: Extractor = derive  # reads raw items; a model takes its place here
     item_tokens_max: int = TOKENS_MAX
 
