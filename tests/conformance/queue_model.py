@@ -9,13 +9,19 @@ follows it. `BACKENDS` lists the queues that must agree with it.
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from memos.clock import Clock
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Outcome, QueueDepth, Release, Retry, TaskQueue
 from memos.mem_scheduler.queues.local import LocalQueue
+from memos.mem_scheduler.queues.sqlite import SqliteQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
 
@@ -42,7 +48,15 @@ def local_queue(
     )
 
 
-BACKENDS: dict[str, Callable[..., TaskQueue]] = {"local": local_queue}
+def sqlite_queue(clock: Clock, **bounds: Any) -> TaskQueue:
+    """In a folder of its own, which goes with the queue."""
+    folder = Path(tempfile.mkdtemp(prefix="memos-queue-"))
+    queue = SqliteQueue(folder / "queue.db", clock=clock, random=random.Random(7), **bounds)
+    weakref.finalize(queue, shutil.rmtree, folder, ignore_errors=True)
+    return queue
+
+
+BACKENDS: dict[str, Callable[..., TaskQueue]] = {"local": local_queue, "sqlite": sqlite_queue}
 
 
 def message(

@@ -1,0 +1,140 @@
+"""The queue's file: one writing and one reading connection, opened, locked and closed.
+
+Guarantees: a write is committed or rolled back whole; what `durable` writes commit survives a power cut
+(synchronous=FULL), what others commit survives a killed process but may be undone, the newest first, by a
+power cut (NORMAL). Reads see one moment. The file is readable by its owner only.
+
+A closed file still answers: each use then opens a connection of its own and closes it again, so that work
+that was running at the close can be settled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from memos.errors import QueueUnavailable
+from memos.mem_scheduler.queues.sqlite.faults import translating
+from memos.mem_scheduler.queues.sqlite.schema import check, migrate
+
+
+class QueueFile:
+    """`write` and `data_version` want the queue's lock held; `read` locks by itself."""
+
+    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
+        self.path = path
+        self._busy_timeout_s = busy_timeout_s
+        self._read_lock = threading.Lock()
+        self._durable = False
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        _prepare(path)
+        with translating(path):
+            writer = self._connect()
+            try:
+                check(writer, path)  # before anything is written
+                _set_wal(writer, path)
+                migrate(writer, path)
+            except BaseException:
+                writer.close()
+                raise
+            self._writer = writer
+            self._reader = self._connect()
+
+    @contextmanager
+    def write(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
+        """One write transaction: committed when the block ends, rolled back when it raises."""
+        with translating(self.path):
+            connection = self._writer or self._connect()
+            try:
+                if durable != self._durable or connection is not self._writer:
+                    connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                    self._durable = durable
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    if connection.in_transaction:  # a full disk rolls back by itself
+                        connection.execute("ROLLBACK")
+                    raise
+            finally:
+                if connection is not self._writer:
+                    connection.close()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """One moment of the whole file."""
+        with self._read_lock, translating(self.path):
+            connection = self._reader or self._connect()
+            try:
+                connection.execute("BEGIN")
+                try:
+                    yield connection
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+            finally:
+                if connection is not self._reader:
+                    connection.close()
+
+    def data_version(self) -> int:
+        """A number that changes when another connection, of this process or another, has written."""
+        if self._writer is None:
+            return 0
+        with translating(self.path):
+            version: int = self._writer.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    def close(self) -> None:
+        """Close both connections. Safe to call twice. Wants the queue's lock held."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+        with self._read_lock:
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout_s,
+            isolation_level=None,  # transactions are begun by hand
+            check_same_thread=False,  # one thread at a time, by lock
+            cached_statements=256,
+        )
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is settled is overwritten, not only freed
+        connection.execute("PRAGMA cache_size = -16384")  # 16 MiB
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        return connection
+
+
+def _prepare(path: Path) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Only a file that is not there is opened: closing a second descriptor of a database would drop
+        # the locks that this process holds on it (POSIX).
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise QueueUnavailable(
+            f"{path} cannot be written ({error.strerror or error}); make its folder writable, "
+            "or point MEMOS_HOME elsewhere"
+        ) from error
+
+
+def _set_wal(connection: sqlite3.Connection, path: Path) -> None:
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != "wal":
+        raise QueueUnavailable(
+            f"{path}: this file system cannot do write-ahead logging (mode {mode!r}); "
+            "put the file on a local disk"
+        )
