@@ -29,6 +29,7 @@ from memos.memory.extract import Derivation, Derived, as_item, derive, slot_tag
 from memos.memory.hygiene import TOKENS_MAX, Action, check, echo_of
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, Source
 from memos.memory.merge import SOURCES_MAX
+from memos.memory.quarantine import inspect
 from memos.memory.signature import signature
 from memos.memory.slots import fact_of
 from memos.memory.store import (
@@ -151,8 +152,9 @@ class Learner:
     ) -> MemoryItem:
         item = as_item(derived, item_id=self._new_id(), now=now, raw=raw)
         origins = [one for one in raw if one.id in set(derived.sources)]
-        # It was learned when it was said to us, not when somebody found the time to read it.
-        item = replace(item, created_at=min(one.created_at for one in origins))
+        # It was learned when it was said to us, not when somebody found the time to read it. A fact holds
+        # beyond its session: among the turns it would be a neighbour that says everything twice.
+        item = replace(item, created_at=min(one.created_at for one in origins), session_id="")
         if name_items:
             return item
         return replace(item, sources=tuple(_turn(source, origins) for source in item.sources))
@@ -207,10 +209,11 @@ def _speakers(items: Sequence[MemoryItem]) -> frozenset[str]:
 
 
 def _turn(source: Source, origins: Sequence[MemoryItem]) -> Source:
-    """The turn behind a source that is no stored item."""
+    """The turn behind a source that is no stored item; its text, unless that has to stay out of sight."""
     origin = next(one for one in origins if one.id == source.item_id)
     kind = origin.sources[0].type if origin.sources else "chat"
-    return replace(source, type=kind, item_id="", content=origin.memory)
+    text = "" if inspect(origin.memory, role=origin.role) else origin.memory
+    return replace(source, type=kind, item_id="", content=text)
 
 
 def _echoed(view: ReadView, item: MemoryItem, before: Sequence[MemoryItem]) -> tuple[str, ...]:

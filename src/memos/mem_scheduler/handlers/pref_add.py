@@ -58,7 +58,7 @@ def _given(content: str) -> Any:
             raise Discard('a JSON object as content of a "pref_add" message must hold "messages"')
         messages = value["messages"]
         return messages if isinstance(messages, str) else _wrapped(messages)
-    return value if isinstance(value, list) else content
+    return value if isinstance(value, list | str) else content
 
 
 def _wrapped(messages: Any) -> list[Any]:
