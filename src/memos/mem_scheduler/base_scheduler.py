@@ -303,6 +303,7 @@ class BaseScheduler:
             return
         with self._lifecycle:
             if not self._running:
+                self._coroutines.close()  # `run_once` needs no start, and may have run an `async def`
                 return
             self._running = False
             self._stop_asked.set()

@@ -48,6 +48,22 @@ def test_a_stopped_scheduler_can_be_started_again(parts: Parts) -> None:
     assert seen == ["first", "second", "third"]
 
 
+def test_stop_ends_the_event_loop_of_a_scheduler_that_was_never_started(still: Parts) -> None:
+    """What `run_once` started for an asynchronous handler ends with stop too."""
+
+    async def handler(batch: object) -> None:
+        loops.append(threading.current_thread())
+
+    loops: list[threading.Thread] = []
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job"))
+    still.drain()
+    still.scheduler.stop()
+    (loop,) = loops
+    loop.join(5.0)
+    assert not loop.is_alive()
+
+
 def test_all_threads_are_daemons_and_end_with_stop(parts: Parts) -> None:
     """No thread of ours can keep the interpreter alive, and none is left after stop."""
     parts.scheduler.register_handlers({"job": lambda batch: None})
