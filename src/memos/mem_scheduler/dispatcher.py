@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import inspect
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -88,8 +89,9 @@ class Dispatcher:
     def run(self, batch: Batch, *, stop_asked: Callable[[], bool] = lambda: False) -> None:
         """Run and settle a batch. What has not begun when `stop_asked` turns true is handed back.
 
-        Raises nothing that a handler raised; what is not an `Exception` (the interpreter ending, a
-        simulated crash) passes through and leaves the batch to its lease.
+        Raises nothing that a handler raised, but for one case: in the main thread what is not an
+        `Exception` (Ctrl-C, a simulated crash) passes through and leaves the batch to its lease. On a
+        thread of the pool it has no caller to reach, and is the handler's failure like any other.
         """
         run = BatchRun(batch.deliveries)
         with (
@@ -175,6 +177,8 @@ class Dispatcher:
                 result = handler(messages)
                 if inspect.iscoroutine(result):
                     self._coroutines.run(result)
+                elif inspect.isgenerator(result) or inspect.isasyncgen(result):
+                    raise TypeError("the handler is a generator: calling it ran none of it; drop its yield")
             return [Done() for _ in members]
         except RetryLater as later:
             error = error_text(later)
@@ -185,7 +189,9 @@ class Dispatcher:
         except Discard as discard:
             error = error_text(discard)
             return [Dead(error)] if len(members) == 1 else None
-        except (Exception, SystemExit) as failure:  # the outcome of a handler is whatever it raises
+        except BaseException as failure:  # the outcome of a handler is whatever it raises
+            if not isinstance(failure, Exception | SystemExit) and is_main_thread():
+                raise
             error = error_text(failure)
             logger.warning(
                 "handler.failed",
@@ -226,6 +232,11 @@ class Dispatcher:
     def _is_strict(self, label: str) -> bool:
         policy = self._queue.policies.get(label)
         return policy.ordered and policy.retry_order == "strict"
+
+
+def is_main_thread() -> bool:
+    """Whether this is the thread that signals interrupt."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def error_text(error: BaseException) -> str:

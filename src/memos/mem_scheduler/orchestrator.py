@@ -148,7 +148,7 @@ def checked_min_idle_ms(label: str, value: object) -> int:
     A lease shorter than the floor could not be renewed in time on a busy machine, and its task would
     start twice.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0 or value <= 0:
         raise InvalidInput(
             f"min_idle_ms of label {label!r} is {value!r}; give whole milliseconds of at least {LEASE_MS_MIN}"
         )

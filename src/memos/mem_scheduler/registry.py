@@ -8,6 +8,7 @@ function was not written for messages that stand for several.
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -157,5 +158,10 @@ def _callable(label: str, value: object) -> Handler:
         raise InvalidInput(
             f"the handler of label {label!r} is {value!r}, which cannot be called; "
             "give a function that takes a list of ScheduleMessageItem"
+        )
+    if inspect.isgeneratorfunction(value) or inspect.isasyncgenfunction(value):
+        raise InvalidInput(
+            f"the handler of label {label!r} is a generator function ({value!r}): calling it would run none "
+            "of it; drop its yield"
         )
     return value

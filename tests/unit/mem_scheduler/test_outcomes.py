@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from memos.errors import Discard, PartialFailure, RateLimited, RetryLater
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import QUERY_TASK_LABEL, TASK_STATUS_LOG, TaskState
-from memos.testing import ManualClock
+from memos.testing import ManualClock, run_until_idle
 
 Batch = list[ScheduleMessageItem]
 
@@ -380,3 +381,41 @@ def test_the_log_of_a_failed_handler_names_the_line_and_no_text(
     assert f"test_outcomes.py:{raising} > decoder.py:" in line
     assert "my-secret" not in line
     assert "Expecting" not in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyboardInterrupt(),
+        GeneratorExit(),
+        asyncio.CancelledError(),
+        BaseExceptionGroup("several", [KeyboardInterrupt()]),
+    ],
+)
+def test_whatever_is_raised_on_the_pool_is_the_handlers_failure(parts: Parts, error: BaseException) -> None:
+    """What is no Exception counts as a failed attempt too: nothing stays in progress that does not run."""
+
+    def handler(batch: Batch) -> None:
+        raise error
+
+    parts.scheduler.register_handlers({"job": (handler, TaskPolicy(max_attempts=1))})
+    parts.scheduler.start()
+    parts.scheduler.submit_messages(message("job", item_id="x"))
+    run_until_idle(parts.scheduler)
+    assert states(parts, "x") == [TaskState.FAILED]
+    (letter,) = parts.queue.dead.list()
+    assert letter.error.startswith(type(error).__name__)
+
+
+def test_a_handler_that_returns_a_generator_has_done_nothing(still: Parts) -> None:
+    """A callable whose call only makes a generator is a failure that says so, never a success."""
+
+    class Hidden:
+        def __call__(self, batch: Batch) -> Any:
+            yield batch
+
+    still.scheduler.register_handlers({"job": (Hidden(), TaskPolicy(max_attempts=1))})
+    still.scheduler.submit_messages(message("job", item_id="x"))
+    still.drain()
+    (letter,) = still.queue.dead.list()
+    assert "generator" in letter.error

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+
 import pytest
 from tests.unit.mem_scheduler.parts import Parts, message
 
@@ -14,7 +18,23 @@ def nothing(batch: object) -> None:
     """A handler that does nothing."""
 
 
-@pytest.mark.parametrize("value", ["name", 3, None, (), (nothing, 1, 2, 3), ("name", None, None), object()])
+def generator(batch: object) -> Iterator[object]:
+    """What a handler must not be: calling it runs nothing."""
+    yield batch
+
+
+async def async_generator(batch: object) -> AsyncIterator[object]:
+    """The same, asynchronous."""
+    yield batch
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("name", 3, None, (), (nothing, 1, 2, 3), ("name", None, None), object()),
+        *(generator, async_generator, (generator, 1, None), partial(generator)),
+    ],
+)
 def test_what_cannot_be_called_is_refused_with_its_label(still: Parts, value: object) -> None:
     """One impossible registration refuses the whole call, and names label and value."""
     with pytest.raises(InvalidInput, match="'broken'"):
@@ -51,7 +71,7 @@ def test_a_lease_below_the_floor_is_raised_to_it(still: Parts) -> None:
     assert still.queue.policies.get("job").min_idle_ms == 1_000
 
 
-@pytest.mark.parametrize("value", [0, -5, "soon", 1.5, True])
+@pytest.mark.parametrize("value", [0, -5, "soon", 1.5, True, math.nan, math.inf])
 def test_an_impossible_lease_is_refused(still: Parts, value: object) -> None:
     """A lease that is no positive whole number is refused, naming the label."""
     with pytest.raises(InvalidInput, match="'job'"):
