@@ -23,6 +23,7 @@
     └── ModelError
         ├── ModelUnavailable
         ├── RateLimited(retry_after_s)
+        ├── ModelRefused(status)        the request, the key or the model's name is refused
         └── BadCompletion(raw)
 
 `retryable` says whether the same call may succeed later without anybody changing anything. Vendor
@@ -162,6 +163,15 @@ class RateLimited(ModelError):
     def __init__(self, retry_after_s: float, reason: str = "") -> None:
         super().__init__(reason or f"rate limited; retry in {retry_after_s:g} s")
         self.retry_after_s = retry_after_s
+
+
+class ModelRefused(ModelError):
+    """The endpoint refuses the request (wrong key, unknown model, too long a prompt): mend it, then ask
+    again. `status` is the HTTP status, 0 where there was none."""
+
+    def __init__(self, reason: str, *, status: int) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class BadCompletion(ModelError):

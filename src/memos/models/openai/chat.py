@@ -1,0 +1,301 @@
+"""A chat model behind an OpenAI-compatible endpoint.
+
+Structured output goes down a ladder: `json_schema`, then `json_object`, then the schema in the prompt;
+an endpoint that refuses a rung is asked on the next one, and what it took is remembered. A reply that is
+not the JSON asked for is sent back once, with the reason; then BadCompletion keeps what was said. Nothing
+is retried because it failed: that is the queue's. Reasoning that an endpoint sends apart comes out of
+`stream` between <think> and </think>, as of models that think in their text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar, cast
+
+from memos import prompts
+from memos.clock import Clock
+from memos.errors import BadCompletion, ModelError, ModelRefused, ModelUnavailable
+from memos.models.base import ChatMessage, Completion
+from memos.models.extractive import is_chinese
+from memos.models.openai.endpoint import OPENAI_URL, Endpoint, sendable
+from memos.models.openai.reply import Reply, delta_of, model_ids_of, reply_of
+from memos.models.structured import is_strict, mismatch, read_object
+
+TIMEOUT_S = 120.0
+TOKENS_MAX = 4_096
+RAW_CHARS_MAX = 64 * 1024  # of a reply sent back for mending, or kept of a broken stream
+NAMED_MAX = 8
+
+T = TypeVar("T")
+_Form = Literal["json_schema", "json_object", "prompt"]
+_SIMPLER: dict[_Form, _Form] = {"json_schema": "json_object", "json_object": "prompt"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialect:
+    """What the endpoint takes, as far as it has shown."""
+
+    form: _Form = "json_schema"
+    tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    sampling: bool = True
+
+    def after(self, refused: ModelRefused, *, structured: bool) -> _Dialect | None:
+        """What to try next after this was refused; None when the fault lies elsewhere."""
+        said = str(refused)
+        if refused.status not in (400, 422):
+            return None
+        if self.tokens == "max_tokens" and "max_completion_tokens" in said:
+            return replace(self, tokens="max_completion_tokens")
+        if self.sampling and ("temperature" in said or "top_p" in said):
+            return replace(self, sampling=False)
+        if structured and self.form in _SIMPLER:
+            return replace(self, form=_SIMPLER[self.form])
+        return None
+
+
+_DIALECTS_MAX = 5  # every step of `after` can be taken once
+
+
+class OpenAIChat:
+    """Fulfils `memos.models.base.LLM`. Thread-safe.
+
+    Without a `model` the endpoint is asked, at first use, which one it serves; it must be exactly one.
+    """
+
+    def __init__(
+        self,
+        model: str = "",
+        *,
+        base_url: str = OPENAI_URL,
+        api_key: str = "",
+        timeout_s: float = TIMEOUT_S,
+        tokens_max: int = TOKENS_MAX,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._endpoint = Endpoint(base_url, api_key=api_key, timeout_s=timeout_s, clock=clock)
+        self._model = model
+        self._tokens_max = tokens_max
+        sampling = {"temperature": temperature, "top_p": top_p}
+        self._sampling = {name: value for name, value in sampling.items() if value is not None}
+        self._dialect = _Dialect()
+
+    @property
+    def name(self) -> str:
+        return self._model or f"the model of {self._endpoint.host}"
+
+    @property
+    def base_url(self) -> str:
+        """Where it is asked."""
+        return self._endpoint.base_url
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._endpoint.close()
+
+    def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        schema: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Completion:
+        """One reply. With a schema at most one more call, to mend the first; both share `timeout_s`.
+
+        `extra` tells `calls`, `finish_reason` and `form` (how the schema was put). Raises what
+        `Endpoint` raises, and BadCompletion for an empty reply or a schema that was not met.
+        """
+        deadline = self._endpoint.deadline(timeout_s)
+        first = self._ask(messages, schema, max_tokens, deadline)
+        if schema is None:
+            if not first.text.strip():
+                raise BadCompletion("the model gave an empty reply", first.raw)
+            return first.completion(calls=1)
+        form = self._dialect.form
+        try:
+            return first.completion(parsed=_parsed(first, schema), calls=1, form=form)
+        except ValueError as error:
+            fault = str(error)
+        again = [*messages, *_mending(first, fault, messages)]
+        try:
+            second = self._ask(again, schema, max_tokens, deadline)
+        except ModelError as error:
+            reason = f"the reply is not what was asked for: {fault}; asking again failed: {error}"
+            raise BadCompletion(reason, first.raw) from error
+        try:
+            parsed = _parsed(second, schema)
+        except ValueError as error:
+            raws = f"{first.raw}\n\n{second.raw}"
+            raise BadCompletion(f"asked twice, the reply is not what was asked for: {error}", raws) from error
+        return replace(second, usage=first.usage + second.usage).completion(
+            parsed=parsed, calls=2, form=form, mended=fault
+        )
+
+    def stream(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[str]:
+        """The reply in pieces. One that ends before the model had finished raises ModelUnavailable after
+        the pieces that came."""
+        deadline = self._endpoint.deadline(timeout_s)
+
+        def opened(dialect: _Dialect) -> tuple[str, Iterator[str]]:
+            request = self._request(messages, None, max_tokens, dialect, deadline)
+            lines = self._endpoint.lines(self._open(request | {"stream": True}), deadline=deadline)
+            return next(lines, ""), lines  # the first line: a refusal shows here, before any piece
+
+        first, rest = self._negotiated(opened, structured=False)
+        with closing(cast(Any, rest)):
+            yield from self._pieces(first, rest)
+
+    # -- asking -----------------------------------------------------------------------------------------
+
+    def _ask(
+        self,
+        messages: Sequence[ChatMessage],
+        schema: Mapping[str, Any] | None,
+        max_tokens: int | None,
+        deadline: float,
+    ) -> Reply:
+        def sent(dialect: _Dialect) -> Reply:
+            request = self._request(messages, schema, max_tokens, dialect, deadline)
+            return reply_of(self._endpoint.body(self._open(request), deadline=deadline))
+
+        return self._negotiated(sent, structured=schema is not None)
+
+    def _negotiated(self, send: Callable[[_Dialect], T], *, structured: bool) -> T:
+        """`send` in a dialect that the endpoint takes."""
+        dialect = self._dialect
+        for _ in range(_DIALECTS_MAX):
+            try:
+                done = send(dialect)
+            except ModelRefused as refused:
+                simpler = dialect.after(refused, structured=structured)
+                if simpler is None:
+                    raise
+                dialect = simpler
+            else:
+                self._dialect = dialect
+                return done
+        raise ModelUnavailable(f"{self._endpoint.host} refuses every form of the request")
+
+    def _request(
+        self,
+        messages: Sequence[ChatMessage],
+        schema: Mapping[str, Any] | None,
+        max_tokens: int | None,
+        dialect: _Dialect,
+        deadline: float,
+    ) -> dict[str, Any]:
+        if not self._model:
+            self._model = self._only_model(deadline)
+        sent = [{"role": message.role, "content": sendable(message.content)} for message in messages]
+        request: dict[str, Any] = {
+            "model": self._model,
+            "messages": sent,
+            dialect.tokens: min(max_tokens or self._tokens_max, self._tokens_max),
+            "timeout": self._endpoint.timeout(deadline),
+        }
+        if dialect.sampling:
+            request |= self._sampling
+        if schema is None:
+            return request
+        if dialect.form == "json_schema":
+            described = {"name": "reply", "schema": dict(schema), "strict": is_strict(schema)}
+            request["response_format"] = {"type": "json_schema", "json_schema": described}
+            return request
+        if dialect.form == "json_object":
+            request["response_format"] = {"type": "json_object"}
+        told = prompts.load("json_reply", _language(messages))
+        text = told.substitute(schema=json.dumps(schema, ensure_ascii=False)).strip()
+        if sent and sent[0]["role"] == "system":  # many chat templates take one system message, the first
+            sent[0]["content"] += "\n\n" + text
+        else:
+            sent.insert(0, {"role": "system", "content": text})
+        return request
+
+    def _open(self, request: dict[str, Any]) -> AbstractContextManager[Any]:
+        create = cast(Any, self._endpoint.client.chat.completions.with_streaming_response.create)
+        return cast("AbstractContextManager[Any]", create(**request))
+
+    def _only_model(self, deadline: float) -> str:
+        listing = self._endpoint.client.models.with_streaming_response.list(
+            timeout=self._endpoint.timeout(deadline)
+        )
+        ids = model_ids_of(self._endpoint.body(listing, deadline=deadline))
+        if len(ids) != 1:
+            named = f" ({', '.join(ids[:NAMED_MAX])}{', …' if len(ids) > NAMED_MAX else ''})" if ids else ""
+            raise ModelRefused(
+                f"{self._endpoint.base_url} serves {len(ids)} models{named}: name the one to use", status=0
+            )
+        return ids[0]
+
+    # -- a stream ---------------------------------------------------------------------------------------
+
+    def _pieces(self, first: str, rest: Iterator[str]) -> Iterator[str]:
+        finished = thinking = False
+        beside: list[str] = []  # what is no event: the body of an endpoint that does not stream
+        for line in _after(first, rest):
+            if not line.startswith("data:"):
+                if line.strip() and not line.startswith((":", "event:", "id:", "retry:")):
+                    beside.append(line)
+                continue
+            event = line[5:].strip()
+            if event == "[DONE]":
+                finished = True
+                break
+            delta = delta_of(event)
+            if delta.reasoning:
+                yield delta.reasoning if thinking else "<think>" + delta.reasoning
+                thinking = True
+            if delta.text:
+                yield "</think>" + delta.text if thinking else delta.text
+                thinking = False
+            finished = finished or delta.finished
+        if thinking:
+            yield "</think>"
+        if finished:
+            return
+        if beside:
+            reply = reply_of("\n".join(beside))
+            yield f"<think>{reply.reasoning}</think>{reply.text}" if reply.reasoning else reply.text
+            return
+        raise ModelUnavailable(f"the reply of {self.name!r} broke off before its end")
+
+
+def _after(first: str, rest: Iterator[str]) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _parsed(reply: Reply, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The object of a reply. ValueError says what is wrong with it."""
+    try:
+        found = read_object(reply.text)
+    except ValueError as error:
+        if reply.finish_reason == "length":
+            raise ValueError("it was cut off at the limit of its length") from error
+        raise
+    fault = mismatch(found, schema)
+    if fault:
+        raise ValueError(fault)
+    return found
+
+
+def _mending(reply: Reply, fault: str, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """The turns that send a reply back."""
+    said = reply.text.strip() or "(empty)"
+    asked = prompts.load("json_mend", _language(messages)).substitute(fault=fault).strip()
+    return [ChatMessage("assistant", said[:RAW_CHARS_MAX]), ChatMessage("user", asked)]
+
+
+def _language(messages: Sequence[ChatMessage]) -> prompts.Language:
+    return "zh" if any(is_chinese(message.content) for message in messages[-1:]) else "en"

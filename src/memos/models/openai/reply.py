@@ -1,0 +1,172 @@
+"""What an OpenAI-compatible endpoint answers, read with distrust: any field may be missing or of any type.
+
+Pure. An answer that cannot be read raises BadCompletion with what came; one that carries an error instead
+of a choice raises ModelUnavailable. The names of token counts differ between servers; all known are read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from memos.errors import BadCompletion, ModelUnavailable
+from memos.models.base import Completion
+from memos.models.structured import split_thought
+
+RAW_CHARS_MAX = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens, as the endpoint counts them."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.tokens_in + other.tokens_in,
+            self.tokens_out + other.tokens_out,
+            self.tokens_cached + other.tokens_cached,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One choice of a chat completion. `raw` is what is kept of it when it cannot be used."""
+
+    text: str
+    reasoning: str
+    finish_reason: str
+    usage: Usage
+    raw: str
+
+    def completion(self, *, parsed: Mapping[str, Any] | None = None, **extra: Any) -> Completion:
+        """The same as a value of the port; `extra` is added to what the reply tells."""
+        return Completion(
+            self.text,
+            parsed=parsed,
+            reasoning=self.reasoning,
+            tokens_in=self.usage.tokens_in,
+            tokens_out=self.usage.tokens_out,
+            tokens_cached=self.usage.tokens_cached,
+            extra={"finish_reason": self.finish_reason, **extra},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """One event of a streamed completion."""
+
+    text: str = ""
+    reasoning: str = ""
+    finished: bool = False
+
+
+def reply_of(body: str) -> Reply:
+    """The first choice of a whole answer."""
+    tree = _tree(body)
+    choice = _choice(tree)
+    if choice is None:
+        raise BadCompletion("the endpoint's answer holds no choice", body[:RAW_CHARS_MAX])
+    message = _mapping(choice.get("message"))
+    thought, text = split_thought(_content(message.get("content")))
+    finish_reason = choice.get("finish_reason")
+    return Reply(
+        text=text or _text(message.get("refusal")),
+        reasoning=_reasoning(message) or thought,
+        finish_reason=_text(finish_reason),
+        usage=_usage(tree),
+        raw=(text or body)[:RAW_CHARS_MAX],
+    )
+
+
+def delta_of(event: str) -> Delta:
+    """What one event of a stream adds."""
+    choice = _choice(_tree(event))
+    if choice is None:  # the last event may carry counts alone
+        return Delta()
+    delta = _mapping(choice.get("delta"))
+    return Delta(_content(delta.get("content")), _reasoning(delta), bool(choice.get("finish_reason")))
+
+
+def model_ids_of(body: str) -> list[str]:
+    """The ids of a listing of models, in its order."""
+    listed = _tree(body).get("data")
+    ids = [_text(_mapping(one).get("id")) for one in listed] if isinstance(listed, list) else []
+    return [one for one in ids if one]
+
+
+def vectors_of(body: str, count: int) -> list[list[Any]]:
+    """The `count` embeddings of an answer in the order of the texts; their numbers are not checked yet."""
+    listed = _tree(body).get("data")
+    if not isinstance(listed, list) or len(listed) != count:
+        got = len(listed) if isinstance(listed, list) else "no"
+        raise BadCompletion(f"{got} embeddings came for {count} texts", body[:RAW_CHARS_MAX])
+    found: dict[int, list[Any]] = {}
+    for place, one in enumerate(map(_mapping, listed)):
+        index, vector = one.get("index", place), one.get("embedding")
+        if isinstance(index, int) and isinstance(vector, list) and 0 <= index < count:
+            found[index] = vector
+    if len(found) != count:
+        raise BadCompletion("an embedding is missing, twice there or no list", body[:RAW_CHARS_MAX])
+    return [found[place] for place in range(count)]
+
+
+def _tree(body: str) -> Mapping[str, Any]:
+    try:
+        tree = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise BadCompletion("the endpoint's answer is not JSON", body[:RAW_CHARS_MAX]) from error
+    if not isinstance(tree, dict):
+        raise BadCompletion("the endpoint's answer is no JSON object", body[:RAW_CHARS_MAX])
+    fault = tree.get("error")
+    if fault:
+        said = _text(_mapping(fault).get("message")) or str(fault)
+        raise ModelUnavailable(f"the endpoint answers with an error: {said[:300]}")
+    return tree
+
+
+def _choice(tree: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    choices = tree.get("choices")
+    if not isinstance(choices, list) or not choices:
+        return None
+    return choices[0] if isinstance(choices[0], dict) else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    """A text without lone surrogates: what is stored and sent on must be UTF-8."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+
+
+def _content(value: Any) -> str:
+    """A text, or the texts of a list of parts."""
+    if isinstance(value, list):
+        return "".join(_text(_mapping(part).get("text")) for part in value)
+    return _text(value)
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """DeepSeek, llama.cpp and older vLLM say reasoning_content, Ollama, OpenRouter and newer vLLM reasoning."""
+    return _text(message.get("reasoning_content")) or _text(message.get("reasoning"))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _usage(tree: Mapping[str, Any]) -> Usage:
+    usage = _mapping(tree.get("usage"))
+    cached = (
+        _count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
+        or _count(usage.get("prompt_cache_hit_tokens"))  # DeepSeek
+        or _count(_mapping(tree.get("timings")).get("cache_n"))  # llama.cpp
+    )
+    return Usage(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")), cached)
