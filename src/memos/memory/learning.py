@@ -284,7 +284,8 @@ class _Work:
         self.conflicts += decided.conflicts
         for one in decided.supersessions:
             item = one.item
-            if one.valid_until <= self.now:
+            # A clock that steps back must not turn what was said into something to come.
+            if one.valid_until <= max(self.now, standing[one.by_id].created_at):
                 extra = {**item.extra, SUPERSEDED_BY: one.by_id}
                 item = replace(item, status=ItemStatus.ARCHIVED, extra=extra)
             if item.id in self.new:  # it may have taken the place of others itself
