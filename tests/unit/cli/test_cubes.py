@@ -63,7 +63,7 @@ def test_the_journal_tells_before_and_after(memos: Any) -> None:  # noqa: F811
     name, other = add(memos, "Max eats kibble"), add(memos, "Coco is a beagle")
     memos("edit", name, "Max eats salmon")
     rows = memos("journal", name, "--json").rows()
-    assert [(row["op"], row["item_id"]) for row in rows] == [("update", name), ("add", name)]
+    assert [(row["op"], row["item_id"]) for row in rows] == [("update", name), ("read", name), ("add", name)]
     assert (rows[0]["before"]["memory"], rows[0]["after"]["memory"]) == ("Max eats kibble", "Max eats salmon")
     table = memos("journal", name).out
     assert "memory: Max eats kibble → Max eats salmon" in table and "edited" in table
@@ -88,10 +88,11 @@ def test_the_journal_is_bounded_and_by_cube(memos: Any) -> None:  # noqa: F811
     for number in range(4):
         add(memos, f"Fact {number}")
     add(memos, "Elsewhere", "other")
-    rows = memos("journal", "--cube", "pets", "--limit", "2", "--json").rows()
-    assert [row["after"]["memory"] for row in rows] == ["Fact 3", "Fact 2"]
-    assert len(memos("journal", "--json").rows()) == 5
-    assert "5 changes" in memos("journal").out
+    rows = memos("journal", "--cube", "pets", "--limit", "4", "--json").rows()
+    added = [row["after"]["memory"] for row in rows if row["op"] == "add"]
+    assert added == ["Fact 3", "Fact 2"]  # each was added, then read
+    assert len(memos("journal", "--json").rows()) == 10
+    assert "10 changes" in memos("journal").out
 
 
 @pytest.mark.parametrize("subject", ["unknown", "a\x00b"])
@@ -108,7 +109,8 @@ def test_a_long_text_is_shortened_in_the_table_only(memos: Any) -> None:  # noqa
     text = "word " * 200
     name = add(memos, text)
     assert "…" in memos("journal", name).out
-    assert memos("journal", name, "--json").rows()[0]["after"]["memory"] == text.strip()
+    (added,) = [row for row in memos("journal", name, "--json").rows() if row["op"] == "add"]
+    assert added["after"]["memory"] == text.strip()
 
 
 def test_a_real_turn_is_in_the_journal(memos: Any) -> None:  # noqa: F811
