@@ -62,6 +62,8 @@ def restore_database(backup: Path, path: Path) -> int:
 @contextmanager
 def _claimed(path: Path) -> Iterator[Path]:
     """A partial file beside `path`, which becomes `path` when the block ends and is gone when it raises."""
+    if not path.name:
+        raise InvalidInput(f"{str(path)!r} is not the name of a file; give the name of a new file")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

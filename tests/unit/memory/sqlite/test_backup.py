@@ -110,6 +110,13 @@ def test_a_backup_takes_the_place_of_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "taken.db").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("place", ["/", "."])
+def test_a_backup_needs_the_name_of_a_file(tmp_path: Path, place: str) -> None:
+    """A path without a file name is refused, named."""
+    with opened(tmp_path / "memory.db") as store, pytest.raises(InvalidInput, match="name of a new file"):
+        store.backup(Path(place))
+
+
 def test_a_backup_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """A folder that cannot be made and a closed store are typed errors, and no file is left."""
     store = opened(tmp_path / "memory.db")
