@@ -53,7 +53,7 @@ def _as_dict(item: MemoryItem) -> dict[str, Any]:
 def _table(items: list[MemoryItem], scores: list[str] | None = None) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("id", "when", "who", "kind", "memory", *(["score"] if scores else [])):
-        table.add_column(name, overflow="fold", no_wrap=name in ("when", "score"))
+        table.add_column(name, overflow="fold", no_wrap=name in ("id", "when", "score"))
     for index, item in enumerate(items):
         row = [
             item.id,

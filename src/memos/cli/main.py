@@ -6,6 +6,7 @@ Every expected failure is one line on stderr and exit code 1 (2 for a wrong call
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import NoReturn
 
@@ -50,6 +51,10 @@ models.register(app)
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A memory in another script is shown escaped on a terminal that cannot show it.
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except MemosError as error:
@@ -62,6 +67,8 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:  # where the output goes, or a file that was named
+        _fail("OSError", str(error))
 
 
 def _fail(kind: str, text: str) -> NoReturn:

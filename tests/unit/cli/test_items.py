@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +150,45 @@ def test_what_an_add_announces_has_run_when_the_command_ends(memos: Any) -> None
     memos("add", "Max is allergic to chicken", "--cube", "pets")
     with build(Settings.load(), start=False) as runtime:
         assert len(runtime.store.web_logs(cube_id="pets")) >= 1
+
+
+def _as_process(*words: str, **fields: Any) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | fields.pop("env", {})
+    return subprocess.run(
+        [sys.executable, "-m", "memos.cli", *words],
+        env=environment,
+        text=True,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+        **fields,
+    )
+
+
+def test_a_terminal_of_another_script_shows_the_memory_escaped(memos: Any) -> None:
+    """What an encoding cannot show does not end the command."""
+    memos("add", "Anna mag 鸡肉", "--cube", "food")
+    ran = _as_process("list", "--cube", "food", stdout=subprocess.PIPE, env={"PYTHONIOENCODING": "ascii"})
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Anna mag" in ran.stdout
+
+
+def test_output_that_cannot_be_written_is_one_line(memos: Any) -> None:
+    """An output that takes no writes is told in a line, not in a traceback."""
+    memos("add", "Max is allergic to chicken", "--cube", "pets")
+    with Path(os.devnull).open("r") as for_reading_only:
+        ran = _as_process("list", "--cube", "pets", stdout=for_reading_only)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("memos: OSError: ")
+    assert "Traceback" not in ran.stderr
+
+
+def test_an_id_can_be_copied_from_the_list(memos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However narrow the terminal, an id stands in one line: edit and delete take it whole."""
+    from memos.cli import terminal
+
+    memos("add", "Max is allergic to chicken and to the feathers of most other birds", "--cube", "pets")
+    [row] = memos("list", "--cube", "pets", "--json").rows()
+    monkeypatch.setattr(terminal.out, "_width", 80)
+    assert row["id"] in memos("list", "--cube", "pets").out
+    assert row["id"] in memos("search", "chicken", "--cube", "pets").out
