@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-_OURS = ("MEMOS_", "MOS_", "MEMSCHEDULER_", "MEMRADER_", "OPENAI_", "API_SCHEDULER", "ENABLE_")
+_OURS = (
+    "MEMOS_",
+    "MOS_",
+    "MEMSCHEDULER_",
+    "MEMRADER_",
+    "MEMREADER_",
+    "OPENAI_",
+    "CHAT_MODEL",
+    "API_SCHEDULER",
+    "ENABLE_",
+)
 _KEPT = ("MEMOS_ACCEPTANCE", "MEMOS_DATA_LOCOMO", "MEMOS_TESTS_REQUIRE_SERVICES")
 
 

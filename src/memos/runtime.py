@@ -15,6 +15,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from memos import log
 from memos.clock import Clock, SystemClock
-from memos.errors import ConfigError, MemosError, ModelUnavailable
+from memos.errors import ConfigError, MemosError
+from memos.runtime_models import Models, build_models
 from memos.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,10 +54,12 @@ class Runtime:
     clock: Clock
     store: MemoryStore
     queue: TaskQueue
+    models: Models  # all of them; those below are the ones that are named most
     embedder: Embedder | None
     embedder_missing: str  # why there is no embedder; "" when there is one
     reranker: Reranker | None
     llm: LLM | None
+    chat_llms: Mapping[str, LLM]
     indexer: Indexer
     retriever: HybridRetriever
     searcher: Searcher
@@ -90,7 +94,7 @@ class Runtime:
         """
         with contextlib.suppress(MemosError):
             self.drain(self.settings.scheduler.stop_grace_s)
-        for step in (self.scheduler.stop, self.queue.close, self.store.close):
+        for step in (self.scheduler.stop, self.queue.close, self.store.close, self.models.close):
             with contextlib.suppress(MemosError):
                 step()
 
@@ -186,7 +190,9 @@ def _assemble(
         web_logs_max=settings.store.web_logs_max,
     )
     opened.callback(store.close)
-    embedder, missing = _embedder(settings)
+    models = build_models(settings.models, clock)
+    opened.callback(models.close)
+    embedder = models.embedder
     if embedder is not None and not rebind:
         store.bind_embedder(embedder.fingerprint, embedder.dim)
     queue = LocalQueue(
@@ -218,6 +224,7 @@ def _assemble(
         cube_of=lambda cube_id: NaiveMemCube(
             cube_id, store=store, indexer=indexer, retriever=retriever, clock=clock
         ),
+        reranker=models.reranker,
         item_tokens_max=settings.memory.item_tokens_max,
         retention=RetentionRules(
             threshold=settings.memory.retention_threshold,
@@ -237,6 +244,8 @@ def _assemble(
         reader=reader,
         scheduler=scheduler,
         answerer=ExtractiveAnswerer(analyse),
+        llm=models.llm,
+        llms=models.chat_llms,
         clock=clock,
         extract=services.extract,
         item_tokens_max=settings.memory.item_tokens_max,
@@ -246,10 +255,12 @@ def _assemble(
         clock=clock,
         store=store,
         queue=queue,
+        models=models,
         embedder=embedder,
-        embedder_missing=missing,
-        reranker=None,
-        llm=None,
+        embedder_missing=models.embedder_missing,
+        reranker=models.reranker,
+        llm=models.llm,
+        chat_llms=models.chat_llms,
         indexer=indexer,
         retriever=retriever,
         searcher=searcher,
@@ -259,24 +270,6 @@ def _assemble(
         status_tracker=scheduler.status_tracker,
         chat=chat,
     )
-
-
-def _embedder(settings: Settings) -> tuple[Embedder | None, str]:
-    """The embedder, or why there is none. Asked for by folder, its absence is an error."""
-    if settings.models.embedder == "none":
-        return None, ""
-    from memos.models.cached import CachedEmbedder
-    from memos.models.minilm import MiniLMEmbedder
-
-    try:
-        embedder = MiniLMEmbedder.load(
-            settings.models.embedder_folder, threads=settings.models.embedder_threads
-        )
-    except ModelUnavailable as error:
-        if settings.models.embedder_folder is not None:
-            raise ConfigError(f"MEMOS_MODELS__EMBEDDER_FOLDER: {error}") from error
-        return None, f"no embedder: recall by text and links only. {error}"
-    return CachedEmbedder(embedder, entries_max=settings.models.embedding_cache_entries_max), ""
 
 
 def _scheduler_config(settings: Settings) -> SchedulerConfigFactory:

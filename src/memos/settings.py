@@ -10,6 +10,7 @@ Nothing but `runtime`, `api.app` and `cli` imports this module: everybody else i
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -68,13 +69,75 @@ class StoreSettings(Section):
     web_logs_max: int = Field(100_000, ge=1, description="web logs kept in the store; the oldest leave first")
 
 
-class ModelSettings(Section):
-    """The models. Without any, everything works by rules, full text and links."""
+class ChatModel(BaseModel):
+    """One entry of `chat_models`: a model that a chat may ask for by name."""
 
-    embedder: Literal["minilm", "none"] = Field("minilm", description="none: recall by text and links only")
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    model: str = Field(alias="model_name_or_path", min_length=1)
+    base_url: str | None = Field(None, alias="api_base")
+    api_key: SecretStr | None = None
+    support_models: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models this entry brings."""
+        return self.support_models or (self.model,)
+
+
+class ModelSettings(Section):
+    """The models. Without any, everything works by rules, full text and links.
+
+    A role that names no base URL of its own is asked where the chat model is, with its key; a key never
+    goes to another role's base URL.
+    """
+
+    chat_model: str | None = Field(None, description="the model that answers chats, as the endpoint calls it")
+    chat_base_url: str | None = Field(None, description="an OpenAI-compatible endpoint, /v1 included")
+    chat_api_key: SecretStr | None = Field(None, description="its key; alone it switches nothing on")
+    chat_temperature: float | None = Field(None, ge=0, le=2, description="unset: the endpoint's")
+    chat_top_p: float | None = Field(None, gt=0, le=1, description="unset: the endpoint's")
+    chat_tokens_max: int = Field(4_096, ge=1, description="tokens of one answer at most")
+    chat_timeout_s: float = Field(120.0, gt=0, description="seconds for one answer at most")
+    chat_models: tuple[ChatModel, ...] = Field((), description="further models that a chat may ask for")
+    reader_model: str | None = Field(None, description="the model for reading; unset: the chat model")
+    reader_base_url: str | None = Field(None, description="unset: that of the chat model")
+    reader_api_key: SecretStr | None = None
+    reader_tokens_max: int = Field(8_000, ge=1, description="tokens of one reply at most")
+    reader_timeout_s: float = Field(120.0, gt=0, description="seconds for one reply at most")
+    scheduler_model: str | None = Field(None, description="the scheduler's model; unset: the chat model")
+    scheduler_base_url: str | None = Field(None, description="unset: that of the chat model")
+    scheduler_api_key: SecretStr | None = None
+    scheduler_tokens_max: int = Field(2_048, ge=1, description="tokens of one reply at most")
+    scheduler_timeout_s: float = Field(60.0, gt=0, description="seconds for one reply at most")
+    embedder: Literal["minilm", "openai", "ollama", "none"] = Field(
+        "minilm", description="none: recall by text and links only"
+    )
+    embedder_model: str | None = Field(None, description="for openai and ollama: the model's name")
+    embedder_base_url: str | None = Field(
+        None, description="unset: http://localhost:11434/v1 for ollama, else that of the chat model"
+    )
+    embedder_api_key: SecretStr | None = None
+    embedder_timeout_s: float = Field(30.0, gt=0, description="seconds for one batch at most")
+    embedder_batch_max: int = Field(64, ge=1, le=2_048, description="texts of one request at most")
+    reranker: Literal["none", "http"] = Field("none", description="http: the endpoint at reranker_url")
+    reranker_url: str | None = Field(None, description="the whole address, /rerank included")
+    reranker_model: str | None = Field(None, description="the model's name, where the endpoint wants one")
+    reranker_api_key: SecretStr | None = None
+    reranker_timeout_s: float = Field(10.0, gt=0, description="seconds for one reranking at most")
     embedder_folder: Path | None = Field(None, description="a folder with model.safetensors and vocab.txt")
     embedder_threads: int = Field(1, ge=1, le=64, description="threads of one encoding")
     embedding_cache_entries_max: int = Field(4_096, ge=0, description="sentence vectors kept by content hash")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ModelSettings:
+        if self.embedder in ("openai", "ollama") and not self.embedder_model:
+            raise ValueError(
+                f"the embedder {self.embedder!r} needs the model's name: set MEMOS_MODELS__EMBEDDER_MODEL"
+            )
+        if self.reranker == "http" and not self.reranker_url:
+            raise ValueError("the reranker 'http' needs its address: set MEMOS_MODELS__RERANKER_URL")
+        return self
 
 
 class SchedulerSettings(Section):
@@ -188,6 +251,17 @@ def _boolean(text: str) -> bool:
     raise ValueError("give true or false")
 
 
+_EMBEDDERS = {"universal_api": "openai"}
+_RERANKERS = {"http_bge": "http", "http_bge_strategy": "http", "cosine_local": "none"}
+
+
+def _json_list(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"give a JSON list of models ({error})") from error
+
+
 # documented name -> (setting, how its text is read)
 ALIASES: dict[str, tuple[Path_, Callable[[str], Any]]] = {
     "MEMOS_BASE_PATH": (("home",), _verbatim),
@@ -208,6 +282,25 @@ ALIASES: dict[str, tuple[Path_, Callable[[str], Any]]] = {
     "MOS_WORKING_MEMORY": (("memory", "working_capacity"), _verbatim),
     "MOS_LONGTERM_MEMORY": (("memory", "long_term_capacity"), _verbatim),
     "MOS_USER_MEMORY": (("memory", "user_capacity"), _verbatim),
+    "MOS_CHAT_MODEL": (("models", "chat_model"), _verbatim),
+    "OPENAI_API_BASE": (("models", "chat_base_url"), _verbatim),
+    "OPENAI_API_KEY": (("models", "chat_api_key"), _verbatim),
+    "MOS_CHAT_TEMPERATURE": (("models", "chat_temperature"), _verbatim),
+    "MOS_TOP_P": (("models", "chat_top_p"), _verbatim),
+    "MOS_MAX_TOKENS": (("models", "chat_tokens_max"), _verbatim),
+    "CHAT_MODEL_LIST": (("models", "chat_models"), _json_list),
+    "MEMRADER_MODEL": (("models", "reader_model"), _verbatim),
+    "MEMRADER_API_BASE": (("models", "reader_base_url"), _verbatim),
+    "MEMRADER_API_KEY": (("models", "reader_api_key"), _verbatim),
+    "MEMRADER_MAX_TOKENS": (("models", "reader_tokens_max"), _verbatim),
+    "MEMREADER_GENERAL_MODEL": (("models", "scheduler_model"), _verbatim),
+    "MOS_EMBEDDER_BACKEND": (("models", "embedder"), lambda text: _EMBEDDERS.get(text, text)),
+    "MOS_EMBEDDER_MODEL": (("models", "embedder_model"), _verbatim),
+    "MOS_EMBEDDER_API_BASE": (("models", "embedder_base_url"), _verbatim),
+    "MOS_EMBEDDER_API_KEY": (("models", "embedder_api_key"), _verbatim),
+    "MOS_RERANKER_BACKEND": (("models", "reranker"), lambda text: _RERANKERS.get(text, text)),
+    "MOS_RERANKER_URL": (("models", "reranker_url"), _verbatim),
+    "MOS_RERANKER_MODEL": (("models", "reranker_model"), _verbatim),
 }
 
 # Names of the reference implementation that carry our prefix and mean nothing here.
@@ -247,6 +340,8 @@ def _reader(path: Path_) -> Callable[[str], Any]:
     if len(path) == 1 or not (isinstance(section, type) and issubclass(section, Section)):
         return _verbatim
     kind = str(section.model_fields[path[1]].annotation)
+    if "ChatModel" in kind:
+        return _json_list
     if "tuple" in kind:
         return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
     return _boolean if "bool" in kind else _verbatim
@@ -273,11 +368,11 @@ def _from_environment(environ: Mapping[str, str]) -> dict[Path_, _Found]:
         try:
             value = read(text)
         except ValueError as error:
-            raise ConfigError(f"{name}={text!r}: {error}") from error
+            raise ConfigError(f"{name}={_shown(path, text)}: {error}") from error
         before = found.get(path)
         if before is not None and before.value != value:
             raise ConfigError(
-                f"{before.name}={before.text!r} and {name}={text!r} disagree about "
+                f"{before.name}={_shown(path, before.text)} and {name}={_shown(path, text)} disagree about "
                 f"{'.'.join(path)}; unset one of them"
             )
         found[path] = _Found(name, text, value)
@@ -312,6 +407,14 @@ def _put(values: dict[str, Any], path: Path_, value: Any) -> None:
     section[path[1]] = value
 
 
+def _shown(path: tuple[Any, ...], value: Any) -> str:
+    """A value for an error's text; not if it is, or may hold, a key."""
+    names = [str(part) for part in path]
+    secret = any(name.endswith("key") or name == "chat_models" for name in names)
+    secret = secret or isinstance(value, Mapping)  # a whole section
+    return "'***'" if secret and value else repr(value)
+
+
 def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f" Did you mean {near[0]}?" if near else " `memos doctor` lists the settings."
@@ -326,5 +429,6 @@ def _explain(error: ValidationError) -> str:
             sections = list(Settings.model_fields)
             lines.append(f"{where} is not a setting.{_nearest(where, siblings + sections)}")
         else:
-            lines.append(f"{where}={fault.get('input')!r}: {fault['msg']}")
+            shown = _shown(fault["loc"], fault.get("input"))
+            lines.append(f"{where}={shown}: {fault['msg']}")
     return "; ".join(lines)

@@ -150,3 +150,71 @@ def test_every_alias_points_at_a_setting() -> None:
     """No alias leads nowhere."""
     paths = set(known_names().values())
     assert {path for path, _ in ALIASES.values()} <= paths
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "field", "value"),
+    [
+        ("MOS_CHAT_MODEL", "qwen3:4b", "chat_model", "qwen3:4b"),
+        ("OPENAI_API_BASE", "http://h/v1", "chat_base_url", "http://h/v1"),
+        ("MOS_MAX_TOKENS", "100", "chat_tokens_max", 100),
+        ("MEMRADER_MODEL", "r", "reader_model", "r"),
+        ("MEMRADER_API_BASE", "http://r/v1", "reader_base_url", "http://r/v1"),
+        ("MEMREADER_GENERAL_MODEL", "g", "scheduler_model", "g"),
+        ("MOS_EMBEDDER_API_BASE", "http://e/v1", "embedder_base_url", "http://e/v1"),
+        ("MOS_RERANKER_BACKEND", "cosine_local", "reranker", "none"),
+    ],
+)
+def test_the_documented_names_of_models_are_aliases(name: str, text: str, field: str, value: object) -> None:
+    """The models' documented names set the fields of the models section."""
+    assert Settings.load({name: text}).models.model_dump()[field] == value
+
+
+def test_backends_keep_their_documented_names() -> None:
+    """`universal_api` and `http_bge` mean the adapters over HTTP."""
+    models = Settings.load(
+        {
+            "MOS_EMBEDDER_BACKEND": "universal_api",
+            "MOS_EMBEDDER_MODEL": "e",
+            "MOS_RERANKER_BACKEND": "http_bge",
+            "MOS_RERANKER_URL": "http://r/rerank",
+        }
+    ).models
+    assert (models.embedder, models.reranker) == ("openai", "http")
+
+
+def test_what_a_model_needs_is_said() -> None:
+    """An embedder without a model and a reranker without an address name the missing setting."""
+    with pytest.raises(ConfigError, match="MEMOS_MODELS__EMBEDDER_MODEL"):
+        Settings.load({"MOS_EMBEDDER_BACKEND": "ollama"})
+    with pytest.raises(ConfigError, match="MEMOS_MODELS__RERANKER_URL"):
+        Settings.load({"MEMOS_MODELS__RERANKER": "http"})
+
+
+def test_the_list_of_chat_models_is_json() -> None:
+    """CHAT_MODEL_LIST brings the models it says it supports; other fields of an entry do no harm."""
+    text = (
+        '[{"backend": "openai", "model_name_or_path": "big", "api_base": "http://b/v1", "api_key": "hush",'
+        ' "support_models": ["big", "bigger"]}, {"model_name_or_path": "small"}]'
+    )
+    settings = Settings.load({"CHAT_MODEL_LIST": text})
+    assert [one.names for one in settings.models.chat_models] == [("big", "bigger"), ("small",)]
+    assert "hush" not in str(settings.masked())
+    assert Settings.load({"MEMOS_MODELS__CHAT_MODELS": text}) == settings.model_copy()
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"OPENAI_API_KEY": "hush-1", "MEMOS_MODELS__CHAT_API_KEY": "hush-2"},
+        {"CHAT_MODEL_LIST": '[{"api_key": "hush"'},
+        {"CHAT_MODEL_LIST": '[{"api_key": "hush"}]'},
+        {"OPENAI_API_KEY": "hush", "MOS_EMBEDDER_BACKEND": "ollama"},
+        {"OPENAI_API_KEY": "hush", "MEMOS_MODELS__CHAT_TOP_P": "7"},
+    ],
+)
+def test_no_key_stands_in_an_error(environ: dict[str, str]) -> None:
+    """Whatever is wrong with the settings of models, the text does not show a key."""
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(environ)
+    assert "hush" not in str(caught.value)

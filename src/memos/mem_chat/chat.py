@@ -8,7 +8,7 @@ reader goes away in the middle is not stored: nobody got its answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 FIRST_REFERENCES_MAX = 5
 REFERENCES_MAX = 50
-MODEL_TIMEOUT_S = 120.0
 
 logger = log.get_logger(__name__)
 
@@ -113,6 +112,7 @@ class MemChat:
         scheduler: Submitter,
         answerer: ExtractiveAnswerer,
         llm: LLM | None = None,
+        llms: Mapping[str, LLM] | None = None,
         clock: Clock | None = None,
         new_id: Callable[[], str] = lambda: str(uuid4()),
         extract: Extractor = derive,
@@ -123,6 +123,7 @@ class MemChat:
         self._scheduler = scheduler
         self._answerer = answerer
         self._llm = llm
+        self._llms = dict(llms or {})  # what a query may ask for by name
         self._clock = clock or SystemClock()
         self._new_id = new_id
         self.writer = ConversationWriter(
@@ -213,18 +214,19 @@ class MemChat:
     def _answer(
         self, turn: _Turn, hits: tuple[Hit, ...], preferences: tuple[Hit, ...], remarks: list[str]
     ) -> Iterator[ChatEvent]:
-        llm = self._llm
-        if turn.query.model and (llm is None or turn.query.model != llm.name):
-            remarks.append(f"the model {turn.query.model!r} is not configured here")
+        wanted = turn.query.model
+        llm = self._llms.get(wanted, self._llm) if wanted else self._llm
+        if wanted and wanted not in self._llms and (llm is None or wanted != llm.name):
+            remarks.append(f"the model {wanted!r} is not configured here")
         if llm is not None:
             try:
                 yield from self._ask_model(llm, turn, hits, preferences, remarks)
                 return
             except ModelError as error:
-                if turn.answer:  # half an answer is out: quoting memory after it would be no answer
-                    raise
                 logger.warning("chat.model_failed", model=llm.name, error=str(error))
-                remarks = [f"the model {llm.name!r} failed ({error}); answering from memory instead"]
+                broken = "broke off in its answer" if turn.answer else "failed"
+                then = "what follows is from memory" if turn.answer else "answering from memory instead"
+                remarks = [f"the model {llm.name!r} {broken} ({error}); {then}"]
         yield from self._quote(turn, hits, remarks)
 
     def _ask_model(
@@ -236,7 +238,7 @@ class MemChat:
         if remarks:
             yield Status("reasoning")
             yield Reasoning(_lines(remarks) + "\n")
-        pieces = llm.stream(prompt, max_tokens=query.max_tokens, timeout_s=MODEL_TIMEOUT_S)
+        pieces = llm.stream(prompt, max_tokens=query.max_tokens)
         for is_reasoning, text in split_thinking(pieces):
             if is_reasoning and not turn.answer:
                 if not reasoning:
@@ -268,7 +270,9 @@ class MemChat:
         yield Reasoning(_lines(remarks))
         yield Status("2")
         for number, line in enumerate(answer.lines):
-            text = line if number == 0 else "\n" + line
+            text = "\n" + line if number else line
+            if turn.answer and not number:  # after what a model had begun to say
+                text = "\n\n" + line
             turn.answer += text
             yield Text(text)
         turn.answered_by = MARK

@@ -32,7 +32,7 @@ from memos.memory.reader import MemReader
 from memos.memory.sqlite import SqliteStore
 from memos.memory.store import AddItems, ItemFilter
 from memos.models.base import LLM, ChatMessage
-from memos.models.extractive import ExtractiveAnswerer
+from memos.models.extractive import MARK, ExtractiveAnswerer
 from memos.retrieval.hybrid import HybridRetriever
 from memos.retrieval.keywords import analyse
 from memos.testing import ManualClock, ScriptedLLM
@@ -64,7 +64,7 @@ class Wiring:
         self.indexer = Indexer(None)
         self.retriever = HybridRetriever(self.store, None, clock=self.clock)
 
-    def chat(self, llm: LLM | None = None) -> MemChat:
+    def chat(self, llm: LLM | None = None, **llms: LLM) -> MemChat:
         return MemChat(
             store=self.store,
             indexer=self.indexer,
@@ -73,6 +73,7 @@ class Wiring:
             scheduler=self.scheduler,
             answerer=ExtractiveAnswerer(analyse),
             llm=llm,
+            llms=llms,
             clock=self.clock,
         )
 
@@ -260,15 +261,26 @@ class HalfModel(ScriptedLLM):
         raise BadCompletion("cut off", "It is called")
 
 
-def test_half_an_answer_ends_in_a_failure_and_is_not_stored(wiring: Wiring) -> None:
-    """After a model broke off in mid-answer there is one failure with the trace, then the end."""
+def test_half_an_answer_is_finished_from_memory(wiring: Wiring) -> None:
+    """A model that breaks off is named, memory is quoted after its words, and the turn is stored whole."""
     before = len(wiring.stored())
-    with context.bound(trace="trace-9"):
-        events = list(wiring.chat(HalfModel([])).stream(QUERY))
-    assert events[-2:] == [Failure("cut off", "trace-9"), End()]
-    assert text_of(events) == "It is called"
-    assert len(wiring.stored()) == before
-    assert wiring.scheduler.labels() == ["query"]
+    events = list(wiring.chat(HalfModel([])).stream(QUERY))
+    assert not any(isinstance(event, Failure) for event in events) and isinstance(events[-1], End)
+    assert "'scripted' broke off in its answer (cut off)" in reasoning_of(events)
+    said = text_of(events)
+    assert said.startswith("It is called\n\n") and "Petrel" in said
+    stored = wiring.stored()[before:]
+    assert [item.memory for item in stored] == [QUERY.query, said]
+    assert stored[-1].extra["answered_by"] == MARK
+    assert wiring.scheduler.labels()[:2] == ["query", "answer"]
+
+
+def test_a_query_may_ask_for_a_model_by_name(wiring: Wiring) -> None:
+    """A configured name is asked, another one is remarked on and the default answers."""
+    chat = wiring.chat(ScriptedLLM(["the default"]), small=ScriptedLLM(["the small one"], name="small"))
+    assert chat.answer(replace(QUERY, model="small")).response == "the small one"
+    other = chat.answer(replace(QUERY, model="large"))
+    assert other.response == "the default" and "'large' is not configured" in other.reasoning
 
 
 @pytest.mark.parametrize(

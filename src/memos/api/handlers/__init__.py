@@ -114,14 +114,13 @@ def _components(runtime: Runtime) -> dict[str, Any]:
     cube = NaiveMemCube(
         store=runtime.store, indexer=runtime.indexer, retriever=runtime.retriever, clock=runtime.clock
     )
-    models = {runtime.llm.name: runtime.llm} if runtime.llm else {}
     capacities = runtime.store.capacities
     return {
         "graph_db": runtime.store,
         "mem_reader": runtime.reader,
         "llm": runtime.llm,
-        "chat_llms": models,
-        "playground_chat_llms": dict(models),
+        "chat_llms": dict(runtime.chat_llms),
+        "playground_chat_llms": dict(runtime.chat_llms),
         "embedder": runtime.embedder,
         "reranker": runtime.reranker,
         "internet_retriever": None,

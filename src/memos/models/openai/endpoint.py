@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from memos.clock import Clock, SystemClock
-from memos.errors import InvalidInput, ModelError, ModelRefused, ModelUnavailable, RateLimited
+from memos.errors import ConfigError, InvalidInput, ModelError, ModelRefused, ModelUnavailable, RateLimited
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
@@ -37,7 +37,7 @@ _TRANSIENT = frozenset({408, 409, 425})
 
 class Endpoint:
     """A base URL and its key. Thread-safe. Raises InvalidInput for a URL or key that cannot work,
-    ModelUnavailable without the extra `openai`."""
+    ConfigError without the extra `openai`."""
 
     def __init__(
         self, base_url: str = OPENAI_URL, *, api_key: str = "", timeout_s: float, clock: Clock | None = None
@@ -54,7 +54,7 @@ class Endpoint:
         try:
             self._vendor = importlib.import_module("openai")
         except ImportError as error:
-            raise ModelUnavailable(
+            raise ConfigError(
                 "the package `openai` is not installed: pip install 'memscheduler[openai]'"
             ) from error
         self.base_url = base_url.rstrip("/")
