@@ -89,11 +89,12 @@ class Runtime:
     def close(self) -> None:
         """Close everything. Safe to call twice.
 
-        The queue is in memory and goes with the process, so a running scheduler first finishes what
-        waits, for as long as the settings let `stop` take.
+        A queue in memory goes with the process, so a running scheduler first finishes what waits, for
+        as long as the settings let `stop` take. A durable queue keeps it for the next process.
         """
-        with contextlib.suppress(MemosError):
-            self.drain(self.settings.scheduler.stop_grace_s)
+        if self.settings.queue.effective_backend == "local":
+            with contextlib.suppress(MemosError):
+                self.drain(self.settings.scheduler.stop_grace_s)
         for step in (self.scheduler.stop, self.queue.close, self.store.close, self.models.close):
             with contextlib.suppress(MemosError):
                 step()
@@ -163,7 +164,6 @@ def _assemble(
     from memos.mem_scheduler.monitors.intent import IntentMonitor
     from memos.mem_scheduler.monitors.retention import RetentionRules
     from memos.mem_scheduler.monitors.search_history import SearchHistoryMonitor
-    from memos.mem_scheduler.queues.local import LocalQueue
     from memos.mem_scheduler.scheduler_factory import SchedulerFactory
     from memos.mem_scheduler.sinks.local import LocalLogSink
     from memos.memory.cube import NaiveMemCube
@@ -195,15 +195,7 @@ def _assemble(
     embedder = models.embedder
     if embedder is not None and not rebind:
         store.bind_embedder(embedder.fingerprint, embedder.dim)
-    queue = LocalQueue(
-        clock=clock,
-        messages_max=settings.queue.messages_max,
-        lane_messages_max=settings.queue.lane_messages_max,
-        payload_bytes_max=settings.queue.payload_bytes_max,
-        dead_letters_max=settings.queue.dead_letters_max,
-        status_entries_max=settings.queue.status_entries_max,
-        random=random.Random(),
-    )
+    queue = _queue(settings, clock)
     opened.callback(queue.close)
     indexer = Indexer(embedder)
     retriever = HybridRetriever(store, embedder, clock=clock)
@@ -269,6 +261,30 @@ def _assemble(
         scheduler=scheduler,
         status_tracker=scheduler.status_tracker,
         chat=chat,
+    )
+
+
+def _queue(settings: Settings, clock: Clock) -> TaskQueue:
+    chosen = settings.queue
+    bounds: dict[str, Any] = {
+        "messages_max": chosen.messages_max,
+        "lane_messages_max": chosen.lane_messages_max,
+        "payload_bytes_max": chosen.payload_bytes_max,
+        "dead_letters_max": chosen.dead_letters_max,
+        "status_entries_max": chosen.status_entries_max,
+    }
+    if chosen.effective_backend == "local":
+        from memos.mem_scheduler.queues.local import LocalQueue
+
+        return LocalQueue(clock=clock, random=random.Random(), **bounds)
+    from memos.mem_scheduler.queues.sqlite import SqliteQueue
+
+    return SqliteQueue(
+        settings.queue_path,
+        clock=clock,
+        busy_timeout_s=settings.store.busy_timeout_s,
+        random=random.Random(),
+        **bounds,
     )
 
 

@@ -36,7 +36,9 @@ class Section(BaseModel):
 class QueueSettings(Section):
     """The task queue. Every bound refuses with `QueueFull` and is visible as a metric."""
 
-    backend: Literal["local"] | None = Field(None, description="local: in memory, lost with the process")
+    backend: Literal["local", "sqlite"] | None = Field(
+        None, description="sqlite (the default): durable, in a file; local: in memory, lost with the process"
+    )
     use_redis: bool | None = Field(None, description="the documented switch between Redis and local queue")
     messages_max: int = Field(200_000, ge=1, description="messages in the whole queue")
     lane_messages_max: int = Field(20_000, ge=1, description="messages in one lane")
@@ -55,7 +57,7 @@ class QueueSettings(Section):
     @property
     def effective_backend(self) -> str:
         """The backend that is built."""
-        return self.backend or "local"
+        return self.backend or "sqlite"
 
 
 class StoreSettings(Section):
@@ -227,6 +229,12 @@ class Settings(Section):
     def store_path(self) -> Path:
         """The memory file."""
         return self.store.path or self.home / "memory.db"
+
+    @property
+    def queue_path(self) -> Path:
+        """The file of the durable queue: beside the memory file, one for each."""
+        store = self.store_path
+        return store.with_name("queue.db" if store.name == "memory.db" else f"{store.stem}.queue.db")
 
     def masked(self) -> dict[str, Any]:
         """The tree for people to read: secrets show as stars."""

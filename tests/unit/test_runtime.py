@@ -18,8 +18,9 @@ def message(content: str, label: str = "count") -> ScheduleMessageItem:
     return ScheduleMessageItem(user_id="u", mem_cube_id="c", label=label, content=content)
 
 
-def test_closing_runs_what_waits_in_memory() -> None:
+def test_closing_runs_what_waits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime that is closed right after a submit has run all of it: the queue goes with the process."""
+    monkeypatch.setenv("MEMOS_QUEUE__BACKEND", "local")
     seen: list[str] = []
     with build(Settings.load()) as runtime:
         runtime.scheduler.register_handlers(
@@ -27,6 +28,21 @@ def test_closing_runs_what_waits_in_memory() -> None:
         )
         runtime.scheduler.submit_messages([message(str(n)) for n in range(500)])
     assert sorted(seen, key=int) == [str(n) for n in range(500)]
+
+
+def test_what_waits_in_a_durable_queue_is_run_by_the_next_runtime() -> None:
+    """Messages that a closed runtime left are run by the next one on the same home, in order, once."""
+    with build(Settings.load(), start=False) as runtime:
+        runtime.scheduler.submit_messages([message(str(n), label="query") for n in range(50)])
+    seen: list[str] = []
+    with build(Settings.load(), start=False) as runtime:
+        assert runtime.scheduler.get_tasks_status()["remaining"] == 50
+        runtime.scheduler.register_handlers(
+            {"query": lambda messages: seen.extend(m.content for m in messages)}
+        )
+        runtime.scheduler.start()
+        assert runtime.drain(20.0)
+    assert seen == [str(n) for n in range(50)]
 
 
 def test_closing_does_not_wait_for_labels_nobody_serves() -> None:

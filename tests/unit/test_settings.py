@@ -13,7 +13,8 @@ from memos.settings import ALIASES, Settings, known_names
 def test_defaults_need_no_environment() -> None:
     """With an empty environment the settings are whole and name the platform's data directory."""
     settings = Settings.load({})
-    assert settings.queue.effective_backend == "local"
+    assert settings.queue.effective_backend == "sqlite"
+    assert settings.queue_path == settings.home / "queue.db"
     assert settings.home.is_absolute()
     assert settings.store_path == settings.home / "memory.db"
     assert settings.memory.working_capacity == 20

@@ -34,6 +34,8 @@ def opened(
         if runtime.embedder_missing:
             errors.print(f"[yellow]{runtime.embedder_missing}[/yellow]")
         yield runtime
+        if start:  # what the command announced is done when it ends
+            runtime.drain(runtime.settings.scheduler.stop_grace_s)
 
 
 def moment(text: str | None) -> datetime | None:
