@@ -17,6 +17,7 @@ be killed: a handler that outlives the grace goes on, and its `finish` is refuse
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from memos import context, log
 from memos.configs.mem_scheduler import BaseSchedulerConfig
-from memos.errors import InvalidInput, LeaseLost, QueueError
+from memos.errors import InvalidInput, LeaseLost, QueueError, QueueUnavailable
 from memos.mem_scheduler.current import batch_run
 from memos.mem_scheduler.dispatcher import Dispatcher
 from memos.mem_scheduler.handlers.context import Services
@@ -77,6 +78,7 @@ class BaseScheduler:
         self._default_cube: Any = None
         self._lifecycle = threading.RLock()
         self._running = False
+        self._made_by = os.getpid()
         self._stop_asked = threading.Event()
         self._consumer: threading.Thread | None = None
         self._pool = WorkerPool(config.workers)
@@ -132,6 +134,7 @@ class BaseScheduler:
         the queue recognises. Messages of labels nobody serves are kept. Raises InvalidInput, QueueFull,
         QueueUnavailable.
         """
+        self._refuse_fork()
         wanted = [messages] if isinstance(messages, ScheduleMessageItem) else _as_list(messages)
         ready = [_stamped(validate_message(message)) for message in wanted]
         if not ready:
@@ -145,6 +148,14 @@ class BaseScheduler:
             )
         self._report_unserved(ready)
         return keys
+
+    def _refuse_fork(self) -> None:
+        """A forked child has the queue but none of the threads: what it took in would wait for ever."""
+        if os.getpid() != self._made_by:
+            raise QueueUnavailable(
+                "this scheduler was built before this process was forked; take mem_scheduler from "
+                "memos.api.routers.server_router anew, or build a runtime in the child"
+            )
 
     def unserved_labels(self) -> dict[str, int]:
         """Waiting messages by label that this scheduler has no handler for."""
@@ -277,6 +288,7 @@ class BaseScheduler:
 
     def start(self) -> None:
         """Start the threads. A second call while running does nothing but warn."""
+        self._refuse_fork()
         with self._lifecycle:
             if self._running:
                 logger.warning("scheduler.already_running")

@@ -200,3 +200,41 @@ def test_a_program_that_never_stops_anything_ends_and_keeps_its_memories(tmp_pat
         tmp_path,
     )
     assert out == "The key is blue.\n"
+
+
+def test_the_parents_objects_are_refused_in_a_forked_child(tmp_path: Path) -> None:
+    """A name taken before the fork neither loses a message nor writes through the parent's connection."""
+    out = run(
+        """
+        import os, sys, warnings
+        warnings.simplefilter("ignore")
+        from memos.api.product_models import APIADDRequest
+        from memos.api.routers.server_router import add_handler, graph_db, mem_scheduler
+        from memos.errors import QueueUnavailable, StoreUnavailable
+        from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+        from memos.memory.store import ItemFilter
+        task = ScheduleMessageItem(user_id="u", mem_cube_id="u", label="job", content="x")
+        sys.stdout.flush()
+        child = os.fork()
+        if child == 0:
+            for kind, step in (
+                (StoreUnavailable, lambda: add_handler.handle_add_memories(
+                    APIADDRequest(user_id="u", messages="from the child"))),
+                (StoreUnavailable, lambda: graph_db.find(ItemFilter())),
+                (QueueUnavailable, lambda: mem_scheduler.submit_messages(task)),
+                (QueueUnavailable, mem_scheduler.start),
+            ):
+                try:
+                    step()
+                except kind as error:
+                    print("fork" in str(error), flush=True)
+            graph_db.close()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        add_handler.handle_add_memories(APIADDRequest(user_id="u", messages="from the parent"))
+        print(graph_db.sizes("u").long_term, graph_db.verify())
+        """,
+        tmp_path,
+    )
+    assert out.splitlines() == ["True"] * 4 + ["1 []"]

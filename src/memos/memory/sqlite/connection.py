@@ -35,6 +35,7 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
         self._places = threading.BoundedSemaphore(READERS_MAX)
         self._closed = False
+        self._opened_by = os.getpid()
         _prepare_file(path)
         with translating(path):
             self._writer = self._connect()
@@ -64,6 +65,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One write transaction: committed when the block ends, rolled back when it raises."""
+        self._refuse_fork()
         if not self._write_lock.acquire(timeout=self._busy_timeout_s):
             raise StoreUnavailable(
                 f"{self.path}: another thread has been writing for {self._busy_timeout_s:g} s; try again"
@@ -91,6 +93,7 @@ class Database:
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """One snapshot of the whole file for a caller's block, whose own errors pass as they are."""
+        self._refuse_fork()
         if not self._places.acquire(timeout=self._busy_timeout_s):
             raise StoreUnavailable(f"{self.path}: {READERS_MAX} views are open already; close some")
         try:
@@ -132,8 +135,22 @@ class Database:
         if self._closed:
             raise StoreUnavailable(f"{self.path}: the store is closed; open it again")
 
+    def _refuse_fork(self) -> None:
+        """Before any lock: a lock that a thread of the parent held at the fork is never released here."""
+        if os.getpid() != self._opened_by:
+            raise StoreUnavailable(
+                f"{self.path}: the store was opened before this process was forked; take the names from "
+                "memos.api.routers.server_router anew, or build a runtime in the child"
+            )
+
     def close(self) -> None:
-        """Close everything that is not in use; what is, when it is given back. Safe to call twice."""
+        """Close everything that is not in use; what is, when it is given back. Safe to call twice.
+
+        In a forked child it does nothing: closing there would drop the parent's locks on the file
+        (https://www.sqlite.org/howtocorrupt.html, section 2.6).
+        """
+        if os.getpid() != self._opened_by:
+            return
         with self._pool_lock:
             idle, self._closed = list(self._idle), True
             self._idle.clear()
