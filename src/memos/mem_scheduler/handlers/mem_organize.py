@@ -1,7 +1,8 @@
 """`mem_organize`: bring the derived items of a cube in order. Raw turns stay as they were said.
 
 Content: a JSON list of item ids (look at these and at what is near them), or `{"scope": "cube"}`, also
-the bare word `cube` (page by page through all derived items). `{"scope": "forget"}` is `forget`'s.
+the bare word `cube` (page by page through all derived items). `{"scope": "forget"}` is `forget`'s,
+`{"scope": "compact"}` and `{"scope": "expand"}` are `compact`'s, which alone changes raw turns.
 
 Near-duplicates become one item, the others are archived and their ids stand for it; single-valued facts
 that a newer one contradicts get the time until which they held (when they were learned stays) and leave
@@ -22,7 +23,7 @@ from memos import log
 from memos.clock import utc
 from memos.errors import Discard, VersionConflict
 from memos.mem_scheduler.change_logs import after, archived_log, merged_log
-from memos.mem_scheduler.handlers import forget
+from memos.mem_scheduler.handlers import compact, forget
 from memos.mem_scheduler.handlers.add import MERGED_FROM
 from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.handlers.edits import (
@@ -66,6 +67,7 @@ class Scope:
     ids: tuple[str, ...] = ()
     name: str = ""
     cursor: str | None = None
+    compact: compact.Wanted | None = None
 
     def content(self) -> str:
         """The content of the message that asks for it."""
@@ -93,7 +95,9 @@ def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None
             scope = scope_of(message)
             for left in reversed(range(CONFLICT_TRIES)):
                 try:
-                    if scope.name == forget.SCOPE:
+                    if scope.compact is not None:
+                        compact.attempt(ctx, message, scope.compact)
+                    elif scope.name == forget.SCOPE:
                         forget.attempt(ctx, message, scope.cursor)
                     else:
                         _attempt(ctx, message, scope)
@@ -109,6 +113,8 @@ def scope_of(message: ScheduleMessageItem) -> Scope:
     text = message.content.strip()
     if text in (CUBE_SCOPE, forget.SCOPE):
         return Scope(name=text)
+    if text in (compact.SCOPE, compact.EXPAND_SCOPE):
+        return Scope(name=text, compact=compact.Wanted(text))
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -120,9 +126,11 @@ def scope_of(message: ScheduleMessageItem) -> Scope:
     if isinstance(value, dict) and value.get("scope") in (CUBE_SCOPE, forget.SCOPE):
         cursor = value.get("cursor")
         return Scope(name=value["scope"], cursor=cursor if isinstance(cursor, str) else None)
+    if isinstance(value, dict) and value.get("scope") in (compact.SCOPE, compact.EXPAND_SCOPE):
+        return Scope(name=value["scope"], compact=compact.wanted_of(value))
     raise Discard(
         f"content of a {message.label!r} message must be a JSON list of item ids or "
-        f'{{"scope": "{CUBE_SCOPE}"}} or {{"scope": "{forget.SCOPE}"}}'
+        f'{{"scope": "{CUBE_SCOPE}"}} (or {forget.SCOPE}, {compact.SCOPE}, {compact.EXPAND_SCOPE})'
     )
 
 
