@@ -113,6 +113,7 @@ class QueueFile:
         connection.execute("PRAGMA secure_delete = ON")  # what is settled is overwritten, not only freed
         connection.execute("PRAGMA cache_size = -16384")  # 16 MiB
         connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MiB: pages written often go home once
         connection.execute("PRAGMA journal_size_limit = 67108864")
         return connection
 

@@ -29,9 +29,9 @@ WAITS_KEPT_MAX = 16  # waiting times a batch leaves behind
 _PLANS_MAX = 64
 
 _INSERT = (
-    "INSERT INTO msg (seq, key, lane, pos, place, label, item_id, task_id, user_id, mem_cube_id, parent_key,"
+    "INSERT INTO msg (seq, number, key, lane, pos, place, label, item_id, task_id, user_id, mem_cube_id, parent_key,"
     " enqueued_at, ready_at, due_at, fresh, content, rest)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _HEAD = (
     "SELECT seq, pos, key, label, due_at, recoveries, attempts, ready_at, enqueued_at, parent_key, absorbed,"
@@ -59,7 +59,8 @@ class Entering:
         session = self._session
         line = session.open_lane(lane_id)
         label = message.label
-        seq = session.next_number()
+        number = session.next_number()
+        seq = line.first_seq + number
         line.held += 1
         session.counters.held += 1
         place, due_at, fresh = QUEUED, 0.0, 1
@@ -75,9 +76,10 @@ class Entering:
         self._rows.append(
             (
                 seq,
+                number,
                 key,
                 line.id,
-                seq,
+                number,
                 place,
                 label,
                 message.item_id,

@@ -18,7 +18,17 @@ from memos.mem_scheduler.queues.base import (
 from memos.mem_scheduler.queues.label_times import percentile
 from memos.mem_scheduler.queues.served import SERVED_S
 from memos.mem_scheduler.queues.sqlite.codec import message_of
-from memos.mem_scheduler.queues.sqlite.rows import CANCELLED, DEAD, DELAYED, DONE, GONE, LEASED, QUEUED
+from memos.mem_scheduler.queues.sqlite.rows import (
+    CANCELLED,
+    DEAD,
+    DELAYED,
+    DONE,
+    GONE,
+    LEASED,
+    NUMBER_BITS,
+    QUEUED,
+    first_seq_of,
+)
 from memos.mem_scheduler.queues.status_table import KEPT_S
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
@@ -34,6 +44,11 @@ _STATES = {
 }
 
 # A coalesced message shares the state of the one that runs for it.
+_SECTIONS = (
+    "WITH RECURSIVE section (id) AS (SELECT min(number) >> 14 FROM msg UNION ALL"
+    " SELECT (SELECT min(number) >> 14 FROM msg WHERE number >= (section.id + 1) << 14) FROM section"
+    " WHERE section.id IS NOT NULL) "
+)
 _STATUSES = (
     "SELECT m.key, m.item_id, ifnull(m.task_id, ''), m.user_id, m.mem_cube_id, m.label, r.place, r.retried,"
     " m.enqueued_at, r.started_at, r.finished_at, r.attempts, r.error"
@@ -53,14 +68,19 @@ def statuses(
     limit: int | None,
 ) -> list[TaskStatus]:
     """Newest submit first."""
+    first = first_seq_of(user_id or "")
     # One condition finds the rows; a `+` keeps the others from being taken for it.
     text = _STATUSES
     unused = ""
-    for name, value in (("item_id", item_id), ("task_id", task_id), ("user_id", user_id)):
+    for name, value in (("item_id", item_id), ("task_id", task_id)):
         if value is not None:
+            if not unused:
+                text = f"{_SECTIONS}{text} AND m.number >> 14 IN (SELECT id FROM section)"
             text += f" AND {unused}m.{name} = :{name}"
             unused = "+"
-    text += " ORDER BY m.seq DESC LIMIT :limit"
+    if user_id is not None:
+        text += f" AND {unused}m.seq BETWEEN :first AND :last AND m.user_id = :user_id"
+    text += " ORDER BY m.number DESC LIMIT :limit"
     found = connection.execute(
         text,
         {
@@ -68,6 +88,8 @@ def statuses(
             "item_id": item_id,
             "task_id": task_id,
             "user_id": user_id,
+            "first": first,
+            "last": first + (1 << NUMBER_BITS) - 1,
             "limit": -1 if limit is None else limit,
         },
     )

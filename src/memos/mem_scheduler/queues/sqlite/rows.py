@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,15 @@ from memos.mem_scheduler.queues.base import Lane
 QUEUED, LEASED, DELAYED, COALESCED, DEAD, GONE, DONE, CANCELLED = range(8)
 LIVE_MAX = DEAD  # places up to this one are live
 SETTLED_MIN = GONE
+
+
+NUMBER_BITS = 41
+_USER_BITS = 22
+
+
+def first_seq_of(user_id: str) -> int:
+    """Where the messages of a user begin, among those of users with the same hash."""
+    return (zlib.crc32(user_id.encode(errors="surrogatepass")) & ((1 << _USER_BITS) - 1)) << NUMBER_BITS
 
 
 @dataclass(slots=True)
@@ -76,6 +86,10 @@ class LaneRow:
     turn: int = 0
     new: bool = False
     dirty: bool = False
+    first_seq: int = 0
+
+    def __post_init__(self) -> None:
+        self.first_seq = first_seq_of(self.user_id)
 
     @property
     def lane(self) -> Lane:

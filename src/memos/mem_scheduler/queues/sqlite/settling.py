@@ -341,7 +341,7 @@ def prune(session: Session) -> None:
     if over > rules.status_entries_max // 100:  # in portions: each look begins at the oldest row
         counters.statuses_dropped += over
         counters.settled -= session.connection.execute(
-            "DELETE FROM msg WHERE seq IN (SELECT seq FROM msg WHERE place >= 5 ORDER BY seq LIMIT ?)",
+            "DELETE FROM msg WHERE seq IN (SELECT seq FROM msg WHERE place >= 5 ORDER BY number LIMIT ?)",
             (over,),
         ).rowcount
 
@@ -350,6 +350,6 @@ def forget_old(session: Session) -> None:
     """Drop status rows that have been kept long enough, a portion at a time."""
     session.counters.settled -= session.connection.execute(
         "DELETE FROM msg WHERE seq IN (SELECT seq FROM (SELECT seq, finished_at FROM msg WHERE place >= 5"
-        " ORDER BY seq LIMIT ?) WHERE finished_at <= ?)",
+        " ORDER BY number LIMIT ?) WHERE finished_at <= ?)",
         (OLD_AT_ONCE_MAX, session.wall - KEPT_S),
     ).rowcount

@@ -12,7 +12,7 @@ from tests.conformance.queue_model import message
 from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueError, QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Dead, Done, Retry
-from memos.mem_scheduler.queues.sqlite import SqliteQueue
+from memos.mem_scheduler.queues.sqlite import SqliteQueue, reading
 from memos.mem_scheduler.schemas.message_schemas import UserContext
 from memos.mem_scheduler.schemas.task_schemas import TaskState
 from memos.testing import EPOCH_S, ManualClock
@@ -239,3 +239,25 @@ def test_flows_of_users_who_left_go(path: Path) -> None:
             for batch in queue.claim({"query"}, lanes_max=2, timeout_s=0):
                 queue.finish(batch, [Done()])
         assert queue._file._writer.execute("SELECT count(*) FROM flow").fetchone()[0] < 100
+
+
+@pytest.mark.parametrize(
+    "wanted", [{"item_id": "7"}, {"task_id": "T7"}, {"user_id": "u7"}, {"item_id": "7", "user_id": "u7"}]
+)
+def test_status_queries_look_at_no_other_rows(path: Path, wanted: dict) -> None:
+    """By item, task or user, among many sections of the file, a status is found by an index."""
+    with opened(path) as queue:
+        (first,) = queue.submit([message(user="u7", item="7", task="T7")])
+        for section in range(1, 4):  # as if very many were submitted in between
+            queue._file._writer.execute("UPDATE counter SET number = ?", (section << 20,))
+            keys = queue.submit([message(user=f"u{n}", item=f"{n}", task=f"T{n}") for n in range(50)])
+        steps: list[int] = []
+        with queue._file.read() as connection:
+            connection.set_progress_handler(lambda: steps.append(1), 10)
+            found = reading.statuses(
+                connection, wall=EPOCH_S, limit=None, **{"user_id": None, "item_id": None, "task_id": None, **wanted}
+            )  # fmt: skip
+            connection.set_progress_handler(None, 0)
+    assert len(found) == 4
+    assert (found[0].key, found[-1].key) == (keys[7], first)
+    assert len(steps) < 60  # 151 rows would be many more

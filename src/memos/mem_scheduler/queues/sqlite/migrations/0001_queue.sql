@@ -21,8 +21,11 @@ INSERT INTO counter (id) VALUES (1);
 
 -- Every message, live or settled; a settled one has lost its payload and is a status row.
 -- place: 0 queued, 1 leased, 2 delayed, 3 coalesced, 4 dead, 5 gone, 6 done, 7 cancelled.
+-- `seq` is a hash of the user (22 bits) above the number of the submission (41 bits): the messages of a
+-- user lie together, so that a batch is on few pages and a user's statuses need no index.
 CREATE TABLE msg (
     seq INTEGER PRIMARY KEY,
+    number INTEGER NOT NULL,
     key TEXT NOT NULL UNIQUE,
     lane INTEGER NOT NULL,
     pos INTEGER NOT NULL,
@@ -55,9 +58,11 @@ CREATE INDEX msg_waiting ON msg (lane, pos) WHERE place = 0;
 CREATE INDEX msg_delayed ON msg (due_at, seq) WHERE place = 2;
 CREATE INDEX msg_coalesced ON msg (into_seq) WHERE place = 3;
 CREATE INDEX msg_dead ON msg (died_no) WHERE place = 4;
-CREATE INDEX msg_item ON msg (item_id);
-CREATE INDEX msg_user ON msg (user_id);
-CREATE INDEX msg_task ON msg (task_id) WHERE task_id IS NOT NULL;
+CREATE INDEX msg_number ON msg (number);
+-- Ids are random, so an index over all of them would be written all over the place. Each section of the
+-- numbers has an order of its own: writes stay in the newest, a look-up asks each section that exists.
+CREATE INDEX msg_item ON msg (number >> 14, item_id);
+CREATE INDEX msg_task ON msg (number >> 14, task_id) WHERE task_id IS NOT NULL;
 
 -- A lane exists while it holds messages. It is ready while its head is due and a slot is free.
 CREATE TABLE lane (
