@@ -121,7 +121,7 @@ class ModelSettings(Section):
     )
     embedder_api_key: SecretStr | None = None
     embedder_timeout_s: float = Field(30.0, gt=0, description="seconds for one batch at most")
-    embedder_batch_max: int = Field(64, ge=1, le=2_048, description="texts of one request at most")
+    embedder_batch_max: int = Field(64, ge=1, le=512, description="texts of one request at most")
     reranker: Literal["none", "http"] = Field("none", description="http: the endpoint at reranker_url")
     reranker_url: str | None = Field(None, description="the whole address, /rerank included")
     reranker_model: str | None = Field(None, description="the model's name, where the endpoint wants one")

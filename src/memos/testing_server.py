@@ -146,6 +146,11 @@ class ModelServer:
         with self._lock:
             self._replies.extend(replies)
 
+    def drop(self) -> None:
+        """Forget what is left of the script."""
+        with self._lock:
+            self._replies.clear()
+
     def fail(self, fault: Fault | Garbage | Slow | None) -> None:
         """Answer every request with `fault` from now on; None: as before."""
         with self._lock:

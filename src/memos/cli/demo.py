@@ -1,6 +1,6 @@
 """`memos demo`: one conversation and its questions through the whole system, every step shown.
 
-No key, no server; a data directory of its own that is removed at the end (or `--home` to keep it). What
+No key, no server, unless `--llm` names an endpoint whose model then answers; a data directory of its own that is removed at the end (or `--home` to keep it). What
 it prints is read back from the system (web logs, working set, status), never composed by the demo.
 """
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 from rich.markup import escape
@@ -23,8 +24,10 @@ from rich.table import Table
 from memos.cli.terminal import opened, out
 
 if TYPE_CHECKING:
+    from memos.mem_chat.chat import ChatAnswer
     from memos.memory.item import WorkingSet
     from memos.runtime import Runtime
+    from memos.settings import ModelSettings
 
 USER = "demo_user"
 CUBE = "demo_cube"
@@ -132,6 +135,18 @@ def demo(
     home: Annotated[
         Path | None, typer.Option("--home", help="Keep the data here instead of removing it.")
     ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            "--llm",
+            metavar="URL",
+            help="Let the model of this OpenAI-compatible endpoint answer (/v1 included).",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Which model; needed where the endpoint serves more than one."),
+    ] = None,
 ) -> None:
     """Show MemScheduler at work: a conversation about a puppy, then questions, step by step."""
     from memos.settings import Settings
@@ -140,7 +155,8 @@ def demo(
     with contextlib.ExitStack() as stack:
         folder = home or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="memos-demo-")))
         store = settings.store.model_copy(update={"path": None})
-        settings = settings.model_copy(update={"home": folder, "store": store})
+        models = _models(settings.models, llm, model)
+        settings = settings.model_copy(update={"home": folder, "store": store, "models": models})
         runtime = stack.enter_context(opened(settings, start=True))
         _introduce(runtime)
         _remember(runtime)
@@ -149,9 +165,24 @@ def demo(
         _summarise(runtime)
 
 
+def _models(models: ModelSettings, llm: str | None, model: str | None) -> ModelSettings:
+    """The models with `--llm` and `--model` in force. The configured key goes only where it belongs."""
+    if llm is None:
+        return models.model_copy(update={"chat_model": model}) if model else models
+    own = urlsplit(models.chat_base_url or "").netloc == urlsplit(llm).netloc
+    return models.model_copy(
+        update={
+            "chat_base_url": llm,
+            "chat_model": model or (models.chat_model if own else None),
+            "chat_api_key": models.chat_api_key if own else None,
+        }
+    )
+
+
 def _introduce(runtime: Runtime) -> None:
+    chosen = runtime.settings.models
     embedder = (
-        f"all-MiniLM-L6-v2, {runtime.embedder.dim} dimensions"
+        f"{chosen.embedder_model or 'all-MiniLM-L6-v2'}, {runtime.embedder.dim} dimensions"
         if runtime.embedder
         else runtime.embedder_missing
     )
@@ -205,7 +236,9 @@ def _ask(runtime: Runtime, number: int, question: str) -> None:
     before = runtime.store.working(CUBE)
     with bound(trace=trace, user=USER, cube=CUBE):
         answer, seconds = _answer(runtime, question)
-    out.print(f"  [bold green]{escape(answer)}[/bold green]  [dim]{seconds * 1000:.0f} ms[/dim]")
+    out.print(f"  [bold green]{escape(answer.response)}[/bold green]  [dim]{seconds * 1000:.0f} ms[/dim]")
+    if runtime.llm is not None and answer.reasoning:
+        out.print(f"[bold]reason[/bold]   [dim]{escape(_first_line(answer.reasoning))}[/dim]")
     _settle(runtime)
     _show_intent(runtime, before)
     _show_recall(runtime, question)
@@ -231,7 +264,7 @@ def _show_recall(runtime: Runtime, question: str) -> None:
         out.print(f"  {hit.relativity:.2f}  {escape(hit.item.memory)}  [dim]{parts}[/dim]")
 
 
-def _answer(runtime: Runtime, question: str) -> tuple[str, float]:
+def _answer(runtime: Runtime, question: str) -> tuple[ChatAnswer, float]:
     from memos.api.handlers import handlers_of
     from memos.api.product_models import APIChatCompleteRequest
 
@@ -246,7 +279,7 @@ def _answer(runtime: Runtime, question: str) -> tuple[str, float]:
             add_message_on_answer=False,
         )
     )
-    return answer.response, time.perf_counter() - started
+    return answer, time.perf_counter() - started
 
 
 def _settle(runtime: Runtime) -> None:

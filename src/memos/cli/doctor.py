@@ -6,7 +6,10 @@ import platform
 import shutil
 import sqlite3
 import sys
+import time
 from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +17,9 @@ from rich.table import Table
 
 from memos import __version__
 from memos.cli.terminal import out
-from memos.errors import MemosError
+from memos.errors import BadCompletion, MemosError
 
+MODEL_TIMEOUT_S = 60.0
 FREE_BYTES_MIN = 100 * 1024 * 1024
 
 
@@ -68,12 +72,12 @@ def doctor(
         line("embedder", lambda: _embedder(runtime))
         line("store", lambda: _store(runtime))
         line("queue", lambda: _queue(runtime))
-        line(
-            "chat",
-            lambda: (
-                runtime.llm.name if runtime.llm else "! no language model: answers are quoted from memory"
-            ),
-        )
+        line("chat", lambda: _chat(runtime))
+        for role, llm in (("reader", runtime.models.reader_llm), ("scheduler", runtime.models.scheduler_llm)):
+            if llm is not None and llm is not runtime.llm:
+                line(role, partial(_model, llm))
+        if runtime.reranker is not None:
+            line("reranker", lambda: _reranker(runtime))
     sys.exit(1 if faults else 0)
 
 
@@ -102,6 +106,34 @@ def _embedder(runtime: Any) -> str:
         return f"! {runtime.embedder_missing or 'switched off: recall by text and links only'}"
     vectors = runtime.embedder.embed(["a probe sentence"])
     return f"dimension {vectors.shape[1]}, fingerprint {runtime.embedder.fingerprint[:12]}"
+
+
+def _chat(runtime: Any) -> str:
+    if runtime.llm is None:
+        key = runtime.settings.models.chat_api_key
+        alone = "; an API key alone switches none on: name a model or a base URL" if key else ""
+        return f"! no language model: answers are quoted from memory{alone}"
+    return _model(runtime.llm)
+
+
+def _model(llm: Any) -> str:
+    """Ask a model for its first words: thoughts count, a whole answer may take minutes."""
+    from memos.models.base import ChatMessage
+
+    started = time.monotonic()
+    asked = [ChatMessage("user", "Say: ready.")]
+    with closing(llm.stream(asked, max_tokens=16, timeout_s=MODEL_TIMEOUT_S)) as pieces:
+        first = next(pieces, "")
+    if not first:
+        raise BadCompletion(f"{llm.name} gives an empty answer", first)
+    return f"{llm.name} at {llm.base_url}: first words after {time.monotonic() - started:.1f} s"
+
+
+def _reranker(runtime: Any) -> str:
+    near, far = runtime.reranker.rerank("What is my boat called?", ["My boat is called Petrel.", "Rain."])
+    if near <= far:
+        raise BadCompletion(f"the reranker prefers noise to the answer ({far:g} to {near:g})", "")
+    return f"{runtime.settings.models.reranker_url}: scores {near:.2f} and {far:.2f}"
 
 
 def _store(runtime: Any) -> str:

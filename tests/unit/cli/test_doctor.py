@@ -11,6 +11,7 @@ import pytest
 from memos.errors import EmbedderMismatch
 from memos.runtime import build
 from memos.settings import Settings
+from memos.testing_server import Fault, ModelServer
 
 from .test_items import memos  # noqa: F401  (a fixture)
 
@@ -75,3 +76,25 @@ def test_reembed_without_an_embedder_is_refused(memos: Any, monkeypatch: pytest.
     ran = memos("reembed")
     assert ran.code == 1
     assert "MEMOS_MODELS__EMBEDDER" in ran.err
+
+
+def test_doctor_tries_every_model(memos: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Chat, reader and reranker are asked for real; one that fails is a fault that names the cause."""
+    with ModelServer(["ready", "ready"], default=Fault(503, "loading")) as server:
+        monkeypatch.setenv("MOS_CHAT_MODEL", "boat-1")
+        monkeypatch.setenv("OPENAI_API_BASE", server.url)
+        monkeypatch.setenv("MEMRADER_MODEL", "reader-1")
+        monkeypatch.setenv("MOS_RERANKER_BACKEND", "http_bge")
+        monkeypatch.setenv("MOS_RERANKER_URL", f"{server.url}/rerank")
+        ran = memos("doctor")
+        assert ran.code == 0, ran.out + ran.err
+        assert f"boat-1 at {server.url}" in ran.out and "reader-1" in ran.out and "scores" in ran.out
+        ran = memos("doctor")
+    assert ran.code == 1 and "answers 503: loading" in ran.out
+
+
+def test_doctor_says_that_a_key_alone_is_no_model(memos: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """With nothing but a key, the note tells why no model answers."""
+    monkeypatch.setenv("OPENAI_API_KEY", "hush")
+    ran = memos("doctor")
+    assert ran.code == 0 and "an API key alone switches none on" in ran.out and "hush" not in ran.out

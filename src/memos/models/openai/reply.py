@@ -142,8 +142,8 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _text(value: Any) -> str:
-    """A text without lone surrogates: what is stored and sent on must be UTF-8."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+    """A text that can be stored and sent on: UTF-8, without NUL, which the store refuses."""
+    return value.encode("utf-8", "replace").decode().replace("\0", "") if isinstance(value, str) else ""
 
 
 def _content(value: Any) -> str:
