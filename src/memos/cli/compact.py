@@ -35,7 +35,9 @@ def compact(
     sessions: Annotated[
         list[str] | None, typer.Option("--session", help="Only this conversation; may be repeated.")
     ] = None,
-    ratio: Annotated[float, typer.Option("--ratio", help="Share of the tokens to keep at most.")] = 0.5,
+    ratio: Annotated[
+        float | None, typer.Option("--ratio", help="Share of the tokens to keep at most; default: 0.45.")
+    ] = None,
     older_days: Annotated[
         float, typer.Option("--older-days", min=0, help="Only what was said and used before so long.")
     ] = 30.0,
@@ -46,16 +48,17 @@ def compact(
     as_json: AsJson = False,
 ) -> None:
     """Shorten long, cold conversations; their full texts stay in the archive, under the same ids."""
-    if not 0 < ratio < 1:
+    if ratio is not None and not 0 < ratio < 1:
         raise InvalidInput(f"--ratio {ratio} must lie between 0 and 1")
     from memos.mem_scheduler.handlers.compact import EXPAND_SCOPE, SCOPE, Wanted
     from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
     from memos.mem_scheduler.schemas.task_schemas import MEM_ORGANIZE_TASK_LABEL
+    from memos.memory.compaction import RATIO
 
     wanted = Wanted(
         EXPAND_SCOPE if expand else SCOPE,
         tuple(sessions or ()),
-        ratio=ratio,
+        ratio=RATIO if ratio is None else ratio,
         older_than_days=older_days,
         tokens_min=tokens_min,
     )

@@ -31,7 +31,7 @@ from memos.retrieval.dates import tells_when
 from memos.retrieval.entities import entities
 from memos.retrieval.keywords import analyse
 
-RATIO = 0.5
+RATIO = 0.45  # the estimate of tokens errs by some hundredths; half of them is promised
 DIVERSITY = 0.3  # how much likeness to what is kept already counts against a sentence
 ITEMS_MAX = 2_000
 SENTENCES_MAX = 400  # of one item; the rest of its text counts as one more

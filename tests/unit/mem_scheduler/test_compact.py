@@ -198,6 +198,21 @@ def test_a_turn_that_was_edited_since_is_not_put_back(words: Parts) -> None:
     assert row(words, row(words, ids[1]).extra["full_text"]).memory == text
 
 
+def test_a_turn_that_is_kept_whole_needs_no_record(words: Parts) -> None:
+    """With room for every word only greetings go; nothing is copied, and nothing is weighed again."""
+    ids = talked(words)
+    ask(words, '{"scope": "compact", "tokens_min": 20, "ratio": 0.99}')
+    assert texts(words, ids) == list(TALK)
+    assert [row(words, one).live for one in ids] == [False, True, True, False, True]
+    assert words.store.sizes(CUBE).archived == 2
+    seq = words.store.seq(CUBE)
+    ask(words)
+    assert words.store.seq(CUBE) == seq
+    ask(words, "expand")
+    assert all(row(words, one).live for one in ids)
+    assert all("compacted" not in row(words, one).extra for one in ids)
+
+
 def test_deleting_a_compacted_turn_deletes_its_full_text(words: Parts) -> None:
     """No archive record outlives the turn that it is of."""
     ids = talked(words)

@@ -28,7 +28,7 @@ from memos.clock import utc
 from memos.errors import Discard
 from memos.mem_scheduler.change_logs import after, archived_log
 from memos.mem_scheduler.handlers.context import HandlerContext
-from memos.mem_scheduler.handlers.edits import all_of, indexed, present, retired
+from memos.mem_scheduler.handlers.edits import all_of, indexed, present, retired, rewritten
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import MEM_ORGANIZE_TASK_LABEL
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
@@ -223,7 +223,10 @@ def _compacted(ctx: HandlerContext, cube_id: str, turns: Sequence[MemoryItem], w
             gone = replace(item, extra={**item.extra, COMPACTED: item.content_hash})
             work.changes.append(retired(gone, DROPPED))
             work.gone.append(item)
-    changed = [item for item in whole if item.id in shorter]
+        elif shorter[item.id] == item.memory:  # one of the worthiest: only noted, not to be weighed again
+            noted = replace(item, extra={**item.extra, COMPACTED: item.content_hash})
+            work.changes.append(rewritten(item, noted, "compaction: kept as it is"))
+    changed = [item for item in whole if shorter.get(item.id, item.memory) != item.memory]
     names = [name for item in changed if (name := _record_name(item))]
     known = {one.id: one for one in present(ctx.services.store, names)}
     for entry, item in zip(indexed(ctx, cube_id, changed), changed, strict=True):
@@ -276,12 +279,14 @@ def _expanded(ctx: HandlerContext, cube_id: str, turns: Sequence[MemoryItem]) ->
             full.append(replace(plain, status=ItemStatus.ACTIVATED))
         elif (record := records.get(_record_name(item))) is not None:
             full.append(replace(plain, memory=record.memory))
-        else:  # somebody deleted the record: the short text is what there is, and no longer asked about
+        else:  # it was kept as it is, or somebody deleted the record: the text that stands is all there is
             full.append(plain)
     before = {item.id: item for item in touched}
     for entry in indexed(ctx, cube_id, full):
         old = before[entry.item.id]
         work.changes.append(UpdateItem(entry, old.version, "full text put back"))
+        if old.live and entry.item.memory == old.memory:
+            continue
         if old.live:
             work.reworded.append((entry.item, old.memory))
         else:
