@@ -35,6 +35,7 @@ def carry_over(connection: sqlite3.Connection, *, boot: str, now: float, wall: f
         "SELECT boot_id, seen_at, wall_offset FROM counter"
     ).fetchone()
     if stored == boot and now >= seen_at - _SLACK_S:
+        connection.execute("UPDATE counter SET wall_offset = ?", (wall - now,))  # somebody may set the clock
         return False
     shift = (wall - now) - offset
     connection.execute("UPDATE lease SET expires_at = ?, claimed_at = claimed_at - ?", (now, shift))

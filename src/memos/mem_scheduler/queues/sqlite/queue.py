@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from memos.clock import Clock
-from memos.errors import InvalidInput, QueueUnavailable
+from memos.errors import InvalidInput, QueueError, QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.adaptive import BatchSizes
 from memos.mem_scheduler.queues.base import (
@@ -355,7 +355,11 @@ class SqliteQueue:
         with self._lock:
             if not len(self._waiters):
                 return
-            version = self._file.data_version()
+            try:
+                version = self._file.data_version()
+            except QueueError:
+                self._waiters.call_all()  # they find out, and tell
+                return
             if version != self._data_version:
                 self._data_version = version
                 self._waiters.call_all()

@@ -192,6 +192,16 @@ def test_a_long_path_is_no_hindrance(tmp_path: Path) -> None:
         assert keys(found) == sent
 
 
+def test_without_sockets_the_look_is_enough(tmp_path: Path) -> None:
+    """Where a socket cannot be made, claims still see what others submit."""
+    (tmp_path / "queue.db-bells").write_text("a file where the folder should be")
+    with ExitStack() as stack:
+        two = Two(tmp_path / "queue.db", stack)
+        found = two.waiting("query")
+        sent = two.first.submit([message()])
+        assert keys(found) == sent
+
+
 def test_closing_lets_waiting_claims_return(two: Two) -> None:
     """Without work, and without an error."""
     found = two.waiting("query")
