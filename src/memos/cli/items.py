@@ -15,13 +15,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from memos.cli.terminal import moment, opened, out, shown
+from memos.cli.terminal import moment, opened, out, plain, shown
 from memos.errors import InvalidInput
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
 
 Cube = Annotated[str, typer.Option("--cube", "-c", help="The memory cube.", show_default=True)]
 User = Annotated[str, typer.Option("--user", "-u", help="The user who owns or asks.", show_default=True)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for other programs.")]
+
+UUID_CHARS = 36
+NARROW_COLUMNS = 110
 
 
 def register(app: typer.Typer) -> None:
@@ -51,17 +54,35 @@ def _as_dict(item: MemoryItem) -> dict[str, Any]:
 
 
 def _table(items: list[MemoryItem], scores: list[str] | None = None) -> Table:
+    """One row an item. An id is never broken: where the terminal is narrow it stands below its text."""
+    narrow = out.width < NARROW_COLUMNS
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("id", "when", "who", "kind", "memory", *(["score"] if scores else [])):
-        table.add_column(name, overflow="fold", no_wrap=name in ("id", "when", "score"))
+    for name in (
+        *([] if narrow else ["id"]),
+        "when",
+        "who",
+        "kind",
+        "memory",
+        *(["score"] if scores else []),
+    ):
+        table.add_column(
+            name,
+            overflow="fold",
+            no_wrap=name in ("id", "when", "score"),
+            min_width=UUID_CHARS if narrow and name == "memory" else None,
+        )
     for index, item in enumerate(items):
+        kind = item.kind.value.removesuffix("Memory") if narrow else item.kind.value
         row = [
-            item.id,
-            shown(item.happened_at or item.created_at),
-            ", ".join(item.participants) or item.role,
-            item.kind.value + ("" if item.live else f" ({item.status.value})"),
-            item.memory,
+            plain(shown(item.happened_at or item.created_at)),
+            plain(", ".join(item.participants) or item.role),
+            plain(kind + ("" if item.live else f" ({item.status.value})")),
+            plain(item.memory),
         ]
+        if narrow:
+            row[-1] = row[-1].append("\n").append_text(plain(item.id, "dim"))
+        else:
+            row.insert(0, plain(item.id))
         table.add_row(*row, *([scores[index]] if scores else []))
     return table
 
@@ -102,13 +123,12 @@ def add(
         )
         response = handlers_of(runtime).add.handle_add_memories(request)
     for row in response.data or []:
-        out.print(
-            json.dumps(row, ensure_ascii=False) if as_json else f"{row['memory_id']}  {row['memory']}",
-            markup=False,
-            soft_wrap=True,
-        )
+        if as_json:
+            out.print(json.dumps(row, ensure_ascii=False), markup=False, soft_wrap=True)
+        else:
+            out.print(plain(f"{row['memory_id']}  {row['memory']}"), soft_wrap=True)
     if not as_json:
-        out.print(f"[dim]{response.message}[/dim]")
+        out.print(plain(response.message, "dim"))
 
 
 def _read_messages(path: Path) -> list[dict[str, Any]]:
@@ -201,12 +221,9 @@ def search(
         out.print(_table([hit.item for hit in recall.hits], scores))
     if parts:
         for hit in recall.hits:
-            out.print(
-                f"[dim]{hit.item.id[:8]}  "
-                + "  ".join(f"{k} {v:.3f}" for k, v in hit.parts.items())
-                + "[/dim]"
-            )
-    out.print(f"[dim]{len(recall.hits)} memories" + "".join(f"; {why}" for why in recall.degraded) + "[/dim]")
+            stages = "  ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
+            out.print(plain(f"{hit.item.id[:8]}  {stages}", "dim"))
+    out.print(plain("; ".join([f"{len(recall.hits)} memories", *recall.degraded]), "dim"))
 
 
 def edit(
@@ -218,7 +235,7 @@ def edit(
 
     with opened() as runtime:
         item = handlers_of(runtime).memory.edit(item_id, text)
-    out.print(f"{item.id}  version {item.version}  {item.memory}", markup=False)
+    out.print(plain(f"{item.id}  version {item.version}  {item.memory}"))
 
 
 def delete(

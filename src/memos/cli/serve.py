@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from memos.cli.terminal import errors
+from memos.cli.terminal import errors, plain
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,6 @@ def serve(
         if value is not None
     }
     settings = settings.model_copy(update={"api": settings.api.model_copy(update=changes)})
-    errors.print(
-        f"MemScheduler on http://{settings.api.host}:{settings.api.port}  (data: {settings.store_path})"
-    )
+    where = f"http://{settings.api.host}:{settings.api.port}"
+    errors.print(plain(f"MemScheduler on {where}  (data: {settings.store_path})"))
     run(settings)

@@ -1,13 +1,15 @@
-"""What all commands share: the two consoles and how a runtime is opened for one command."""
+"""What all commands share: the two consoles, texts that are safe to show there, and how a runtime is opened for one command."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.text import Text
 
 from memos.errors import InvalidInput
 
@@ -17,6 +19,17 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+
+
+def plain(text: str, style: str = "") -> Text:
+    """`text` as it is, for a console: no markup is read in it, no control character reaches the terminal."""
+    return Text("".join(map(_escaped, text)), style=style)
+
+
+def _escaped(character: str) -> str:
+    # What joins and directs letters is part of many scripts and of emoji; only what steers a terminal is not.
+    steers = character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cs")
+    return repr(character)[1:-1] if steers else character
 
 
 @contextmanager
@@ -32,7 +45,7 @@ def opened(
 
     with build(settings or Settings.load(), start=start, rebind=rebind) as runtime:
         if runtime.embedder_missing:
-            errors.print(f"[yellow]{runtime.embedder_missing}[/yellow]")
+            errors.print(plain(runtime.embedder_missing, "yellow"))
         yield runtime
         if start:  # what the command announced is done when it ends
             runtime.drain(runtime.settings.scheduler.stop_grace_s)

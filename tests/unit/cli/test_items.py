@@ -192,3 +192,21 @@ def test_an_id_can_be_copied_from_the_list(memos: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(terminal.out, "_width", 80)
     assert row["id"] in memos("list", "--cube", "pets").out
     assert row["id"] in memos("search", "chicken", "--cube", "pets").out
+
+
+def test_no_memory_steers_the_terminal(memos: Any) -> None:
+    """What looks like markup is shown as it stands, and control characters are shown escaped."""
+    hostile = "[/foo] [red]shown[/red] \x1b[2Jcleared \x9bagain 👩\u200d🌾"
+    added = memos("add", hostile, "--cube", "[/c]", "--user", "[/u]")
+    [row] = memos("list", "--cube", "[/c]", "--json").rows()
+    assert row["memory"] == hostile
+    for ran in (
+        added,
+        memos("list", "--cube", "[/c]"),
+        memos("search", "cleared again", "--cube", "[/c]"),
+        memos("edit", row["id"], hostile + " edited"),
+    ):
+        assert ran.code == 0, ran.err
+        assert "[/foo] [red]shown[/red] \\x1b[2Jcleared \\x9bagain 👩\u200d🌾" in ran.out
+        assert "\x1b" not in ran.out
+        assert "\x9b" not in ran.out
