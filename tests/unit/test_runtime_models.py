@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from memos.api.app import create_app
 from memos.api.handlers import handlers_of
-from memos.api.product_models import APIADDRequest
+from memos.api.product_models import APIADDRequest, APIChatCompleteRequest
 from memos.errors import ConfigError, EmbedderMismatch
 from memos.memory.reembed import fill
 from memos.memory.store import ItemFilter
@@ -264,8 +264,6 @@ def test_the_reranker_ranks_what_working_memory_is_filled_from(server: ModelServ
     with build(settings) as runtime:
         remember(runtime, "My boat is called Petrel.", "The vet is in Harbour Street.")
         client = handlers_of(runtime).chat_service
-        from memos.api.product_models import APIChatCompleteRequest
-
         client.answer(APIChatCompleteRequest(**QUESTION))
         assert runtime.drain(20)
         ranked = [request for request in server.requests if request.path.endswith("/rerank")]
@@ -275,3 +273,25 @@ def test_the_reranker_ranks_what_working_memory_is_filled_from(server: ModelServ
         assert runtime.drain(20)
         assert runtime.queue.depth(lanes=False).dead == 0
         assert runtime.store.working("u").entries
+
+
+def test_tasks_are_done_while_every_endpoint_fails(server: ModelServer, tmp_path: Path) -> None:
+    """With chat, embedder and reranker down, chats are answered and every task they leave is done."""
+    models = embedding(server) | {
+        "chat_base_url": server.url,
+        "chat_model": "boat-1",
+        "reranker": "http",
+        "reranker_url": f"{server.url}/rerank",
+    }
+    with build(settings_in(tmp_path, **models)) as runtime:
+        remember(runtime, "My boat is called Petrel.", "The vet is in Harbour Street.")
+        assert runtime.drain(20)
+        server.fail(Fault(503))
+        chat = handlers_of(runtime).chat_service
+        for question in ("What is my boat called?", "Where is the vet?", "What is my boat called?"):
+            answer = chat.answer(APIChatCompleteRequest(user_id="u", query=question))
+            assert answer.response and "503" in answer.reasoning
+        assert runtime.drain(20)
+        depth = runtime.queue.depth(lanes=False)
+        assert (depth.remaining, depth.dead) == (0, 0)
+        assert "Petrel" in " ".join(item.memory for item in runtime.store.working("u").items)
