@@ -1,12 +1,13 @@
 """Compaction of long episodes: the words that carry them, as they were said, in order. No model.
 
-Two steps. First every sentence becomes its telegram (`memos.memory.terse`) and small talk and what was
-said before go: in talk this halves the tokens and costs recall little, for the words that go are those
-that no index asks for. Only what is still over the budget is chosen by sentence: a sentence is worth what
-its terms are worth to the episode (centrality: the cosine of its weighted terms with those of the whole,
-after centroid summarisation, Radev et al. 2004) and what can be asked about it (names, numbers, dates,
-statements), taken greedily by maximal marginal relevance (Carbonell & Goldstein 1998), so that repetition
-goes first. Measured in `benchmarks.compaction`: whole sentences alone cost eight times as much recall.
+Two steps. First every sentence becomes its telegram (`memos.memory.terse`), as brief as the budget needs,
+and small talk and what was said before go: in talk this halves the tokens and costs recall little, for the
+words that go are those that no index asks for. Room that is left spells the worthiest sentences out again.
+Only what is still over the budget is chosen by sentence: one is worth what its terms are worth to the
+episode (centrality: the cosine of its weighted terms with those of the whole, after centroid summarisation,
+Radev et al. 2004) and what can be asked about it (names, numbers, dates, statements), taken greedily by
+maximal marginal relevance (Carbonell & Goldstein 1998), so that repetition goes first.
+`benchmarks.compaction` prints what each ratio costs.
 
 Nothing is rephrased: every kept word stands in its item, `Kept.item_id` says in which. The items
 themselves are untouched; the caller decides what becomes of them. Pure, deterministic.
@@ -25,7 +26,7 @@ from memos.memory.extract import is_small_talk
 from memos.memory.item import MemoryItem
 from memos.memory.sentences import Mood, Sentence, sentences
 from memos.memory.signature import signature
-from memos.memory.terse import terse
+from memos.memory.terse import Brevity, terse
 from memos.memory.token_count import count_tokens
 from memos.retrieval.dates import tells_when
 from memos.retrieval.entities import entities
@@ -129,13 +130,13 @@ def compact(
 
 def _forms(candidates: list[_Candidate]) -> list[list[_Candidate]]:
     """The candidates as they stand and in ever fewer tokens; the first form that fits is taken."""
-    return [candidates, _shortened(candidates, stops=True), _shortened(candidates, stops=False)]
+    return [candidates, *(_shortened(candidates, brevity) for brevity in Brevity)]
 
 
-def _shortened(candidates: Sequence[_Candidate], *, stops: bool) -> list[_Candidate]:
+def _shortened(candidates: Sequence[_Candidate], brevity: Brevity) -> list[_Candidate]:
     found = []
     for one in candidates:
-        text = "" if one.idle else terse(one.text, stops=stops)
+        text = "" if one.idle else terse(one.text, brevity)
         found.append(replace(one, text=text, tokens=count_tokens(text), idle=not text))
     return found
 

@@ -3,7 +3,8 @@
 Function words are what every index leaves out anyway, and in talk they are half of the tokens; a reader,
 human or model, restores them (compression by dropping the least informative tokens: Li et al. 2023,
 "Selective Context"; Jiang et al. 2023, "LLMLingua"). What would change the sense stays: negation, numbers,
-names and titles with the small words inside them, words of time, and the mark of a question.
+names and titles with the small words inside them, words of time, and the mark of a question; unless every
+token counts (`Brevity.BARE`), also "might", "if", "from", "only" and their like.
 
 English and Chinese; a text that is clearly of another language comes back as it is. No word is changed
 but for a possessive ending that goes. Pure, linear in the text.
@@ -12,6 +13,7 @@ but for a possessive ending that goes. Pure, linear in the text.
 from __future__ import annotations
 
 import re
+from enum import IntEnum
 
 from memos.retrieval import stopwords
 from memos.retrieval.keywords import language_of
@@ -21,7 +23,11 @@ _NEGATION = frozenset(
 )
 _NEGATED = re.compile(r"n['’]?t\Z")
 _TIME = frozenset(["before", "after", "since", "until", "during", "while", "now", "once"])
-_DROPPED = stopwords.ENGLISH - _NEGATION - _TIME
+_SUPPOSING = frozenset(["will", "would", "could", "should", "might", "must", "if", "unless", "whether"])
+_DIRECTION = frozenset(["from", "against", "up", "down", "out", "off", "over", "under"])  # "turned down"
+_AMOUNT = frozenset(["only", "more", "less", "most", "least", "all", "few", "both", "another", "than"])
+_DROPPED_BARE = stopwords.ENGLISH - _NEGATION - _TIME
+_DROPPED = _DROPPED_BARE - _SUPPOSING - _DIRECTION - _AMOUNT
 _ENDINGS = re.compile(r"['’](?:s|re|ve|ll|d|m)\Z", re.I)
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
@@ -35,88 +41,101 @@ _HAN_LIGHT = re.compile(
 _ENDS = frozenset(".!…。！;；\n")
 _ASKS = frozenset("?？")
 _CLOSED = frozenset(".。?？")
-_NAME_GAP_MAX = 3  # small words inside a name: "Lord of the Rings"
+_NAME_GAP_MAX = 3
+_JOINING = frozenset(["of", "the", "for", "in", "on", "at", "to", "and", "with"])
 
 
-def terse(text: str, *, stops: bool = True) -> str:
-    """The telegram of `text`; "" when no word of it carries anything. `stops`: keep where sentences end."""
+class Brevity(IntEnum):
+    """How much goes: each level is shorter than the one before."""
+
+    PLAIN = 0  # sentences keep their ends
+    RUN_ON = 1  # only questions are marked
+    BARE = 2  # small words that shade the sense go too
+
+
+def terse(text: str, brevity: Brevity = Brevity.PLAIN) -> str:
+    """The telegram of `text`; "" when no word of it carries anything."""
     if language_of(text) != "english":
         return text
-    kept: list[str] = []
-    held: list[str] = []  # small words after a name, which stay if a name follows
-    ended = True
-    after_name = False
-    glue = False  # Chinese runs stand without a space between
+    telegram = _Telegram(brevity)
     for found in _PIECE.finditer(text):
-        piece = found[0]
         if found["mark"]:
-            if piece in "，、,":
-                held, after_name = [], False
-            elif piece in _ENDS or piece in _ASKS or piece in "()[]:：":
-                held, after_name = [], False
-                _close(kept, piece, stops=stops)
-                ended = True
-                glue = False
-            continue
-        if found["han"]:
-            bare = _HAN_LIGHT.sub("", piece)
-            if bare and glue and kept and kept[-1][-1] not in _CLOSED:
-                kept[-1] += bare
-            elif bare:
-                kept.append(bare)
-            glue = glue or bool(bare)
-            held, after_name, ended = [], False, False
-            continue
-        glue = False
-        named = found["title"] is not None or (
-            piece[0].isupper() and piece not in ("I",) and not _plain(piece)
-        )
-        if found["title"] is None and _light(piece, starts=ended):
-            if (
-                after_name
-                and len(held) < _NAME_GAP_MAX
-                and piece.islower()
-                and "'" not in piece
-                and "’" not in piece
-            ):
-                held.append(piece)
-            else:
-                held, after_name = [], False
-            ended = False
-            continue
-        if named and after_name and held and _joins(held):
-            kept.extend(held)
-        kept.append(_ENDINGS.sub("", piece) if found["title"] is None else piece)
-        held, after_name, ended = [], named, False
-    return " ".join(kept).strip()
+            telegram.mark(found[0])
+        elif found["han"]:
+            telegram.chinese(found[0])
+        elif found["title"]:
+            telegram.word(found[0], named=True)
+        elif _light(found[0], starts=telegram.ended, dropped=telegram.dropped):
+            telegram.small_word(found[0])
+        else:
+            telegram.word(_ENDINGS.sub("", found[0]), named=_is_name(found[0]))
+    return " ".join(telegram.kept)
 
 
-def _plain(piece: str) -> bool:
-    return piece.casefold() in stopwords.ENGLISH
+class _Telegram:
+    """What is kept so far, and what the next piece has to know of it."""
+
+    def __init__(self, brevity: Brevity) -> None:
+        self.kept: list[str] = []
+        self.dropped = _DROPPED_BARE if brevity is Brevity.BARE else _DROPPED
+        self.ended = True  # a sentence begins: a capital says nothing
+        self._stops = brevity is Brevity.PLAIN
+        self._after_name = False
+        self._held: list[str] = []  # small words after a name, which stay if they join it to another
+        self._chinese = False  # Chinese runs stand without a space between
+
+    def mark(self, mark: str) -> None:
+        """Punctuation: only the ends of sentences are told."""
+        self._held, self._after_name = [], False
+        if mark not in _ENDS and mark not in _ASKS and mark not in "()[]:：":
+            return
+        self.ended, self._chinese = True, False
+        if not self.kept:
+            return
+        last = self.kept[-1]
+        if mark in _ASKS:  # that somebody asks is told whatever stands before
+            self.kept[-1] = last.rstrip(".。") + ("" if last[-1] in _ASKS else mark)
+        elif self._stops and last[-1] not in _CLOSED and mark in _ENDS:
+            self.kept[-1] = last + ("。" if mark in "。！；" else ".")
+
+    def chinese(self, run: str) -> None:
+        """A run of Chinese characters, without its particles."""
+        bare = _HAN_LIGHT.sub("", run)
+        self._held, self._after_name, self.ended = [], False, False
+        if not bare:
+            return
+        if self._chinese and self.kept[-1][-1] not in _CLOSED:
+            self.kept[-1] += bare
+        else:
+            self.kept.append(bare)
+        self._chinese = True
+
+    def small_word(self, word: str) -> None:
+        """A word that goes, unless it stands inside a name: "Lord of the Rings"."""
+        self.ended = self._chinese = False
+        if self._after_name and len(self._held) < _NAME_GAP_MAX and word.isalpha() and word.islower():
+            self._held.append(word)
+        else:
+            self._held, self._after_name = [], False
+
+    def word(self, word: str, *, named: bool) -> None:
+        """A word or a title that stays."""
+        if named and self._held and self._held[0] in _JOINING:
+            self.kept.extend(self._held)
+        self.kept.append(word)
+        self._held, self._after_name = [], named
+        self.ended = self._chinese = False
 
 
-def _joins(held: list[str]) -> bool:
-    """Whether the words between two names make one name of them: "of the", "de la"; not "and I"."""
-    return held[0] in ("of", "the", "for", "in", "on", "at", "to", "and", "with")
+def _is_name(word: str) -> bool:
+    return word[0].isupper() and word.casefold() not in stopwords.ENGLISH
 
 
-def _light(piece: str, *, starts: bool) -> bool:
+def _light(word: str, *, starts: bool, dropped: frozenset[str]) -> bool:
     """Whether a word goes. A capital inside a sentence makes a name of any word: "Will", "US"."""
-    folded = piece.casefold()
-    if piece[0].isupper() and not starts and not (folded == "i" or folded.startswith(("i'", "i’"))):
+    folded = word.casefold()
+    if word[0].isupper() and not starts and not (folded == "i" or folded.startswith(("i'", "i’"))):
         return False
     if _NEGATED.search(folded):
         return False
-    bare = re.sub("['’]", "", folded)
-    return bare in _DROPPED or _ENDINGS.sub("", folded) in _DROPPED
-
-
-def _close(kept: list[str], mark: str, *, stops: bool) -> None:
-    """The end of a sentence on its last word; a question keeps its mark whatever stands before it."""
-    if not kept:
-        return
-    last = kept[-1]
-    if mark in _ASKS:
-        kept[-1] = last.rstrip(".。") + ("" if last[-1] in _ASKS else mark)
-    elif stops and last[-1] not in _CLOSED and mark in _ENDS:
-        kept[-1] = last + ("。" if mark in "。！；" else ".")
+    return re.sub("['’]", "", folded) in dropped or _ENDINGS.sub("", folded) in dropped

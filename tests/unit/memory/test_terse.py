@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from memos.memory.terse import terse
+from memos.memory.terse import Brevity, terse
 from memos.retrieval.keywords import analyse
 
 
@@ -16,7 +16,7 @@ from memos.retrieval.keywords import analyse
         ("I have been to the shop, and it was closed.", "shop closed."),
         ("What are you going to do about the roof?", "going roof?"),
         ("I'm not allergic to nuts, I don't eat meat.", "not allergic nuts don't eat meat."),
-        ("She will never go there without him.", "never go without."),
+        ("She will never go there without him.", "will never go without."),
         ("We met before the exam and after lunch.", "met before exam after lunch."),
         ("It leaves at 9:45 on 14 March for $1,200.", "leaves 9:45 14 March $1,200."),
         ("I watched The Lord of the Rings with Will.", "watched The Lord of the Rings Will."),
@@ -47,10 +47,18 @@ def test_a_text_of_which_nothing_carries_anything(text: str) -> None:
     assert len(terse(text)) <= len(text)
 
 
+def test_what_shades_the_sense_stays_until_every_token_counts() -> None:
+    """A supposition, a direction and a limit are kept, but for the barest form."""
+    text = "I might only move from Oslo if they turn me down."
+    assert terse(text) == "might only move from Oslo if turn down."
+    assert terse(text, Brevity.RUN_ON) == "might only move from Oslo if turn down"
+    assert terse(text, Brevity.BARE) == "move Oslo turn"
+
+
 def test_without_stops_only_questions_are_marked() -> None:
     """The ends of sentences can be left out as well; that somebody asked cannot."""
     text = "The roof leaks. Can you fix it? The ladder is in the barn."
-    assert terse(text, stops=False) == "roof leaks fix? ladder barn"
+    assert terse(text, Brevity.RUN_ON) == "roof leaks fix? ladder barn"
     assert terse(text) == "roof leaks. fix? ladder barn."
 
 
