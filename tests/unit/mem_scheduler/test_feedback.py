@@ -14,8 +14,8 @@ from tests.unit.mem_scheduler.test_handlers import logs
 
 from memos.errors import Discard
 from memos.memory.indexer import Indexer
-from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, Source, WorkingEntry
-from memos.memory.store import ItemFilter, ReplaceWorking
+from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, Source, WorkingEntry
+from memos.memory.store import ItemFilter, ReplaceWorking, SetStatus
 from memos.retrieval.hybrid import HybridRetriever
 from memos.retrieval.request import RecallRequest
 from memos.testing import ManualClock
@@ -133,6 +133,42 @@ def test_a_second_correction_takes_over_from_the_first(words: Parts) -> None:
     assert rows(words)["r1"].extra["corrected_by"] == [first.id, second.id]
     found = words.scheduler.search("Do I live in Paris?", USER, CUBE, top_k=5)
     assert [one.id for one in found] == [second.id, "r1"]
+
+
+@pytest.mark.parametrize(
+    ("turns", "feedback"),
+    [
+        (("I live in Paris.", "I moved to Lyon last week."), "No, I live in Marseille."),
+        (("我住在巴黎。", "我上周搬到了里昂。"), "不对，我住在马赛。"),
+    ],
+)
+def test_a_correction_stands_before_the_turns_of_earlier_values(
+    words: Parts, turns: tuple[str, str], feedback: str
+) -> None:
+    """A turn whose value was displaced before the correction is marked like the one that is corrected."""
+    for turn in turns:
+        ids = words.remember(turn, role="user", read=ReadState.DUE)
+        words.clock.advance(60.0)  # type: ignore[attr-defined]
+        words.scheduler.submit_messages(message("mem_read", json.dumps(ids)))
+        words.drain()
+    (wrong,) = live_derived(words)
+    tell(words, feedback, wrong.id)
+    (right,) = live_derived(words)
+    marks = {item.memory: item.extra.get("corrected_by") for item in rows(words).values() if item.raw}
+    assert marks == {turn: [right.id] for turn in turns}
+
+
+def test_feedback_on_deleted_memories_does_not_bring_them_back(words: Parts) -> None:
+    """What was said of memories that were deleted since changes no row, and the log says why."""
+    said(words, "I live in Paris.", ids=["r1", "d1"])
+    words.store.apply([SetStatus(("r1", "d1"), ItemStatus.DELETED, "by the user")])
+    before, seq = rows(words), words.store.seq(CUBE)
+    tell(words, "No, I live in Berlin.", "d1", "r1")
+    assert (rows(words), words.store.seq(CUBE)) == (before, seq)
+    (told,) = logs(words, "knowledgeBaseUpdate")
+    assert told.status == "unchanged" and "deleted" in told.log_content
+    tell(words, "No, I live in Berlin.", "unknown")
+    assert [item.memory for item in live_derived(words)] == ["The user lives in Berlin."]
 
 
 def test_a_supplement_is_one_memory_more(words: Parts) -> None:

@@ -20,6 +20,7 @@ from memos.mem_scheduler.handlers.edits import (
     retired,
     rewritten,
     same_slots,
+    taken_over_by,
     turns_of,
 )
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -219,9 +220,11 @@ class Draft:
     ) -> None:
         """The turns behind what is wrong stay as they were said; recall puts `new` before them."""
         store = self._ctx.services.store
-        # What an earlier correction corrected, this one corrects too.
+        # What an earlier correction corrected, this one corrects too; what an earlier value displaced has
+        # given way to this one as well.
         earlier = [one for item in wrong for one in item.extra.get(CORRECTS, ())]
-        turns = [*raw, *turns_of(store, wrong)]
+        displaced = present(store, [one for item in wrong for one in taken_over_by(item)])
+        turns = [*raw, *turns_of(store, [*wrong, *displaced])]
         turns += [item for item in present(store, earlier) if item.raw and item.live]
         marked = []
         for turn in {one.id: one for one in turns}.values():

@@ -15,6 +15,7 @@ from memos.errors import ItemGone, ItemNotFound
 from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.memory.extract import slot_tag
 from memos.memory.item import ItemStatus, MemoryItem, WorkingEntry, WorkingSet
+from memos.memory.learning import MERGED_FROM
 from memos.memory.slots import fact_of
 from memos.memory.store import IndexedItem, ItemFilter, MemoryStore, ReplaceWorking, UpdateItem
 from memos.retrieval.keywords import analyse
@@ -124,6 +125,12 @@ def read_from(store: MemoryStore, cube_id: str, raw: Sequence[MemoryItem]) -> li
             if any(source.item_id in origins for source in item.sources):
                 found[item.id] = item
     return list(found.values())
+
+
+def taken_over_by(item: MemoryItem) -> list[str]:
+    """The ids of the items that this one took the place of."""
+    before = item.extra.get(MERGED_FROM, ())
+    return [before] if isinstance(before, str) else [str(one) for one in before]
 
 
 def turns_of(store: MemoryStore, derived: Iterable[MemoryItem]) -> list[MemoryItem]:

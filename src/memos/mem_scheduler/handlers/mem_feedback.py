@@ -11,7 +11,8 @@ Content: the JSON of a feedback request (`history`, `feedback_content`, `retriev
 * reinforce: a use more, and more confidence.
 
 The memories are those that the request names; without ids they are searched for, and then what takes
-something away needs the last answer to show that it is about them. One transaction, with a
+something away needs the last answer to show that it is about them. Feedback on memories that were deleted
+meanwhile changes nothing: it would bring them back. One transaction, with a
 `knowledgeBaseUpdate` log that also says what was not done, and why.
 """
 
@@ -25,7 +26,7 @@ from typing import Any
 
 from memos import log
 from memos.clock import utc
-from memos.errors import Discard, InvalidInput, VersionConflict
+from memos.errors import Discard, InvalidInput, ItemGone, ItemNotFound, VersionConflict
 from memos.mem_scheduler.change_logs import after, archived_log
 from memos.mem_scheduler.handlers.answer import quoted
 from memos.mem_scheduler.handlers.context import HandlerContext, info_text
@@ -147,6 +148,13 @@ def _moment(text: Any) -> datetime | None:
 def _attempt(ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedback) -> FeedbackOutcome:
     now = utc(ctx.services.clock.now())
     items = _named(ctx, message, feedback) if feedback.retrieved_ids else _searched(ctx, message, feedback)
+    if not items and _erased(ctx, feedback):
+        outcome = FeedbackOutcome(
+            message.mem_cube_id, remarks=("the memories that it is about were deleted",)
+        )
+        ctx.apply(message, logs=_logs(ctx, message, outcome))
+        logger.info("feedback.too_late")
+        return outcome
     corrections = interpret(
         feedback.text,
         items,
@@ -194,6 +202,18 @@ def _named(ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedback
     """The live ones of the named memories that are in the message's cube."""
     found = present(ctx.services.store, feedback.retrieved_ids)
     return _without_origins([item for item in found if item.cube_id == message.mem_cube_id and item.live])
+
+
+def _erased(ctx: HandlerContext, feedback: Feedback) -> bool:
+    """Whether one of the named memories was deleted: what was said of it must not bring it back."""
+    for item_id in feedback.retrieved_ids:
+        try:
+            ctx.services.store.get([item_id])
+        except ItemGone:
+            return True
+        except ItemNotFound:
+            continue
+    return False
 
 
 def _searched(ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedback) -> list[MemoryItem]:
