@@ -44,8 +44,13 @@ _WORTH_DATE = 0.15
 _WORTH_STATEMENT = 0.10
 _WORTH_QUESTION = -0.15
 _NUMBER = re.compile(r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|dozen|hundred|thousand|first|second|third)\b|[一二三四五六七八九十百千两]+[个只岁年月日号点位本次]", re.I)  # fmt: skip
-_SENTENCE = re.compile(r"\S.*?(?:[.!?…]+[\"'”’)\]]*(?=\s|\Z)|[。！？；]+[”’」』）]*|\n|\Z)", re.DOTALL)
+# Runs of marks are taken whole and from their beginning only: else a long run costs its square.
+_SENTENCE = re.compile(
+    r"\S.*?(?:(?<![.!?…])[.!?…]++[\"'”’)\]]*+(?=\s|\Z)|[。！？；]++[”’」』）]*+|\n|\Z)", re.DOTALL
+)
 _ABBREVIATED = re.compile(r"(?:^|[\s(])(?:Dr|Mr|Mrs|Ms|St|Prof|vs|e\.g|i\.e|Jr|Sr|approx|[A-HJ-Z])\.\Z")
+
+_ABBREVIATION_CHARS_MAX = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +199,7 @@ def _pieces(text: str) -> list[str]:
         piece = match[0].strip()
         if len(found) >= SENTENCES_MAX:
             return [*found, text[match.start() :].strip()]
-        if found and _ABBREVIATED.search(found[-1]):
+        if found and _ABBREVIATED.search(found[-1], max(0, len(found[-1]) - _ABBREVIATION_CHARS_MAX)):
             found[-1] += f" {piece}"
         elif piece:
             found.append(piece)

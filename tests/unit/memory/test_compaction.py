@@ -168,6 +168,13 @@ def test_an_item_of_very_many_sentences_loses_nothing_at_full_budget() -> None:
     assert done.by_item()["t0"] == text
 
 
+@pytest.mark.parametrize("sign", [".", "?a", "。", '."', "Dr. ", "\n", "a ", "A.", "[", "了"])
+def test_hostile_texts_end(sign: str) -> None:
+    """Long runs of marks, abbreviations and line ends are compacted within the budget, in linear time."""
+    done = compact(episode(("Anna", f"{sign * 10_000} and the key lies under the blue pot.")), ratio=0.5)
+    assert done.tokens_after <= done.tokens_before or done.kept == ()
+
+
 def test_bad_bounds_are_refused() -> None:
     """A ratio outside (0, 1], a bound of nothing, a diversity outside [0, 1], too many items: refused by name."""
     for ratio in (0.0, -1.0, 1.5):
