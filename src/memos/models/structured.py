@@ -188,7 +188,7 @@ def _outside(size: float, schema: Mapping[str, Any], names: tuple[str, str], sai
 
 def _resolve(reference: str, root: Mapping[str, Any]) -> Any:
     found: Any = root
-    for part in reference.removeprefix("#").strip("/").split("/"):
+    for part in filter(None, reference.removeprefix("#").split("/")):
         found = found.get(part) if isinstance(found, Mapping) else None
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from memos.errors import (
     BadCompletion,
+    ConfigError,
     InvalidInput,
     ModelError,
     ModelRefused,
@@ -363,3 +365,10 @@ def test_a_missing_v1_is_suspected(server: ModelServer, model: Make) -> None:
     """A 404 of a base URL without a path asks whether /v1 is missing."""
     with pytest.raises(ModelRefused, match="is /v1 missing"):
         model(server, base_url=server.url.removesuffix("/v1")).complete(ASKED)
+
+
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the SDK the error says what to install."""
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ConfigError, match=r"pip install 'memscheduler\[openai\]'"):
+        OpenAIChat("m")
