@@ -33,7 +33,9 @@ class MOSConfig(Checked):
     enable_preference_memory: bool = Field(True, description="recall preferences besides text")
     enable_activation_memory: bool = Field(False, description="not in this version: true is refused")
     enable_parametric_memory: bool = Field(False, description="not in this version: true is refused")
-    chat_model: Any = Field(None, description="not in this version: answers are quoted from memory")
+    chat_model: Any = Field(
+        None, description="set by the settings (MEMOS_MODELS__CHAT_MODEL): one here is refused"
+    )
     mem_reader: Any = Field(None, description="the reader works by rules: a configuration is refused")
 
     @field_validator("mem_scheduler", mode="before")
@@ -61,4 +63,6 @@ class MOSConfig(Checked):
     @classmethod
     def _no_model(cls, value: object) -> None:
         if value is not None:
-            raise ValueError("this version takes no language model here; leave it out")
+            raise ValueError(
+                "models are not configured here: see MEMOS_MODELS__CHAT_MODEL among the settings; leave it out"
+            )
