@@ -38,7 +38,7 @@ from memos.memory.hygiene import TOKENS_MAX
 from memos.memory.item import MemoryKind
 from memos.memory.learning import Extractor
 from memos.memory.reader import MemReader
-from memos.memory.store import MemoryStore
+from memos.memory.store import ItemFilter, MemoryStore
 from memos.memory.turns import Conversation, Turn
 from memos.models.base import LLM, ChatMessage
 from memos.models.extractive import MARK, Evidence, ExtractiveAnswerer
@@ -207,6 +207,7 @@ class MemChat:
                 user_id=query.user_id,
                 top_k=query.pref_top_k,
                 kinds=(MemoryKind.PREFERENCE,),
+                filter=ItemFilter().of_user(query.user_id),
             )
         )
         return tuple(recall.hits)

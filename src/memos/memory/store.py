@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -217,6 +217,11 @@ class ItemFilter:
     created_to: datetime | None = None
     happened_from: datetime | None = None
     happened_to: datetime | None = None
+
+    def of_user(self, user_id: str) -> ItemFilter:
+        """The same, of this user alone; of nobody where the filter already asks for others."""
+        theirs = not self.user_ids or user_id in self.user_ids
+        return replace(self, user_ids=(user_id if theirs else "",))
 
     @property
     def is_default(self) -> bool:

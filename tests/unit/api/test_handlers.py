@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
@@ -14,6 +15,7 @@ from memos.api.product_models import (
     APIADDRequest,
     APIFeedbackRequest,
     APISearchRequest,
+    ChatPlaygroundRequest,
     DeleteMemoryRequest,
     GetMemoryRequest,
 )
@@ -456,3 +458,34 @@ def test_a_mixture_search_answers_now_and_prepares_the_next(handlers: Handlers, 
     runtime.scheduler.start()
     run_until_idle(runtime.scheduler)
     assert set(search("Are there cheaper ones?")) == set(first)
+
+
+def test_preferences_are_those_of_who_asks(runtime: Runtime, handlers: Handlers) -> None:
+    """In a cube that two users share, neither search nor chat takes one user's preference for the other's."""
+    at = datetime(2024, 1, 1, tzinfo=UTC)
+    wishes = {"ann": "The user prefers green tea", "ben": "The user prefers strong coffee"}
+    items = [
+        MemoryItem(
+            id=user,
+            cube_id="flat",
+            user_id=user,
+            memory=text,
+            kind=MemoryKind.PREFERENCE,
+            raw=False,
+            created_at=at,
+            updated_at=at,
+        )
+        for user, text in wishes.items()
+    ]
+    runtime.store.apply([AddItems(tuple(runtime.indexer.index(items, participants=frozenset())))])
+    query = "what does the user prefer, tea or coffee"
+    for user, text in wishes.items():
+        asked = APISearchRequest(user_id=user, readable_cube_ids=["flat"], query=query, relativity=0)
+        data = handlers.search.handle_search_memories(asked).data or {}
+        assert [memory["memory"] for bucket in data["pref_mem"] for memory in bucket["memories"]] == [text]
+        assert handlers.chat is not None
+        chat = ChatPlaygroundRequest(user_id=user, readable_cube_ids=["flat"], query=query)
+        frames = [json.loads(f[6:]) for f in handlers.chat.handle_chat_stream(chat, kind="playground")]
+        (shown,) = [frame["data"] for frame in frames if frame["type"] == "pref_md_string"]
+        assert text in shown
+        assert not [other for other in wishes.values() if other != text and other in shown]

@@ -51,8 +51,14 @@ class SearchHandler(BaseHandler):
         retriever: HybridRetriever = self.deps.api_module
         preferences: list[Hit] = []
         if with_preferences and search_req.include_preference and search_req.pref_top_k:
-            own = (MemoryKind.PREFERENCE,)
-            wanted = replace(request, cube_ids=with_preferences, kinds=own, top_k=search_req.pref_top_k)
+            wanted = replace(
+                request,
+                cube_ids=with_preferences,
+                kinds=(MemoryKind.PREFERENCE,),
+                top_k=search_req.pref_top_k,
+                # "The user prefers tea" is about its owner, not about who else may read the cube.
+                filter=(request.filter or ItemFilter()).of_user(search_req.user_id),
+            )
             preferences = list(retriever.search(wanted).hits)
         said = _not_served(search_req)
         further = replace(request, top_k=min(TOP_K_MAX, request.top_k + len(preferences)))
