@@ -19,7 +19,10 @@ pytestmark = pytest.mark.timeout(600)
 
 def run(*command: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
     """Run a command away from the sources, with a data directory of its own."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"MEMOS_HOME": str(home), "COLUMNS": "200"}
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {
+        "MEMOS_HOME": str(home),
+        "COLUMNS": "200",
+    }
     return subprocess.run(
         [str(part) for part in command],
         cwd=home,
