@@ -259,7 +259,7 @@ class MemChat:
     def _quote(self, turn: _Turn, hits: tuple[Hit, ...], remarks: list[str]) -> Iterator[ChatEvent]:
         shown = {hit.item.id for hit in hits}
         evidence = [
-            _evidence(hit)
+            _evidence(hit, asker=turn.query.user_id)
             for hit in hits
             if not _is_quotation(hit) and not shown.intersection(corrections_of(hit.item))
         ]
@@ -338,12 +338,14 @@ def _is_quotation(hit: Hit) -> bool:
     return hit.item.role == "assistant" and hit.item.extra.get("answered_by") == MARK
 
 
-def _evidence(hit: Hit) -> Evidence:
+def _evidence(hit: Hit, *, asker: str) -> Evidence:
     item = hit.item
+    # Told as "you said", unless it was another user of the cube who said it.
+    other = item.user_id if item.role == "user" and item.user_id != asker else ""
     return Evidence(
         id=item.id,
         text=item.memory,
-        speaker=item.participants[0] if item.participants else "",
+        speaker=item.participants[0] if item.participants else other,
         role=item.role,
         said_at=item.happened_at or item.created_at,
         fit=hit.relativity,

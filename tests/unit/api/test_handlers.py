@@ -13,6 +13,7 @@ from memos.api.handlers.add import AddHandler
 from memos.api.handlers.base_handler import HandlerDependencies
 from memos.api.product_models import (
     APIADDRequest,
+    APIChatCompleteRequest,
     APIFeedbackRequest,
     APISearchRequest,
     ChatPlaygroundRequest,
@@ -489,3 +490,22 @@ def test_preferences_are_those_of_who_asks(runtime: Runtime, handlers: Handlers)
         (shown,) = [frame["data"] for frame in frames if frame["type"] == "pref_md_string"]
         assert text in shown
         assert not [other for other in wishes.values() if other != text and other in shown]
+
+
+def test_chat_says_who_said_it_in_a_shared_cube(handlers: Handlers) -> None:
+    """What another user of the cube said is quoted under that user's name, one's own as one's own."""
+    added(handlers, "The spare key lies under the blue flowerpot.", cube="flat", user="ann")
+    assert handlers.chat is not None
+    told = {
+        user: handlers.chat.handle_chat_complete(
+            APIChatCompleteRequest(
+                user_id=user,
+                readable_cube_ids=["flat"],
+                query="Where does the spare key lie?",
+                add_message_on_answer=False,
+            )
+        ).data
+        for user in ("ann", "ben")
+    }
+    assert "(you said on" in (told["ann"] or {})["response"]
+    assert "(ann said on" in (told["ben"] or {})["response"]
