@@ -58,11 +58,14 @@ class SqlitePolicyTable:
         self._version = version
 
 
-def store(connection: sqlite3.Connection, label: str, policy: TaskPolicy) -> None:
-    connection.execute(
-        "INSERT INTO policy (label, fields) VALUES (?, ?) ON CONFLICT DO UPDATE SET fields = excluded.fields",
+def store(connection: sqlite3.Connection, label: str, policy: TaskPolicy) -> bool:
+    """Write the policy; False when it stands there already."""
+    written = connection.execute(
+        "INSERT INTO policy (label, fields) VALUES (?, ?) ON CONFLICT DO UPDATE SET fields = excluded.fields"
+        " WHERE fields <> excluded.fields",
         (label, json.dumps(asdict(policy))),
     )
+    return written.rowcount == 1
 
 
 def _policy_of(values: dict[str, Any]) -> TaskPolicy:

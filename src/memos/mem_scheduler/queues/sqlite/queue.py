@@ -327,7 +327,10 @@ class SqliteQueue:
 
     def _put_policy(self, label: str, policy: TaskPolicy) -> None:
         with self._writing(durable=True) as session:
-            store(session.connection, label, policy)
+            if not store(session.connection, label, policy):
+                # A program that says at every start what stands already must not prolong, start after
+                # start, the leases of those that died.
+                return
             session.counters.policy_version += 1
             self._policies.follow(session.connection, session.counters.policy_version)
             held = [lease for lease in settling.find_leases(session, "1", ()) if label in lease.labels]

@@ -261,3 +261,29 @@ def test_status_queries_look_at_no_other_rows(path: Path, wanted: dict) -> None:
     assert len(found) == 4
     assert (found[0].key, found[-1].key) == (keys[7], first)
     assert len(steps) < 60  # 151 rows would be many more
+
+
+def test_a_policy_said_again_prolongs_no_lease(path: Path) -> None:
+    """Programs that write the same lease length at every start do not keep a dead worker's batch; a length
+    that differs begins the lease anew."""
+    clock = ManualClock()
+    policy = TaskPolicy(min_idle_ms=10_000)
+    with opened(path, clock) as queue:
+        queue.policies.put("custom", policy)
+        queue.submit([message("custom")])
+        queue.claim({"custom"}, lanes_max=1, timeout_s=0)
+    for _ in range(3):
+        clock.advance(3.0)
+        with opened(path, clock) as queue:
+            queue.policies.put("custom", policy)
+            assert queue.claim({"custom"}, lanes_max=1, timeout_s=0) == []
+    clock.advance(1.0)
+    with opened(path, clock) as queue:
+        assert queue.policies.version == 1
+        assert len(queue.claim({"custom"}, lanes_max=1, timeout_s=0)) == 1
+        clock.advance(9.0)
+        queue.policies.put("custom", TaskPolicy(min_idle_ms=20_000))
+        clock.advance(19.0)
+        assert queue.claim({"custom"}, lanes_max=1, timeout_s=0) == []
+        clock.advance(1.0)
+        assert len(queue.claim({"custom"}, lanes_max=1, timeout_s=0)) == 1
