@@ -32,6 +32,7 @@ _END = re.compile(
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(])(?:dr|mr|mrs|ms|st|prof|vs|etc|e\.g|i\.e|jr|sr|approx|[a-hj-z])$", re.I
 )
+_ABBREVIATION_CHARS_MAX = 12  # with what stands before: a run of abbreviations would cost its square
 _QUOTED = re.compile(r"\"([^\"]{1,300})\"|“([^”]{1,300})”|「([^」]{1,300})」|『([^』]{1,300})』")
 _FIRST_PERSON = re.compile(r"\b(?:i|i'm|me|my|mine|we|our)\b|[我咱]", re.I)
 
@@ -134,7 +135,8 @@ def _split(text: str) -> list[tuple[str, bool]]:
     start = 0
     for end in _END.finditer(text):
         mark = end.group()
-        if mark == "." and _ABBREVIATION.search(text[start : end.start()]):
+        word = text[max(start, end.start() - _ABBREVIATION_CHARS_MAX) : end.start()]
+        if mark == "." and _ABBREVIATION.search(word):
             continue
         pieces.append((text[start : end.start()], any(sign in mark for sign in "?？")))
         start = end.end()
