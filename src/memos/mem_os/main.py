@@ -33,6 +33,7 @@ from memos.mem_os.users import User, Users
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
 from memos.memory.cube import NaiveMemCube, TextMemory
 from memos.memory.item import MemoryKind
+from memos.memory.store import ItemFilter
 from memos.memory.textual import TextualMemoryItem
 from memos.retrieval.request import RecallRequest
 
@@ -243,6 +244,8 @@ class MOS:
                     session_id=self._session(session_id),
                     relativity=relativity,
                     kinds=kinds,
+                    # "The user prefers tea" is about its owner, not about who else may read the cube.
+                    filter=ItemFilter().of_user(who) if kinds == PREFERENCE_KINDS else None,
                 )
             )
             found: dict[str, list[TextualMemoryItem]] = {cube_id: [] for cube_id in cubes}

@@ -13,7 +13,8 @@ from memos.errors import ConfigError, CubeNotFound, InvalidInput, ItemGone, Item
 from memos.mem_cube.general import GeneralMemCube
 from memos.mem_os import MOS
 from memos.memory.cube import NaiveMemCube
-from memos.memory.item import MemoryKind
+from memos.memory.item import MemoryItem, MemoryKind
+from memos.memory.store import AddItems
 from memos.memory.textual import TextualMemoryItem
 from memos.runtime import Runtime, build
 from memos.settings import ModelSettings, Settings
@@ -200,6 +201,24 @@ def test_sharing_and_taking_back(mos: MOS) -> None:
     with pytest.raises(CubeNotFound):
         mos.search("puppy", user_id="ben", install_cube_ids=["pets"])
     assert mos.runtime.store.sizes("pets").long_term == 2
+
+
+def test_a_shared_cube_shares_no_preferences(mos: MOS) -> None:
+    """A preference is about its owner: another user of the cube is not shown it as theirs."""
+    mos.add(messages=TALK, user_id="ann")
+    mos.share_cube_with_user("pets", "ben", user_id="ann")
+    likes = MemoryItem(
+        id="p",
+        cube_id="pets",
+        user_id="ann",
+        memory="The user prefers tea",
+        kind=MemoryKind.PREFERENCE,
+        raw=False,
+    )
+    indexed = mos.runtime.indexer.index([likes], participants=frozenset())
+    mos.runtime.store.apply([AddItems(tuple(indexed))])
+    assert texts(mos.search("tea", user_id="ann"), "pref_mem")["pets"] == ["The user prefers tea"]
+    assert texts(mos.search("tea", user_id="ben", install_cube_ids=["pets"]), "pref_mem")["pets"] == []
 
 
 def test_users(mos: MOS) -> None:
