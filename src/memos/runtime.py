@@ -378,10 +378,15 @@ def current() -> Runtime:
 
 
 def reset() -> None:
-    """Close the process's runtime; the next `current()` builds a new one."""
+    """Finish what waits, as long as the settings let `stop` take, and close the process's runtime.
+
+    Runs at exit. The next `current()` builds a new one.
+    """
     global _current
     with _lock:
         if _current is not None:
+            with contextlib.suppress(MemosError):
+                _current.drain(_current.settings.scheduler.stop_grace_s)
             _current.close()
             _current = None
 

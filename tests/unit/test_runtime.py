@@ -45,6 +45,16 @@ def test_what_waits_in_a_durable_queue_is_run_by_the_next_runtime() -> None:
     assert seen == [str(n) for n in range(50)]
 
 
+def test_the_process_runtime_finishes_what_waits_before_it_ends() -> None:
+    """What a program submitted and did not wait for has run when its process's runtime is reset."""
+    seen: list[str] = []
+    scheduler = root.current().scheduler
+    scheduler.register_handlers({"count": lambda messages: seen.extend(m.content for m in messages)})
+    scheduler.submit_messages([message(str(n)) for n in range(50)])
+    root.reset()
+    assert sorted(seen, key=int) == [str(n) for n in range(50)]
+
+
 def test_closing_does_not_wait_for_labels_nobody_serves() -> None:
     """A message without a handler does not hold up the end."""
     with build(Settings.load()) as runtime:

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 from memos import __version__
-from memos.cli.terminal import out
+from memos.cli.terminal import out, plain
 from memos.errors import BadCompletion, MemosError
 
 MODEL_TIMEOUT_S = 60.0
@@ -85,10 +85,10 @@ def _settings_table(tree: dict[str, Any]) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     for section, values in tree.items():
         if not isinstance(values, dict):
-            table.add_row(f"[bold]{section}[/bold]", "", str(values))
+            table.add_row(f"[bold]{section}[/bold]", "", plain(str(values)))
             continue
         for index, (name, value) in enumerate(values.items()):
-            table.add_row(f"[bold]{section}[/bold]" if index == 0 else "", name, str(value))
+            table.add_row(f"[bold]{section}[/bold]" if index == 0 else "", name, plain(str(value)))
     return table
 
 

@@ -28,6 +28,7 @@ def install() -> None:
         out.print("installing the weights of all-MiniLM-L6-v2 …")
         found = install_weights()
     out.print(f"weights: {found.model}", markup=False)
+    out.print("memories that were added without them get their vectors by `memos reembed`", markup=False)
 
 
 def reembed(

@@ -98,3 +98,15 @@ def test_doctor_says_that_a_key_alone_is_no_model(memos: Any, monkeypatch: pytes
     monkeypatch.setenv("OPENAI_API_KEY", "hush")
     ran = memos("doctor")
     assert ran.code == 0 and "an API key alone switches none on" in ran.out and "hush" not in ran.out
+
+
+def test_markup_in_a_path_is_shown_as_it_is(
+    memos: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """A data directory whose name looks like markup is printed as it is called."""
+    monkeypatch.setenv("MEMOS_HOME", str(tmp_path / "m[" / "k]"))
+    ran = memos("doctor")
+    assert ran.code == 0, ran.err
+    assert "m[/k]" in ran.out
