@@ -334,7 +334,7 @@ def test_a_fact_without_kills(tmp_path: Path, embedder: Embedder, story: Story) 
         Walk(made, story, "").all()
 
 
-@pytest.mark.parametrize("where", ["commit", pytest.param("finish", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("where", ["commit", "finish"])
 def test_a_fact_with_a_kill_at_every_step(tmp_path: Path, embedder: Embedder, where: str) -> None:
     """A process killed after the commit and before the finish of every task leaves each effect there once."""
     with world(tmp_path / "home", embedder) as made:
