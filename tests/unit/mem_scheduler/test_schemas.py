@@ -12,6 +12,7 @@ from tests.unit.mem_scheduler.parts import message
 from memos import context
 from memos.errors import InvalidInput
 from memos.mem_scheduler.schemas.message_schemas import (
+    CONTENT_BYTES_MAX,
     ScheduleMessageItem,
     UserContext,
     check_text,
@@ -113,3 +114,26 @@ def test_the_duration_of_a_running_call() -> None:
     assert task.duration_seconds is None
     task.end_time = datetime(2024, 1, 1, 0, 0, 5, tzinfo=UTC)
     assert task.duration_seconds == 5.0
+
+
+def _endless() -> dict[str, object]:
+    nested: dict[str, object] = {}
+    nested["again"] = nested
+    return nested
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("info", {"x": "a" * (CONTENT_BYTES_MAX + 1)}),
+        ("chat_history", ["a" * (CONTENT_BYTES_MAX + 1)]),
+        ("info", {1: _endless()}),
+    ],
+)
+def test_what_rides_along_is_bounded_too(field: str, value: object) -> None:
+    """Info and history that are too large or cannot be written down are refused, and the field is named."""
+    message = ScheduleMessageItem(user_id="u", mem_cube_id="c", label="l", content="x").model_copy(
+        update={field: value}
+    )
+    with pytest.raises(InvalidInput, match=field):
+        validate_message(message)

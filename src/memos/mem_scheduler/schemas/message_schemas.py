@@ -162,4 +162,20 @@ def validate_message(message: object) -> ScheduleMessageItem:
     for field in ("item_id", "user_id", "mem_cube_id", "label"):
         check_id(field, getattr(message, field))
     check_text("content", message.content)
+    for field in ("info", "chat_history"):
+        value = getattr(message, field)
+        if value:
+            _check_json(field, value)
     return message
+
+
+def _check_json(field: str, value: Any) -> None:
+    """Refuse what cannot travel: nested without end, or larger than a content may be."""
+    try:
+        size = len(json.dumps(value, ensure_ascii=False, default=str).encode(errors="replace"))
+    except (ValueError, RecursionError, TypeError) as error:
+        raise InvalidInput(f"{field} cannot be written as JSON: {error}; give plain values") from error
+    if size > CONTENT_BYTES_MAX:
+        raise InvalidInput(
+            f"{field} has {size} bytes as JSON; at most {CONTENT_BYTES_MAX} are allowed: store it and send its id"
+        )
