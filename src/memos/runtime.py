@@ -241,6 +241,7 @@ def _assemble(
         clock=clock,
         extract=services.extract,
         item_tokens_max=settings.memory.item_tokens_max,
+        sink=sink,
     )
     return Runtime(
         settings=settings,

@@ -33,6 +33,7 @@ from memos.mem_chat.thinking import split_thinking
 from memos.mem_chat.writer import ConversationWriter, Submitter
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import ANSWER_TASK_LABEL, QUERY_TASK_LABEL
+from memos.mem_scheduler.web_log import LogSink
 from memos.memory.extract import derive
 from memos.memory.hygiene import TOKENS_MAX
 from memos.memory.item import MemoryKind
@@ -117,6 +118,7 @@ class MemChat:
         new_id: Callable[[], str] = lambda: str(uuid4()),
         extract: Extractor = derive,
         item_tokens_max: int = TOKENS_MAX,
+        sink: LogSink | None = None,
     ) -> None:
         self._store = store
         self._retriever = retriever
@@ -135,6 +137,7 @@ class MemChat:
             clock=clock,
             extract=extract,
             tokens_max=item_tokens_max,
+            sink=sink,
         )
 
     def stream(self, query: ChatQuery) -> Generator[ChatEvent]:

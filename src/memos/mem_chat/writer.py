@@ -21,9 +21,11 @@ from uuid import uuid4
 from memos import context, log
 from memos.clock import Clock, SystemClock
 from memos.errors import QueueError, VersionConflict
+from memos.mem_scheduler.change_logs import tell_capacity
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import ADD_TASK_LABEL, MEM_READ_TASK_LABEL
 from memos.mem_scheduler.unread import unread
+from memos.mem_scheduler.web_log import LogSink
 from memos.memory.extract import derive
 from memos.memory.hygiene import TOKENS_MAX, Action, check
 from memos.memory.item import ItemStatus, MemoryItem, ReadState
@@ -96,8 +98,10 @@ class ConversationWriter:
         clock: Clock | None = None,
         extract: Extractor = derive,
         tokens_max: int = TOKENS_MAX,
+        sink: LogSink | None = None,
     ) -> None:
         self._store = store
+        self._sink = sink
         self._indexer = indexer
         self._reader = reader
         self._scheduler = scheduler
@@ -162,6 +166,7 @@ class ConversationWriter:
                 except VersionConflict:  # a fact changed since it was looked at
                     if not left:
                         raise
+        tell_capacity(self._store, applied.archived, cause=cause, sink=self._sink)
         derived = tuple(item for one in draft.learned for item in one.added if item.live)
         tasks = self._tasks(draft, derived, cube_ids, user_id, session_id, task_id, user_name, read)
         return Written(

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import (
+    ADD_TASK_LABEL,
     ARCHIVE_MEMORY_LOG,
     MERGE_MEMORY_LOG,
     NOT_APPLICABLE_TYPE,
@@ -20,6 +21,7 @@ from memos.mem_scheduler.schemas.task_schemas import (
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import (
     CubeFacts,
+    LogSink,
     area_of,
     item_metadata,
     log_entry,
@@ -29,6 +31,7 @@ from memos.mem_scheduler.web_log import (
 from memos.memory.convert import Conversion
 from memos.memory.item import CubeSizes, MemoryItem, MemoryKind
 from memos.memory.merge import Cluster
+from memos.memory.store import Cause, MemoryStore
 
 _FIELD_OF_KIND = {
     MemoryKind.LONG_TERM: "long_term",
@@ -107,6 +110,36 @@ def archived_log(
         memory_delta=-len(items),
         status="completed",
     )
+
+
+def tell_capacity(
+    store: MemoryStore, item_ids: Sequence[str], *, cause: Cause, sink: LogSink | None = None
+) -> None:
+    """Log what capacity pushed out of recall, one `archiveMemory` for each cube and kind.
+
+    After the commit, because the store decides in its transaction what goes. The journal has every row in
+    any case; a crash in between costs this log alone.
+    """
+    if not item_ids:
+        return
+    groups: dict[tuple[str, MemoryKind], list[MemoryItem]] = {}
+    for item in store.get(item_ids):
+        groups.setdefault((item.cube_id, item.kind), []).append(item)
+    logs = []
+    for (cube_id, _), items in groups.items():
+        message = ScheduleMessageItem(
+            user_id=cause.user_id or items[0].user_id,
+            mem_cube_id=cube_id,
+            label=cause.label or ADD_TASK_LABEL,
+            content="capacity",
+            task_id=cause.task_id or None,
+            trace_id=cause.trace_id,
+        )
+        facts = CubeFacts(store.sizes(cube_id), store.capacities)
+        logs.append(archived_log(message, [(item, "capacity") for item in items], facts=facts))
+    store.apply((), logs=logs, cause=cause)
+    if sink is not None:
+        sink.emit(logs)
 
 
 def moved_log(

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from memos import context
 from memos.clock import Clock, utc
+from memos.mem_scheduler.change_logs import tell_capacity
 from memos.mem_scheduler.current import BatchRun
 from memos.mem_scheduler.monitors.activity import ActivityMonitor
 from memos.mem_scheduler.monitors.intent import IntentMonitor
@@ -117,6 +118,9 @@ class HandlerContext:
         self._run.mark_applied(key)
         if applied.fresh:
             self.services.sink.emit(logs)
+            tell_capacity(
+                self.services.store, applied.archived, cause=cause_of(message), sink=self.services.sink
+            )
         return applied
 
     def facts(self, cube_id: str) -> CubeFacts:
