@@ -150,4 +150,4 @@ def _store(runtime: Any) -> str:
 def _queue(runtime: Any) -> str:
     depth = runtime.queue.depth(lanes=False)
     text = f"{type(runtime.queue).__name__}: {depth.remaining} waiting, {depth.running} running, {depth.dead} dead"
-    return f"! {text}; see the dead letters" if depth.dead else text
+    return f"! {text}; see `memos dead list`" if depth.dead else text
