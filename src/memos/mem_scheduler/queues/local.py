@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import random as random_module
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from memos.clock import Clock
-from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull, QueueUnavailable
+from memos.errors import InvalidInput, LeaseLost, QueueUnavailable
 from memos.mem_scheduler.queues.base import (
     Batch,
     Dead,
     Delivery,
     Done,
-    Lane,
     Outcome,
     QueueDepth,
     Release,
@@ -37,6 +36,7 @@ from memos.mem_scheduler.queues.dead_letters import MemoryDeadLetters
 from memos.mem_scheduler.queues.entries import LaneId, Values, lane_id_of, values_of
 from memos.mem_scheduler.queues.lanes import LaneQueue
 from memos.mem_scheduler.queues.ledger import Ledger
+from memos.mem_scheduler.queues.limits import Limits, weight_function
 from memos.mem_scheduler.queues.policies import MemoryPolicyTable
 from memos.mem_scheduler.queues.waiters import Waiters
 from memos.mem_scheduler.schemas.keys import KeyMint
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from memos.memory.store import Followup
 
 TOKENS_MAX = 10_000  # submit tokens remembered; the least recently used leave first
-WEIGHT_MIN = 0.001
 
 _OUTCOMES = frozenset({Done, Retry, Dead, Release})
 
@@ -70,19 +69,10 @@ class LocalQueue:
         random: random_module.Random | None = None,
         weights: Mapping[str, float] | Callable[[str], float] | None = None,
     ) -> None:
-        for name, value in (
-            ("messages_max", messages_max),
-            ("lane_messages_max", lane_messages_max),
-            ("payload_bytes_max", payload_bytes_max),
-            ("dead_letters_max", dead_letters_max),
-            ("status_entries_max", status_entries_max),
-        ):
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1, not {value!r}")
+        self._limits = Limits(
+            messages_max, lane_messages_max, payload_bytes_max, dead_letters_max, status_entries_max
+        )
         self._clock = clock
-        self._messages_max = messages_max
-        self._lane_messages_max = lane_messages_max
-        self._payload_bytes_max = payload_bytes_max
         self._mint = KeyMint(clock)
         self._lock = threading.Lock()
         self._waiters = Waiters(self._lock, clock)
@@ -98,7 +88,7 @@ class LocalQueue:
             clock=clock,
             waiters=self._waiters,
             source=random or random_module.Random(),
-            weight_of=_weight_function(weights),
+            weight_of=weight_function(weights),
             status_entries_max=status_entries_max,
             bury=self._dead.put,
         )
@@ -116,7 +106,7 @@ class LocalQueue:
 
     @property
     def messages_max(self) -> int:
-        return self._messages_max
+        return self._limits.messages_max
 
     def submit(
         self,
@@ -277,14 +267,7 @@ class LocalQueue:
     # -- inside -----------------------------------------------------------------------------------
 
     def _values_of(self, messages: Sequence[ScheduleMessageItem]) -> list[Values]:
-        limit = self._payload_bytes_max
-        for message in messages:
-            content = message.content
-            if len(content) * 4 > limit and len(content.encode(errors="surrogatepass")) > limit:
-                raise InvalidInput(
-                    f"content of message {message.item_id!r} has more than {limit} bytes "
-                    "(queue.payload_bytes_max): split it"
-                )
+        self._limits.check_payloads(messages)
         return [values_of(message) for message in messages]
 
     def _refuse_closed(self) -> None:
@@ -292,21 +275,11 @@ class LocalQueue:
             raise QueueUnavailable("the queue is closed; build a new runtime to go on")
 
     def _refuse_overflow(self, lane_ids: list[LaneId]) -> None:
-        held = self._ledger.held
-        if held + len(lane_ids) > self._messages_max:
-            raise QueueFull(
-                f"the queue holds {held} messages of at most {self._messages_max} (queue.messages_max); "
-                f"none of these {len(lane_ids)} was queued, submit them again later"
-            )
-        for lane_id, number in Counter(lane_ids).items():
-            line = self._ledger.lines.get(lane_id)
-            held = line.held if line is not None else 0
-            if held + number > self._lane_messages_max:
-                raise QueueFull(
-                    f"lane {Lane(*lane_id)} holds {held} messages of at most {self._lane_messages_max} "
-                    f"(queue.lane_messages_max); none of these {len(lane_ids)} was queued, "
-                    "submit them again later"
-                )
+        self._limits.check_room(lane_ids, held=self._ledger.held, held_by=self._held_by)
+
+    def _held_by(self, lane_id: LaneId) -> int:
+        line = self._ledger.lines.get(lane_id)
+        return line.held if line is not None else 0
 
     def _chain(
         self,
@@ -341,20 +314,3 @@ class LocalQueue:
     def _policy_changed(self, label: str) -> None:
         with self._lock:
             self._ledger.policy_changed(label, self._clock.monotonic())
-
-
-def _weight_function(
-    weights: Mapping[str, float] | Callable[[str], float] | None,
-) -> Callable[[str], float]:
-    if weights is None:
-        return lambda user_id: 1.0
-    if isinstance(weights, Mapping):
-        for user_id, weight in weights.items():
-            if not weight >= WEIGHT_MIN:
-                raise ConfigError(
-                    f"the weight of user {user_id!r} must be at least {WEIGHT_MIN}, not {weight!r}"
-                )
-        fixed = dict(weights)
-        return lambda user_id: fixed.get(user_id, 1.0)
-    asked = weights
-    return lambda user_id: max(WEIGHT_MIN, asked(user_id))

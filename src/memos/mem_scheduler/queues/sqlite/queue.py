@@ -44,14 +44,14 @@ from memos.mem_scheduler.queues.base import (
     Settled,
     TaskStatus,
 )
-from memos.mem_scheduler.queues.entries import lane_id_of
+from memos.mem_scheduler.queues.entries import LaneId, lane_id_of
+from memos.mem_scheduler.queues.limits import Limits, weight_function
 from memos.mem_scheduler.queues.local import TOKENS_MAX
 from memos.mem_scheduler.queues.sqlite import ledger, reading, settling
 from memos.mem_scheduler.queues.sqlite.boot import boot_id, carry_over
 from memos.mem_scheduler.queues.sqlite.dead import SqliteDeadLetters
 from memos.mem_scheduler.queues.sqlite.doorbell import Doorbell
 from memos.mem_scheduler.queues.sqlite.file import QueueFile
-from memos.mem_scheduler.queues.sqlite.limits import Limits, weight_function
 from memos.mem_scheduler.queues.sqlite.policies import SqlitePolicyTable, store
 from memos.mem_scheduler.queues.sqlite.session import Rules, Session
 from memos.mem_scheduler.queues.waiters import Waiters
@@ -157,7 +157,9 @@ class SqliteQueue:
                 if known is not None:
                     return known
             if not inside_handler:
-                self._limits.check_room(session, lane_ids)
+                self._limits.check_room(
+                    lane_ids, held=session.counters.held, held_by=lambda lane_id: _held_by(session, lane_id)
+                )
             entering = ledger.Entering(session)
             for key, message, lane_id in zip(keys, messages, lane_ids, strict=True):
                 entering.add(key, message, lane_id, delay_s=delay_s)
@@ -366,6 +368,11 @@ class SqliteQueue:
             if version != self._data_version:
                 self._data_version = version
                 self._waiters.call_all()
+
+
+def _held_by(session: Session, lane_id: LaneId) -> int:
+    line = session.find_lane(lane_id)
+    return line.held if line is not None else 0
 
 
 def _chain(entering: ledger.Entering, followups: Sequence[Followup]) -> None:

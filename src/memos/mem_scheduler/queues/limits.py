@@ -1,4 +1,4 @@
-"""The bounds of a queue object, and the refusals that name them."""
+"""The bounds of a queue, the refusals that name them, and the weights of users. For every backend."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from memos.errors import ConfigError, InvalidInput, QueueFull
 from memos.mem_scheduler.queues.base import Lane
 from memos.mem_scheduler.queues.entries import LaneId
-from memos.mem_scheduler.queues.local import WEIGHT_MIN
-from memos.mem_scheduler.queues.sqlite.session import Session
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+
+WEIGHT_MIN = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,20 +46,18 @@ class Limits:
                     "(queue.payload_bytes_max): split it"
                 )
 
-    def check_room(self, session: Session, lane_ids: Sequence[LaneId]) -> None:
-        """QueueFull when these messages do not all fit."""
-        held = session.counters.held
+    def check_room(self, lane_ids: Sequence[LaneId], *, held: int, held_by: Callable[[LaneId], int]) -> None:
+        """QueueFull when these messages do not all fit beside the `held` ones, `held_by` lane."""
         if held + len(lane_ids) > self.messages_max:
             raise QueueFull(
                 f"the queue holds {held} messages of at most {self.messages_max} (queue.messages_max); "
                 f"none of these {len(lane_ids)} was queued, submit them again later"
             )
         for lane_id, number in Counter(lane_ids).items():
-            line = session.find_lane(lane_id)
-            held = line.held if line is not None else 0
-            if held + number > self.lane_messages_max:
+            in_lane = held_by(lane_id)
+            if in_lane + number > self.lane_messages_max:
                 raise QueueFull(
-                    f"lane {Lane(*lane_id)} holds {held} messages of at most {self.lane_messages_max} "
+                    f"lane {Lane(*lane_id)} holds {in_lane} messages of at most {self.lane_messages_max} "
                     f"(queue.lane_messages_max); none of these {len(lane_ids)} was queued, "
                     "submit them again later"
                 )
