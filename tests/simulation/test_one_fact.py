@@ -153,26 +153,33 @@ class Walk:
         self.check_found(story.first, present=True, city=story.cities[0])
 
     def contradicted(self) -> None:
-        """The newer value holds; the older one is archived with its end, and out of every index."""
+        """The newer value holds; the older one is archived with its end, and out of every index; the turn
+        behind it stays, marked as outdated, and is found behind what holds."""
         story = self.story
         self.world.step([{"name": "add", "text": story.second}], self.kills("mem_read"))
         paris, lyon, _ = story.facts
         self.check(
             {
-                story.first: turn(2),
+                story.first: turn(3, corrected_by=(lyon,)),
                 paris: past(story.cities[0], lyon, story.first),
                 story.second: turn(2),
                 lyon: fact(story.cities[1], 1, story.second),
             },
             [
                 ("add", (("add", story.second),)),
-                ("mem_read", (("add", lyon), ("archive", paris), ("read", story.second))),
+                (
+                    "mem_read",
+                    (("add", lyon), ("archive", paris), ("read", story.second), ("update", story.first)),
+                ),
             ],
             {"addMemory": 1, "updateMemory": 1, "archiveMemory": 1},
             ["mem_read"],
         )
         self.check_found(paris, present=False, city=story.cities[0])
         self.check_found(lyon, present=True, city=story.cities[1])
+        found = self.world.live().do("search", text=story.question)
+        assert found[0] in (lyon, story.second)
+        assert story.first in found[1:]
 
     def corrected(self) -> None:
         """The correction holds; both turns stay, marked as corrected."""
@@ -206,7 +213,7 @@ class Walk:
         story = self.story
         paris, lyon, marseille = story.facts
         return {
-            story.first: turn(3, corrected_by=(marseille,)),
+            story.first: turn(4, corrected_by=(lyon, marseille)),
             paris: past(story.cities[0], lyon, story.first),
             story.second: turn(3, corrected_by=(marseille,)),
             lyon: past(story.cities[1], marseille, story.second),

@@ -7,8 +7,8 @@ meanwhile: plan again.
 * A statement that is stored already, word for word or by the rule of `merge`, confirms the stored item
   (its sources join, its uses rise) and is not stored again, of whatever kind the two are.
 * A single-valued fact that a newer one contradicts gets the time until which it held and is archived
-  ("superseded by …"), the older of the two, whichever was read first. Raw items are never changed but
-  for their reading state.
+  ("superseded by …"), the older of the two, whichever was read first. The raw items behind it stay as
+  they were said and are marked as outdated; besides that only their reading state ever changes.
 * What an assistant says that only repeats what the cube holds teaches nothing: recall must not feed on
   itself. What the gate of `hygiene` holds or finds too long is left out, with the reason.
 
@@ -29,6 +29,7 @@ from memos.memory.extract import Derivation, Derived, as_item, derive, slot_tag
 from memos.memory.hygiene import TOKENS_MAX, Action, check, echo_of
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, Source
 from memos.memory.merge import SOURCES_MAX
+from memos.memory.outdated import SUPERSEDED_BY, last_heir, outdated_turns
 from memos.memory.quarantine import inspect
 from memos.memory.signature import signature
 from memos.memory.slots import fact_of
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 NEAR_MAX = 30  # stored items that a statement is compared with
 FACTS_OF_A_SLOT_MAX = 500
 REASON_CHARS_MAX = 400
-SUPERSEDED_BY = "superseded_by"  # in an item's `extra`: the item that holds in its place
 MERGED_FROM = "merged_from"  # in an item's `extra`: the ids of the items that it took the place of
 
 Extractor = Callable[[Sequence[MemoryItem]], Derivation]
@@ -106,7 +106,7 @@ class Learner:
 
         stored: False for items that will be added in the same transaction (they come as read already).
         """
-        return self._learn(cube_id, raw, lambda derived: derived, marks=stored)
+        return self._learn(cube_id, raw, lambda derived: derived, marks=stored, coming=() if stored else raw)
 
     def preferences(self, cube_id: str, raw: Sequence[MemoryItem], *, stored: bool = True) -> Learned:
         """The preferences alone, each as preference memory. Leaves the reading state as it is.
@@ -123,6 +123,7 @@ class Learner:
         *,
         marks: bool,
         name_items: bool = True,
+        coming: Sequence[MemoryItem] = (),
     ) -> Learned:
         work = _Work(now=utc(self._clock.now()))
         by_user: defaultdict[str, list[MemoryItem]] = defaultdict(list)
@@ -145,6 +146,7 @@ class Learner:
             indexed = self._indexer.index(candidates, participants=known | _speakers(candidates))
             with self._store.read(cube_id) as view:
                 self._settle(view, user_id, indexed, work)
+        work.outdated = outdated_turns(self._store, cube_id, work.displaced(), coming=coming)
         return work.learned(raw, marks=marks)
 
     def _item(
@@ -247,9 +249,11 @@ class _Work:
     after: dict[str, MemoryItem] = field(default_factory=dict)  # and as they will be
     confirmations: dict[str, None] = field(default_factory=dict)
     superseded: dict[str, tuple[str, str]] = field(default_factory=dict)  # id -> (by id, reason)
+    holding: dict[str, MemoryItem] = field(default_factory=dict)  # those that took over, by id
     held: list[tuple[IndexedItem, str]] = field(default_factory=list)  # for review, and why
     left_out: list[LeftOut] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
+    outdated: list[UpdateItem] = field(default_factory=list)  # the turns behind what holds no longer
     reasons: dict[str, str] = field(default_factory=dict)
 
     def current(self, item: MemoryItem) -> MemoryItem:
@@ -292,6 +296,7 @@ class _Work:
                 extra = {**self.new[item.id].item.extra, **item.extra}
                 item = replace(item, extra=extra)
             self.superseded[item.id] = (one.by_id, one.reason)
+            self.holding[one.by_id] = standing[one.by_id]
             if (heir := self.new.get(one.by_id)) is not None:
                 earlier = [*heir.item.extra.get(MERGED_FROM, ()), item.id]
                 taken = {**heir.item.extra, MERGED_FROM: earlier}
@@ -301,6 +306,16 @@ class _Work:
             else:
                 self.before.setdefault(item.id, standing[item.id])
                 self.after[item.id] = item
+
+    def displaced(self) -> list[tuple[MemoryItem, MemoryItem]]:
+        """Each fact that holds no longer, with the one that holds in the end."""
+        heirs = {item_id: by_id for item_id, (by_id, _) in self.superseded.items()}
+        changed = {**self.after, **{one.item.id: one.item for one in self.new.values()}}
+        return [
+            (changed[item_id], self.holding[last_heir(item_id, heirs)])
+            for item_id in heirs
+            if not changed[item_id].live
+        ]
 
     def learned(self, raw: Sequence[MemoryItem], *, marks: bool) -> Learned:
         """Everything as changes."""
@@ -316,6 +331,8 @@ class _Work:
             before = self.before[item_id]
             reason = self._reason(item_id) or "said again"
             changes.append(UpdateItem(IndexedItem(item, analyse(item.memory)), before.version, reason))
+        # Before the reading state, which takes a turn as the mark leaves it.
+        changes += self.outdated
         if self.confirmations:
             changes.append(TouchItems(tuple(self.confirmations), "said again"))
         reasons = self._reasons(raw)

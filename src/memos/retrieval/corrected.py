@@ -1,4 +1,4 @@
-"""What a user has corrected: before a turn that is known to be wrong stands what corrects it. Pure.
+"""What a user has corrected, or a newer fact has outdated: before a turn that is known to be wrong stands what corrects it. Pure.
 
 A turn stays what was said and stays recallable; `extra["corrected_by"]` of it names the corrections. Hits
 keep their order otherwise; a correction that was not among them takes the place of the last one.
@@ -13,6 +13,7 @@ from memos.memory.item import MemoryItem
 from memos.retrieval.request import Hit
 
 CORRECTED_BY = "corrected_by"  # in an item's `extra`: the ids of the items that correct what it says
+CORRECTS = "corrects"  # in the `extra` of a correction: the ids of what it corrects
 STAGE = "correction"  # the share of a score that a correction owes to the turn it corrects
 CORRECTIONS_MAX = 50  # of one search
 

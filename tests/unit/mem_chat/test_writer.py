@@ -131,6 +131,19 @@ def test_reading_at_once_that_fails_stores_nothing(bench: Bench) -> None:
     assert bench.items() == [] and bench.queue.messages == []
 
 
+def test_a_turn_that_comes_outdated_is_stored_with_its_mark(bench: Bench) -> None:
+    """Read at once: the earlier turn of one call, and the stored one, name the fact that holds."""
+    bench.write("I live in Paris.", read="now")
+    bench.write([turn("I moved to Berlin."), turn("I moved to Rome.")], session_id="s", read="now")
+    items = {item.memory: item for item in bench.items()}
+    holds = [items["The user lives in Rome."].id]
+    assert items["I live in Paris."].extra.get("corrected_by") == holds
+    assert items["I moved to Berlin."].extra.get("corrected_by") == holds
+    assert items["I moved to Rome."].extra.get("corrected_by") is None
+    assert all(item.live for item in items.values() if item.raw)
+    assert bench.store.verify() == []
+
+
 def test_a_fact_that_changes_meanwhile_is_looked_at_again(bench: Bench) -> None:
     """Somebody writes between the look and the commit: the decision is made anew, nothing is stored twice."""
     bench.write("I live in Paris.", read="now")

@@ -155,7 +155,7 @@ def test_a_correction_stands_before_the_turns_of_earlier_values(
     tell(words, feedback, wrong.id)
     (right,) = live_derived(words)
     marks = {item.memory: item.extra.get("corrected_by") for item in rows(words).values() if item.raw}
-    assert marks == {turn: [right.id] for turn in turns}
+    assert marks == {turns[0]: [wrong.id, right.id], turns[1]: [right.id]}
 
 
 def test_feedback_on_deleted_memories_does_not_bring_them_back(words: Parts) -> None:

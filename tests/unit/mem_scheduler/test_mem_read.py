@@ -226,6 +226,82 @@ def test_a_contradicted_fact_is_history(still: Parts, old: str, new: str, gone: 
     assert still.store.verify() == []
 
 
+def marks(parts: Parts) -> dict[str, list[str]]:
+    """Turn -> the texts of the facts that it is marked with."""
+    every = {item.id: item for item in parts.store.find(ItemFilter(statuses=ALL), limit=500).items}
+    return {
+        item.memory: [every[one].memory for one in item.extra.get("corrected_by", ())]
+        for item in every.values()
+        if item.raw
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "holds", "question"),
+    [
+        ("I live in Paris.", "I moved to Lyon.", "The user lives in Lyon.", "Do I live in Paris?"),
+        ("我住在巴黎。", "我搬到里昂了。", "用户住在里昂。", "我住在巴黎吗？"),
+    ],
+)
+def test_the_turn_behind_a_displaced_fact_is_recalled_behind_what_holds(
+    still: Parts, old: str, new: str, holds: str, question: str
+) -> None:
+    """It stays live and as it was said, is marked once in the transaction of the reading, and recall puts
+    the newer fact before it, even where the turn fits the question better."""
+    (first,) = read(still, old)
+    before = still.store.get([first])[0]
+    seq = still.store.seq(CUBE)
+    (second,) = read(still, new)
+    assert still.store.seq(CUBE) == seq + 2, "the turn, and the reading"
+    (after,) = still.store.get([first])
+    assert marks(still) == {old: [holds], new: []}
+    assert after == replace(
+        before, extra=after.extra, version=before.version + 1, updated_at=after.updated_at
+    )
+    assert [row.op for row in still.store.journal(item_id=first)] == ["update", "read", "add"]
+    assert [row.op for row in still.store.journal(item_id=second)] == ["read", "add"]
+    found = [item.memory for item in still.services.searcher.search(question, USER, CUBE, top_k=10)]
+    assert found[0] in (holds, new) and old in found[1:]
+    assert still.store.verify() == []
+
+
+def test_a_line_of_values_marks_every_turn_but_the_last(still: Parts) -> None:
+    """Each earlier turn names what holds now; one that says the same value again is not put behind it."""
+    for turn in ("I live in Paris.", "I moved to Lyon.", "I moved to Rome."):
+        read(still, turn)
+    paris, lyon, rome = "I live in Paris.", "I moved to Lyon.", "I moved to Rome."
+    assert {turn: names[-1:] for turn, names in marks(still).items()} == {
+        paris: ["The user lives in Rome."],
+        lyon: ["The user lives in Rome."],
+        rome: [],
+    }
+    read(still, "I moved back to Paris.")
+    assert "The user lives in Paris." not in marks(still)[paris]
+    assert marks(still)[rome] == marks(still)[lyon][-1:] == ["The user lives in Paris."]
+
+
+def test_a_turn_that_is_outdated_as_it_is_read_is_read_and_marked(still: Parts) -> None:
+    """What is learned late about the past: its own turn takes the mark and the reading state at once."""
+    read(still, "I live in Berlin.", happened_at=MAY)
+    (late,) = read(still, "I live in Paris.", happened_at=MAY - timedelta(days=300))
+    (turn,) = still.store.get([late])
+    assert (turn.read, turn.live) == (ReadState.DONE, True)
+    assert marks(still) == {"I live in Berlin.": [], "I live in Paris.": ["The user lives in Berlin."]}
+    assert [row.op for row in still.store.journal(item_id=late)] == ["read", "update", "add"]
+
+
+def test_two_values_in_one_reading_mark_the_earlier_turn(still: Parts) -> None:
+    """Turns that are read together are told apart; other people's turns are not touched."""
+    read(still, "I live in Oslo.", user_id="bob")
+    read(still, "I live in Paris.", "I moved to Berlin.", "I moved to Rome.")
+    assert marks(still) == {
+        "I live in Oslo.": [],
+        "I live in Paris.": ["The user lives in Rome."],
+        "I moved to Berlin.": ["The user lives in Rome."],
+        "I moved to Rome.": [],
+    }
+
+
 def test_what_is_learned_late_about_the_past_displaces_nothing(still: Parts) -> None:
     """An older fact that is read after the newer one goes straight into history."""
     read(still, "I live in Berlin.", happened_at=MAY)

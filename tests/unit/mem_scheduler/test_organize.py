@@ -105,7 +105,8 @@ def test_a_contradicted_fact_is_superseded_with_its_times(
     words: Parts, clock: ManualClock, old: str, new: str, value: str
 ) -> None:
     """The older value gets the moment from which the newer one holds, keeps when it was learned, leaves
-    recall and working memory; its place there passes on; both turns stay as they were said."""
+    recall and working memory; its place there passes on; both turns stay as they were said, the older one
+    behind what holds."""
     said(words, old, ids=["r1", "d1"])
     learned = row(words, "d1").created_at
     words.store.apply([ReplaceWorking(CUBE, (WorkingEntry("d1", 0.9),), None, "test")])
@@ -118,6 +119,10 @@ def test_a_contradicted_fact_is_superseded_with_its_times(
     assert gone.extra["superseded_by"] == "d2"
     assert value in row(words, "d2").memory and row(words, "d2").valid_until is None
     assert [item.id for item in words.store.working(CUBE).items] == ["d2"]
+    assert row(words, "r1").extra == {"corrected_by": ["d2"]} and row(words, "r2").extra == {}
+    assert (row(words, "r1").memory, row(words, "r1").version) == (old, 2)
+    found = [item.id for item in words.scheduler.search(old, USER, CUBE, top_k=10)]
+    assert found[0] in ("d2", "r2") and "r1" in found[1:]
     assert words.store.get(["d1"])[0].id == "d1"  # history, readable under its own id
     (told,) = logs(words, "archiveMemory")
     assert (told.memory_len, told.memory_delta) == (words.store.sizes(CUBE).user, -1)

@@ -31,10 +31,9 @@ from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, Sou
 from memos.memory.slots import fact_of
 from memos.memory.store import AddItems, Change, ItemFilter, TouchItems
 from memos.memory.supersede import plan
-from memos.retrieval.corrected import CORRECTED_BY, corrections_of
+from memos.retrieval.corrected import CORRECTED_BY, CORRECTS, corrections_of
 from memos.retrieval.keywords import analyse
 
-CORRECTS = "corrects"  # in the `extra` of a correction: the ids of what it corrects
 CONFIDENCE_STEP = 0.1
 QUOTE_CHARS_MAX = 2_000
 

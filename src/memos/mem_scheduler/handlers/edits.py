@@ -16,6 +16,7 @@ from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.memory.extract import slot_tag
 from memos.memory.item import ItemStatus, MemoryItem, WorkingEntry, WorkingSet
 from memos.memory.learning import MERGED_FROM
+from memos.memory.outdated import SUPERSEDED_BY, last_heir
 from memos.memory.slots import fact_of
 from memos.memory.store import IndexedItem, ItemFilter, MemoryStore, ReplaceWorking, UpdateItem
 from memos.retrieval.keywords import analyse
@@ -23,7 +24,6 @@ from memos.retrieval.keywords import analyse
 PAGE_SIZE = 500
 SLOT_MAX = 2_000  # items of one slot that are looked at, the newest
 DERIVED_MAX = 2_000  # of a session
-SUPERSEDED_BY = "superseded_by"  # in an item's `extra`: the item that holds in its place
 
 
 def present(store: MemoryStore, item_ids: Sequence[str]) -> list[MemoryItem]:
@@ -84,18 +84,10 @@ def handed_over(working: WorkingSet, heirs: Mapping[str, str], reason: str) -> l
         return []
     entries: dict[str, WorkingEntry] = {}
     for entry in working.entries:
-        heir = _last_heir(entry.item_id, heirs)
+        heir = last_heir(entry.item_id, heirs)
         changed = entry if heir == entry.item_id else replace(entry, item_id=heir, reason=reason)
         entries.setdefault(heir, changed)
     return [ReplaceWorking(working.cube_id, tuple(entries.values()), working.version, reason)]
-
-
-def _last_heir(item_id: str, heirs: Mapping[str, str]) -> str:
-    seen = {item_id}
-    while (heir := heirs.get(item_id)) is not None and heir not in seen:
-        seen.add(heir)
-        item_id = heir
-    return item_id
 
 
 def same_slots(store: MemoryStore, cube_id: str, items: Iterable[MemoryItem]) -> list[MemoryItem]:

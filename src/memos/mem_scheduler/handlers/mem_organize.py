@@ -6,7 +6,7 @@ the bare word `cube` (page by page through all derived items). `{"scope": "forge
 
 Near-duplicates become one item, the others are archived and their ids stand for it; single-valued facts
 that a newer one contradicts get the time until which they held (when they were learned stays) and leave
-recall; what is over capacity is archived, the least retained first. Places in working memory pass to the
+recall, and the turns behind them are marked as outdated; what is over capacity is archived, the least retained first. Places in working memory pass to the
 item that takes over. One transaction for each message; what is left over is chained as the next message.
 """
 
@@ -41,6 +41,7 @@ from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.memory.forgetting import retention
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState
 from memos.memory.merge import Cluster, duplicates
+from memos.memory.outdated import last_heir, outdated_turns
 from memos.memory.signature import signature
 from memos.memory.store import AddAlias, Change, ItemFilter
 from memos.memory.supersede import Supersession, plan
@@ -288,8 +289,22 @@ def _changes(
             changes.append(rewritten(item, item, late.reason))
         else:
             changes.append(retired(item, late.reason, by_id=late.by_id, valid_until=late.valid_until))
+    going = {item.id for item in work.over}
+    marks = outdated_turns(ctx.services.store, cube_id, _displaced(work, before, now))
+    changes += [one for one in marks if one.indexed.item.id not in going]
     changes += [retired(item, "capacity") for item in work.over]
     return changes
+
+
+def _displaced(
+    work: _Work, before: Mapping[str, MemoryItem], now: datetime
+) -> list[tuple[MemoryItem, MemoryItem]]:
+    """Each fact that holds no longer, with the one that holds in the end."""
+    standing = {**before, **{cluster.keep.id: cluster.keep for cluster in work.clusters}}
+    heirs = {one.item.id: one.by_id for one in work.superseded if not _holds(one, now)}
+    return [
+        (one.item, standing[last_heir(one.item.id, heirs)]) for one in work.superseded if one.item.id in heirs
+    ]
 
 
 def _holds(one: Supersession, now: datetime) -> bool:
