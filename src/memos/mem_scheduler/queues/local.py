@@ -169,7 +169,7 @@ class LocalQueue:
                     break
                 due_at = ledger.timers.next_due()
                 until = deadline if due_at is None else min(deadline, due_at)
-                self._waiters.wait(wanted, now=now, until=until)
+                self._waiters.wait(wanted, until=until)
                 now = self._clock.monotonic()
             self._pass_on()
         return batches

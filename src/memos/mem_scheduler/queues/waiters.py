@@ -36,13 +36,16 @@ class Waiters:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def wait(self, labels: frozenset[str], *, now: float, until: float) -> None:
-        """Sleep until called or until that time (monotonic)."""
+    def wait(self, labels: frozenset[str], *, until: float) -> None:
+        """Sleep until called or until that time (monotonic).
+
+        What is left is counted from now, not from when the caller looked: time passed since then.
+        """
         waiter = Waiter(labels, self._lock)
         waiter.until = until
         self._waiting[waiter] = None
         try:
-            self._clock.wait(waiter.condition, until - now)
+            self._clock.wait(waiter.condition, max(0.0, until - self._clock.monotonic()))
         finally:
             del self._waiting[waiter]
 

@@ -185,7 +185,7 @@ class SqliteQueue:
                     return batches
                 self._bell.listen()
                 until = deadline if due_at is None else min(deadline, due_at)
-                self._waiters.wait(wanted, now=now, until=until)
+                self._waiters.wait(wanted, until=until)
                 if self._closed:
                     return []
 
