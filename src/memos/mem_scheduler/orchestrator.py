@@ -20,7 +20,6 @@ from memos.errors import ConfigError, InvalidInput
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.mem_scheduler.schemas.task_schemas import (
     BACKGROUND_CLASS,
-    MEM_UPDATE_TASK_LABEL,
     MEMORY_CLASS,
     TURN_CLASS,
     TaskPriorityLevel,
@@ -83,15 +82,11 @@ BUILT_IN_CLASSES: dict[str, TaskPolicy] = {
 }
 
 REGISTERED_DEFAULT = TaskPolicy()
-UNKNOWN_DEFAULT = TaskPolicy(concurrency=1)  # a label nobody has registered yet
 
 
 def default_policy(label: str) -> TaskPolicy:
     """The policy of a label before anybody wrote one."""
     return BUILT_IN_CLASSES.get(class_of(label), REGISTERED_DEFAULT)
-
-
-COALESCING_LABELS = frozenset({MEM_UPDATE_TASK_LABEL})
 
 
 class _PolicyField(MutableMapping[str, FieldT]):

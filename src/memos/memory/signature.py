@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from memos.memory.sentences import HAN, plain
+from memos.retrieval.date_rules import NUMBER_NAMES
 from memos.retrieval.keywords import analyse, tokens
 
 CHARACTERS_MAX = 4_000
@@ -124,26 +125,7 @@ _SAME = {
     **dict.fromkeys(["big", "large"], "big"),
     **dict.fromkeys(["favourite", "favorite"], "favourite"),
     **dict.fromkeys(["colour", "color"], "colour"),
-    **{
-        word: str(n)
-        for n, word in enumerate(
-            [
-                "zero",
-                "one",
-                "two",
-                "three",
-                "four",
-                "five",
-                "six",
-                "seven",
-                "eight",
-                "nine",
-                "ten",
-                "eleven",
-                "twelve",
-            ]
-        )
-    },
+    **{word: str(n) for n, word in enumerate(NUMBER_NAMES)},
 }
 _HAN_SAME = (
     ("讨厌", "不喜欢"), ("厌恶", "不喜欢"), ("热爱", "喜欢"), ("喜爱", "喜欢"), ("狗狗", "狗"), ("猫咪", "猫"), ("居住", "住"),

@@ -33,7 +33,7 @@ _MONTHS = [
 ]
 _SHORT_MONTHS = {name[:3]: number for number, name in enumerate(_MONTHS, 1)} | {"sept": 9}
 _WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
-_NUMBERS = [
+NUMBER_NAMES = [
     "zero",
     "one",
     "two",
@@ -48,7 +48,7 @@ _NUMBERS = [
     "eleven",
     "twelve",
 ]
-_NUMBER_WORDS = {word: number for number, word in enumerate(_NUMBERS)} | {
+_NUMBER_WORDS = {word: number for number, word in enumerate(NUMBER_NAMES)} | {
     "a": 1, "an": 1, "a couple of": 2, "couple of": 2, "a few": 3, "few": 3, "several": 4,
 }  # fmt: skip
 _HAN_DIGITS = {character: number for number, character in enumerate("零一二三四五六七八九")} | {
@@ -60,7 +60,7 @@ _SEASON_MONTHS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12
 MONTH = rf"(?:{'|'.join(_MONTHS)}|(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?)"
 FULL_MONTH = "|".join(name for name in _MONTHS if name not in {"may", "march"})
 WEEKDAY = "|".join(_WEEKDAYS)
-COUNT = rf"\d{{1,3}}|{'|'.join(_NUMBERS[1:])}|(?:a )?couple of|(?:a )?few|several|an?"
+COUNT = rf"\d{{1,3}}|{'|'.join(NUMBER_NAMES[1:])}|(?:a )?couple of|(?:a )?few|several|an?"
 HAN_COUNT = r"\d{1,3}|[一二两三四五六七八九十]{1,3}|几"
 _YEAR = r"(?:19|20)\d\d"
 

@@ -27,9 +27,6 @@ from memos.retrieval.keywords import analyse
 if TYPE_CHECKING:
     from memos.models.base import Embedder
 
-if TYPE_CHECKING:
-    pass
-
 _CLAUSES = re.compile(r"[?!;。？！；\n]+|\.\s+|,?\s+(?:and|und|et|y)\s+(?=\w+\s+\w+\s+\w+)|，|以及")
 
 
