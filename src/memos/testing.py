@@ -111,6 +111,8 @@ class LLMCall:
     messages: tuple[ChatMessage, ...]
     schema: Mapping[str, Any] | None
     max_tokens: int | None
+    temperature: float | None = None
+    top_p: float | None = None
 
 
 Reply = str | Mapping[str, Any] | Exception
@@ -140,8 +142,10 @@ class ScriptedLLM:
         schema: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
     ) -> Completion:
-        text = self._next(LLMCall(tuple(messages), schema, max_tokens))
+        text = self._next(LLMCall(tuple(messages), schema, max_tokens, temperature, top_p))
         parsed: Mapping[str, Any] | None = None
         if schema is not None:
             try:
@@ -164,8 +168,10 @@ class ScriptedLLM:
         *,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
     ) -> Iterator[str]:
-        text = self._next(LLMCall(tuple(messages), None, max_tokens))
+        text = self._next(LLMCall(tuple(messages), None, max_tokens, temperature, top_p))
         words = text.split(" ")
         for number, word in enumerate(words, start=1):
             yield word if number == len(words) else word + " "

@@ -75,6 +75,8 @@ class ChatQuery:
     pref_top_k: int = 6
     model: str | None = None
     max_tokens: int | None = None
+    temperature: float | None = None  # of this answer; None: as the model is configured
+    top_p: float | None = None
     internet_search: bool = False
     add_message_on_answer: bool = True
 
@@ -242,7 +244,9 @@ class MemChat:
         if remarks:
             yield Status("reasoning")
             yield Reasoning(_lines(remarks) + "\n")
-        pieces = llm.stream(prompt, max_tokens=query.max_tokens)
+        pieces = llm.stream(
+            prompt, max_tokens=query.max_tokens, temperature=query.temperature, top_p=query.top_p
+        )
         for is_reasoning, text in split_thinking(pieces):
             if is_reasoning and not turn.answer:
                 if not reasoning:

@@ -203,8 +203,9 @@ class Dispatcher:
             logger.debug("handler.failed", label=label, exc_info=True)
             if len(members) > 1:
                 return None
-            delay_s = failure.retry_after_s if isinstance(failure, RateLimited) else None
-            return [Retry(error, delay_s=delay_s)]
+            if isinstance(failure, RateLimited):  # the endpoint is well: the message is no worse for waiting
+                return [Retry(error, delay_s=failure.retry_after_s, counts=False)]
+            return [Retry(error)]
         finally:
             self._monitor.end(task, label, utc(self._clock.now()), error=error)
 

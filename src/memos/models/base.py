@@ -81,8 +81,13 @@ class LLM(Protocol):
         schema: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
     ) -> Completion:
-        """One reply. Raises ModelUnavailable, RateLimited or BadCompletion (a schema was not met)."""
+        """One reply. Raises ModelUnavailable, RateLimited or BadCompletion (a schema was not met).
+
+        temperature, top_p: of this call; None: as the model was configured.
+        """
         ...
 
     def stream(
@@ -91,6 +96,8 @@ class LLM(Protocol):
         *,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
     ) -> Iterator[str]:
         """The reply in pieces, as they come."""
         ...

@@ -246,6 +246,13 @@ def test_a_model_that_fails_before_its_first_word_is_replaced_by_memory(wiring: 
     assert not any(isinstance(event, Failure) for event in events)
 
 
+def test_a_query_says_how_its_answer_is_sampled(wiring: Wiring) -> None:
+    """Temperature and top_p of a query reach the model."""
+    llm = ScriptedLLM(["Petrel."])
+    wiring.chat(llm).answer(replace(QUERY, temperature=0.1, top_p=0.5))
+    assert [(call.temperature, call.top_p) for call in llm.calls] == [(0.1, 0.5)]
+
+
 @pytest.mark.parametrize("reply", ["", "<think>only thoughts</think>"])
 def test_an_empty_completion_is_no_answer(wiring: Wiring, reply: str) -> None:
     """A model that says nothing is a failed model."""

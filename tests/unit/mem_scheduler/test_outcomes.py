@@ -162,6 +162,22 @@ def test_a_rate_limit_sets_the_pause(still: Parts, clock: ManualClock) -> None:
     assert len(runs) == 2
 
 
+def test_rate_limits_count_as_no_failure(still: Parts, clock: ManualClock) -> None:
+    """However often the endpoint asks to wait, the message is not given up for it."""
+    runs: list[int] = []
+
+    def handler(batch: Batch) -> None:
+        runs.append(1)
+        if len(runs) <= 12:
+            raise RateLimited(5.0)
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job", item_id="x"))
+    run_to_the_end(still, clock)
+    assert (len(runs), states(still, "x")) == (13, [TaskState.COMPLETED])
+    assert still.queue.dead.list() == []
+
+
 def test_only_the_guilty_message_of_a_batch_is_blamed(still: Parts, clock: ManualClock) -> None:
     """When a call over several messages raises, each runs alone and only the bad one fails."""
     in_one_batch(still, "job")

@@ -58,6 +58,8 @@ def query_of(asked: ChatRequest) -> ChatQuery:
         pref_top_k=asked.pref_top_k,
         model=asked.model_name_or_path,
         max_tokens=asked.max_tokens,
+        temperature=asked.temperature,
+        top_p=asked.top_p,
         internet_search=asked.internet_search,
         add_message_on_answer=asked.add_message_on_answer,
     )

@@ -80,8 +80,7 @@ class OpenAIChat:
         self._endpoint = Endpoint(base_url, api_key=api_key, timeout_s=timeout_s, clock=clock)
         self._model = model
         self._tokens_max = tokens_max
-        sampling = {"temperature": temperature, "top_p": top_p}
-        self._sampling = {name: value for name, value in sampling.items() if value is not None}
+        self._sampling = _given(temperature, top_p)
         self._dialect = _Dialect()
 
     @property
@@ -104,6 +103,8 @@ class OpenAIChat:
         schema: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
     ) -> Completion:
         """One reply. With a schema at most one more call, to mend the first; both share `timeout_s`.
 
@@ -111,7 +112,8 @@ class OpenAIChat:
         `Endpoint` raises, and BadCompletion for an empty reply or a schema that was not met.
         """
         deadline = self._endpoint.deadline(timeout_s)
-        first = self._ask(messages, schema, max_tokens, deadline)
+        sampling = self._sampled(temperature, top_p)
+        first = self._ask(messages, schema, max_tokens, deadline, sampling)
         if schema is None:
             if not first.text.strip():
                 raise BadCompletion("the model gave an empty reply", first.raw)
@@ -123,7 +125,7 @@ class OpenAIChat:
             fault = str(error)
         again = [*messages, *_mending(first, fault, messages)]
         try:
-            second = self._ask(again, schema, max_tokens, deadline)
+            second = self._ask(again, schema, max_tokens, deadline, sampling)
         except ModelError as error:
             reason = f"the reply is not what was asked for: {fault}; asking again failed: {error}"
             raise BadCompletion(reason, first.raw) from error
@@ -142,19 +144,26 @@ class OpenAIChat:
         *,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
     ) -> Iterator[str]:
         """The reply in pieces. One that ends before the model had finished raises ModelUnavailable after
         the pieces that came."""
         deadline = self._endpoint.deadline(timeout_s)
+        sampling = self._sampled(temperature, top_p)
 
         def opened(dialect: _Dialect) -> tuple[str, Iterator[str]]:
-            request = self._request(messages, None, max_tokens, dialect, deadline)
+            request = self._request(messages, None, max_tokens, dialect, deadline, sampling)
             lines = self._endpoint.lines(self._open(request | {"stream": True}), deadline=deadline)
             return next(lines, ""), lines  # the first line: a refusal shows here, before any piece
 
         first, rest = self._negotiated(opened, structured=False)
         with closing(cast(Any, rest)):
             yield from self._pieces(first, rest)
+
+    def _sampled(self, temperature: float | None, top_p: float | None) -> dict[str, float]:
+        """How this call samples: as it asks, else as configured."""
+        return self._sampling | _given(temperature, top_p)
 
     # -- asking -----------------------------------------------------------------------------------------
 
@@ -164,9 +173,10 @@ class OpenAIChat:
         schema: Mapping[str, Any] | None,
         max_tokens: int | None,
         deadline: float,
+        sampling: Mapping[str, float],
     ) -> Reply:
         def sent(dialect: _Dialect) -> Reply:
-            request = self._request(messages, schema, max_tokens, dialect, deadline)
+            request = self._request(messages, schema, max_tokens, dialect, deadline, sampling)
             return reply_of(self._endpoint.body(self._open(request), deadline=deadline))
 
         return self._negotiated(sent, structured=schema is not None)
@@ -194,6 +204,7 @@ class OpenAIChat:
         max_tokens: int | None,
         dialect: _Dialect,
         deadline: float,
+        sampling: Mapping[str, float],
     ) -> dict[str, Any]:
         if not self._model:
             self._model = self._only_model(deadline)
@@ -205,7 +216,7 @@ class OpenAIChat:
             "timeout": self._endpoint.timeout(deadline),
         }
         if dialect.sampling:
-            request |= self._sampling
+            request |= sampling
         if schema is None:
             return request
         if dialect.form == "json_schema":
@@ -269,6 +280,11 @@ class OpenAIChat:
             yield f"<think>{reply.reasoning}</think>{reply.text}" if reply.reasoning else reply.text
             return
         raise ModelUnavailable(f"the reply of {self.name!r} broke off before its end")
+
+
+def _given(temperature: float | None, top_p: float | None) -> dict[str, float]:
+    sampling = {"temperature": temperature, "top_p": top_p}
+    return {name: value for name, value in sampling.items() if value is not None}
 
 
 def _after(first: str, rest: Iterator[str]) -> Iterator[str]:

@@ -80,6 +80,17 @@ def test_a_reply_comes_with_its_reasoning_and_counts(server: ModelServer, model:
     assert request.headers["authorization"] == "Bearer secret-key"
 
 
+def test_a_call_may_sample_in_its_own_way(server: ModelServer, model: Make) -> None:
+    """A call's temperature and top_p go out in the place of the configured ones, for that call alone."""
+    server.script("a", "b", "c")
+    llm = model(server, temperature=0.2, top_p=0.9)
+    llm.complete(ASKED, temperature=0.0)
+    list(llm.stream(ASKED, top_p=0.1))
+    llm.complete(ASKED)
+    sent = [(one.body.get("temperature"), one.body.get("top_p")) for one in server.chats()]
+    assert sent == [(0.0, 0.9), (0.2, 0.1), (0.2, 0.9)]
+
+
 def test_thoughts_in_the_text_are_taken_out(server: ModelServer, model: Make) -> None:
     """A model that thinks between tags answers without them."""
     server.script("<think>a boat?</think>\nPetrel.")
