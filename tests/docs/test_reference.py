@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from memos import errors
+from memos import errors, metrics
 from memos.mem_scheduler.schemas import task_schemas
 from memos.settings import ALIASES, WITHOUT_EFFECT, known_names
 
@@ -59,3 +59,8 @@ def test_every_command_has_a_heading() -> None:
         return {found for name in inner for found in walk(inner[name], f"{path} {name}")}
 
     assert headings("commands.md") == walk(typer.main.get_command(app), "memos")
+
+
+def test_every_metric_has_a_heading() -> None:
+    """Each metric of the table is described, and no heading names a metric that is gone."""
+    assert headings("metrics.md") == set(metrics.table())

@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio.to_thread
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 
 from memos import __version__, runtime
 from memos.api import auth, errors
 from memos.api.boundary import Boundary
 from memos.api.handlers import Handlers, handlers_of
+from memos.api.metrics_page import CONTENT_TYPE, MetricsPage
 from memos.api.routers import server_router
 from memos.api.routers.product import product_router
 from memos.runtime import Runtime
@@ -61,6 +62,13 @@ def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None
             "version": __version__,
             "scheduler": "running" if built.scheduler._running else "stopped",
         }
+
+    page = MetricsPage(built)
+
+    @app.get("/metrics", tags=["operations"], response_class=Response)
+    def metrics() -> Response:
+        """Counters, histograms and levels of this process, as Prometheus reads them."""
+        return Response(page.text(), media_type=CONTENT_TYPE)
 
     app.add_middleware(Boundary, body_bytes_max=chosen.api.body_bytes_max, key=key)
     return app

@@ -7,11 +7,12 @@ caller's (`x-trace-id`, `g-trace-id`, `trace-id`) if that is a sane one, and eve
 from __future__ import annotations
 
 import re
+import time
 from typing import TYPE_CHECKING
 
 from fastapi import HTTPException
 
-from memos import context, log
+from memos import context, log, metrics
 from memos.api import auth
 from memos.api.errors import envelope, of_http_error
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TRACE_HEADERS = (b"x-trace-id", b"g-trace-id", b"trace-id")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _SANE_TRACE = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")
 
 logger = log.get_logger(__name__)
@@ -38,19 +40,26 @@ class Boundary:
             return
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         trace = _trace_of(headers)
-        with context.bound(trace=trace, path=scope["path"]):
-            await self._guarded(scope, receive, _Traced(send, trace))
+        traced = _Traced(send, trace)
+        started = time.monotonic()
+        try:
+            with context.bound(trace=trace, path=scope["path"]):
+                await self._guarded(scope, receive, traced)
+        finally:
+            _count(scope, traced.status, time.monotonic() - started)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: _Traced) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         needs_key = self._key is not None and scope["path"] not in auth.OPEN_PATHS
         if needs_key and not auth.carries(headers, self._key or ""):
+            metrics.REFUSALS.add(reason="key")
             challenge = {"WWW-Authenticate": "Bearer"}
             refusal = envelope(401, "a key is needed: Authorization: Bearer …", headers=challenge)
             await refusal(scope, receive, send)
             return
         declared = _content_length(headers)
         if declared is not None and declared > self._body_bytes_max:
+            metrics.REFUSALS.add(reason="body_size")
             refusal = of_http_error(_TooLarge(declared, self._body_bytes_max))
             await refusal(scope, receive, send)
             return
@@ -85,6 +94,7 @@ class _Counted:
         if message["type"] == "http.request":
             self._seen += len(message.get("body", b""))
             if self._seen > self._bytes_max:
+                metrics.REFUSALS.add(reason="body_size")
                 raise _TooLarge(self._seen, self._bytes_max)
         return message
 
@@ -95,14 +105,25 @@ class _Traced:
     def __init__(self, send: Send, trace: str) -> None:
         self._send = send
         self._trace = trace
-        self.started = False
+        self.status = 0  # none yet
+
+    @property
+    def started(self) -> bool:
+        return self.status > 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
+            self.status = message["status"]
             message.setdefault("headers", [])
             message["headers"].append((b"x-trace-id", self._trace.encode()))
         await self._send(message)
+
+
+def _count(scope: Scope, status: int, seconds: float) -> None:
+    route = getattr(scope.get("route"), "path", "(none)")
+    method = scope["method"] if scope["method"] in _METHODS else metrics.OTHER
+    metrics.HTTP_REQUESTS.add(method=method, route=route, status=str(status or "cut"))
+    metrics.HTTP_SECONDS.observe(seconds, route=route)
 
 
 def _trace_of(headers: list[tuple[bytes, bytes]]) -> str:

@@ -23,7 +23,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from memos import context, log
+from memos import context, log, metrics
 from memos.configs.mem_scheduler import BaseSchedulerConfig
 from memos.errors import InvalidInput, LeaseLost, QueueError, QueueUnavailable
 from memos.mem_scheduler.current import batch_run
@@ -146,6 +146,8 @@ class BaseScheduler:
             keys = self._queue.submit(
                 [], followups=[run.child(message) for message in ready], inside_handler=True
             )
+        for message in ready:
+            metrics.TASKS_SUBMITTED.add(label=message.label)
         self._report_unserved(ready)
         return keys
 

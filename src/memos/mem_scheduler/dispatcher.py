@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from memos import context, log
+from memos import context, log, metrics
 from memos.clock import Clock, utc
 from memos.errors import Discard, LeaseLost, PartialFailure, QueueError, RateLimited, RetryLater
 from memos.mem_scheduler import workers
@@ -94,6 +94,11 @@ class Dispatcher:
         thread of the pool it has no caller to reach, and is the handler's failure like any other.
         """
         run = BatchRun(batch.deliveries)
+        now = self._clock.now()
+        for delivery in batch.deliveries:
+            if not delivery.attempts and not delivery.recoveries:  # a repeat waited for something else
+                waited_s = now - delivery.enqueued_at
+                metrics.TASK_WAITING_SECONDS.observe(waited_s, label=delivery.message.label)
         with (
             running(run),
             context.bound(user=batch.lane.user_id, cube=batch.lane.mem_cube_id, trace="", task="", path=""),
@@ -103,8 +108,9 @@ class Dispatcher:
 
     def settle(self, batch: Batch, run: BatchRun, outcomes: Sequence[Outcome]) -> bool:
         """Tell the queue; False when it refused because the lease is gone."""
+        followups = run.followups()
         try:
-            settled = self._queue.finish(batch, outcomes, followups=run.followups())
+            settled = self._queue.finish(batch, outcomes, followups=followups)
         except LeaseLost:
             for delivery in batch.deliveries:
                 self._monitor.lease_lost(delivery.message.label)
@@ -116,6 +122,8 @@ class Dispatcher:
             return False
         finally:
             run.close()
+        for followup in followups:
+            metrics.TASKS_SUBMITTED.add(label=followup.message.label)
         for delivery, one in zip(batch.deliveries, settled, strict=True):
             self._monitor.settled(delivery.message.label, one.state)
         self._aftermath(batch, run, settled)

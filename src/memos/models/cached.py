@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from memos import metrics
 from memos.errors import InvalidInput
 from memos.models.base import Embedder, Vectors
 
@@ -83,6 +84,8 @@ class CachedEmbedder:
             hits = sum(1 for key in keys if key in found)
             self._hits += hits
             self._misses += len(keys) - hits
+        metrics.EMBEDDED_TEXTS.add(hits, outcome="kept")
+        metrics.EMBEDDED_TEXTS.add(len(keys) - hits, outcome="encoded")
         return found
 
     def _keep(self, missing: dict[bytes, str], fresh: Vectors) -> None:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from memos import metrics
 from memos.clock import Clock, SystemClock, utc
 from memos.errors import EmbedderMismatch, ModelError
 from memos.log import get_logger
@@ -80,7 +81,12 @@ class HybridRetriever:
             hits = self._rank(views, pool, request) if pool.keys else []
             seqs = {view.cube_id: view.seq for view in views}
         watch.lap("rank")
-        return Recall(tuple(hits), seqs, tuple(degraded), watch.timings_ms())
+        timings_ms = watch.timings_ms()
+        for stage, spent_ms in timings_ms.items():
+            metrics.RECALL_SECONDS.observe(spent_ms / 1_000.0, stage=stage)
+        if degraded:
+            metrics.RECALLS_DEGRADED.add()
+        return Recall(tuple(hits), seqs, tuple(degraded), timings_ms)
 
     def pool(self, request: RecallRequest) -> Pool:
         """The candidates of a request with all signals, texts read for every one: what weights are fitted on."""

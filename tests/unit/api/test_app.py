@@ -396,6 +396,6 @@ def test_the_description_of_the_api_is_complete(client: TestClient) -> None:
         *("/product/chat/stream/playground", "/product/get_memory", "/product/get_memory/{memory_id}"),
         *("/product/delete_memory", "/product/scheduler/allstatus", "/product/scheduler/status"),
         *("/product/scheduler/task_queue_status", "/product/scheduler/wait"),
-        *("/product/scheduler/wait/stream", "/health"),
+        *("/product/scheduler/wait/stream", "/health", "/metrics"),
     } == set(paths)
     assert all(operation["description"] for path in paths.values() for operation in path.values())

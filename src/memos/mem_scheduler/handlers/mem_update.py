@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from memos import log
+from memos import log, metrics
 from memos.clock import utc
 from memos.errors import VersionConflict
 from memos.mem_scheduler.handlers.context import HandlerContext, info_text
@@ -73,9 +73,11 @@ def _attempt(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
     activity = monitor.asked(before, query.text, monitor.keywords_of(query.text), at)
     if not intent.trigger_retrieval:
         _leave(ctx, message, working, intent.reason, activity)
+        metrics.WORKING_MEMORY_LOOKUPS.add(outcome="hit")
         return
     pool = turn.pool(query, working, intent.missing_evidence)
     _replace(ctx, message, working, intent, monitor.recalled(activity, at), turn, pool)
+    metrics.WORKING_MEMORY_LOOKUPS.add(outcome="miss")
 
 
 def _leave(

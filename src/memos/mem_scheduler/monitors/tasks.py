@@ -1,7 +1,8 @@
 """What the scheduler is running and has run: counters by label, and one record per running call.
 
 In memory, bounded by the labels in use and the size of the pool; the queue's own depth and statuses are
-the truth about messages, this is about calls of handlers in this process.
+the truth about messages, this is about calls of handlers in this process. What is counted here goes into
+the process's metrics too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from memos import metrics
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem, TaskState
 
@@ -59,13 +61,20 @@ class TaskMonitor:
         task.end_time = at
         task.status = "completed" if error is None else "failed"
         task.error_message = error
+        ran_s = task.duration_seconds or 0.0
+        metrics.TASK_RUNNING_SECONDS.observe(ran_s, label=label, outcome="ok" if error is None else "failed")
         with self._lock:
             self._running.pop(task.item_id, None)
             counts = self._of(label)
-            self._put(label, replace(counts, running_s=counts.running_s + (task.duration_seconds or 0.0)))
+            self._put(label, replace(counts, running_s=counts.running_s + ran_s))
 
     def settled(self, label: str, state: TaskState) -> None:
         """The queue said what became of a message."""
+        metrics.TASKS_SETTLED.add(label=label, state=str(state))
+        if state is TaskState.RETRYING:
+            metrics.TASK_RETRIES.add(label=label)
+        elif state is TaskState.FAILED:
+            metrics.TASKS_DEAD.add(label=label)
         with self._lock:
             counts = self._of(label)
             if state is TaskState.COMPLETED:
@@ -80,12 +89,14 @@ class TaskMonitor:
 
     def lease_lost(self, label: str) -> None:
         """The result of a message's run was refused: another worker may have it."""
+        metrics.LEASE_LOSSES.add(label=label)
         with self._lock:
             counts = self._of(label)
             self._put(label, replace(counts, lease_lost=counts.lease_lost + 1))
 
     def timed_out(self, label: str) -> None:
         """A message runs longer than its policy allows."""
+        metrics.TASK_TIMEOUTS.add(label=label)
         with self._lock:
             counts = self._of(label)
             self._put(label, replace(counts, timed_out=counts.timed_out + 1))

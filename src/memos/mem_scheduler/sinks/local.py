@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
+from memos import metrics
 from memos.errors import ConfigError
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 
@@ -33,9 +34,11 @@ class LocalLogSink:
 
     def emit(self, logs: Sequence[ScheduleLogForWebItem]) -> None:
         with self._lock:
-            over = len(self._logs) + len(logs) - self._entries_max
-            self._dropped += max(0, over)
+            over = max(0, len(self._logs) + len(logs) - self._entries_max)
+            self._dropped += over
             self._logs.extend(logs)
+        metrics.WEB_LOGS.add(len(logs), sink="local")
+        metrics.WEB_LOGS_DROPPED.add(over, sink="local")
 
     def drain(self, limit: int | None = None) -> list[ScheduleLogForWebItem]:
         with self._lock:

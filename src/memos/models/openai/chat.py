@@ -15,9 +15,9 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
-from memos import prompts
-from memos.clock import Clock
-from memos.errors import BadCompletion, ModelError, ModelRefused, ModelUnavailable
+from memos import metrics, prompts
+from memos.clock import Clock, SystemClock
+from memos.errors import BadCompletion, ModelError, ModelRefused, ModelUnavailable, RateLimited
 from memos.models.base import ChatMessage, Completion
 from memos.models.extractive import is_chinese
 from memos.models.openai.endpoint import OPENAI_URL, Endpoint, sendable
@@ -79,6 +79,7 @@ class OpenAIChat:
     ) -> None:
         self._endpoint = Endpoint(base_url, api_key=api_key, timeout_s=timeout_s, clock=clock)
         self._model = model
+        self._clock = clock or SystemClock()
         self._tokens_max = tokens_max
         self._sampling = _given(temperature, top_p)
         self._dialect = _Dialect()
@@ -177,7 +178,9 @@ class OpenAIChat:
     ) -> Reply:
         def sent(dialect: _Dialect) -> Reply:
             request = self._request(messages, schema, max_tokens, dialect, deadline, sampling)
-            return reply_of(self._endpoint.body(self._open(request), deadline=deadline))
+            reply = reply_of(self._endpoint.body(self._open(request), deadline=deadline))
+            _count_tokens(self.name, reply)
+            return reply
 
         return self._negotiated(sent, structured=schema is not None)
 
@@ -186,7 +189,7 @@ class OpenAIChat:
         dialect = self._dialect
         for _ in range(_DIALECTS_MAX):
             try:
-                done = send(dialect)
+                done = self._timed(send, dialect)
             except ModelRefused as refused:
                 simpler = dialect.after(refused, structured=structured)
                 if simpler is None:
@@ -196,6 +199,27 @@ class OpenAIChat:
                 self._dialect = dialect
                 return done
         raise ModelUnavailable(f"{self._endpoint.host} refuses every form of the request")
+
+    def _timed(self, send: Callable[[_Dialect], T], dialect: _Dialect) -> T:
+        """`send`, counted; of a stream up to its first line."""
+        started = self._clock.monotonic()
+        outcome = "failed"
+        try:
+            done = send(dialect)
+            outcome = "ok"
+        except ModelRefused:
+            outcome = "refused"
+            raise
+        except RateLimited:
+            outcome = "rate_limited"
+            raise
+        except ModelUnavailable:
+            outcome = "unavailable"
+            raise
+        finally:
+            metrics.MODEL_CALLS.add(model=self.name, outcome=outcome)
+            metrics.MODEL_CALL_SECONDS.observe(self._clock.monotonic() - started, model=self.name)
+        return done
 
     def _request(
         self,
@@ -290,6 +314,16 @@ def _given(temperature: float | None, top_p: float | None) -> dict[str, float]:
 def _after(first: str, rest: Iterator[str]) -> Iterator[str]:
     yield first
     yield from rest
+
+
+def _count_tokens(model: str, reply: Reply) -> None:
+    counted = (
+        ("in", reply.usage.tokens_in),
+        ("out", reply.usage.tokens_out),
+        ("cached", reply.usage.tokens_cached),
+    )
+    for direction, tokens in counted:
+        metrics.MODEL_TOKENS.add(max(0, tokens), model=model, direction=direction)
 
 
 def _parsed(reply: Reply, schema: Mapping[str, Any]) -> dict[str, Any]:
