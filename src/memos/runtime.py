@@ -273,6 +273,10 @@ def _queue(settings: Settings, clock: Clock) -> TaskQueue:
         "payload_bytes_max": chosen.payload_bytes_max,
         "dead_letters_max": chosen.dead_letters_max,
         "status_entries_max": chosen.status_entries_max,
+        "idempotency_keys_max": chosen.idempotency_keys_max,
+        "idempotency_ttl_s": chosen.idempotency_ttl_s,
+        "user_batches_max": chosen.user_batches_max,
+        "weights": chosen.user_weights,
     }
     if chosen.effective_backend == "local":
         from memos.mem_scheduler.queues.local import LocalQueue

@@ -45,6 +45,18 @@ class QueueSettings(Section):
     payload_bytes_max: int = Field(4 * 1024 * 1024, ge=1, description="bytes of one message's content")
     dead_letters_max: int = Field(10_000, ge=1, description="dead letters kept; the oldest leave first")
     status_entries_max: int = Field(200_000, ge=1, description="settled messages whose status is kept")
+    idempotency_ttl_s: float = Field(
+        86_400.0, gt=0, description="for how long an idempotency key is remembered"
+    )
+    idempotency_keys_max: int = Field(
+        100_000, ge=1, description="idempotency keys remembered; more are refused until some have expired"
+    )
+    user_batches_max: int = Field(
+        0, ge=0, description="batches of one user that run at a time, over all lanes; 0: no cap"
+    )
+    user_weights: dict[str, float] = Field(
+        {}, description="share of a user against others' under contention; 1 for everybody else"
+    )
 
     @model_validator(mode="after")
     def _agree(self) -> QueueSettings:
@@ -270,6 +282,16 @@ def _json_list(text: str) -> Any:
         raise ValueError(f"give a JSON list of models ({error})") from error
 
 
+def _json_object(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"give a JSON object ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError('give a JSON object, such as {"alice": 3}')
+    return value
+
+
 # documented name -> (setting, how its text is read)
 ALIASES: dict[str, tuple[Path_, Callable[[str], Any]]] = {
     "MEMOS_BASE_PATH": (("home",), _verbatim),
@@ -350,6 +372,8 @@ def _reader(path: Path_) -> Callable[[str], Any]:
     kind = str(section.model_fields[path[1]].annotation)
     if "ChatModel" in kind:
         return _json_list
+    if "dict" in kind:
+        return _json_object
     if "tuple" in kind:
         return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
     return _boolean if "bool" in kind else _verbatim

@@ -17,35 +17,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from memos.clock import Clock
 from memos.mem_scheduler.orchestrator import TaskPolicy
-from memos.mem_scheduler.queues.base import Batch, Dead, Done, Outcome, QueueDepth, Release, Retry, TaskQueue
+from memos.mem_scheduler.queues.base import (
+    Batch,
+    Dead,
+    Done,
+    HeldLease,
+    Outcome,
+    QueueDepth,
+    Release,
+    Retry,
+    TaskQueue,
+)
 from memos.mem_scheduler.queues.local import LocalQueue
 from memos.mem_scheduler.queues.sqlite import SqliteQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
 
 
-def local_queue(
-    clock: Clock,
-    *,
-    messages_max: int = 200_000,
-    lane_messages_max: int = 20_000,
-    payload_bytes_max: int = 4 * 1024 * 1024,
-    dead_letters_max: int = 10_000,
-    status_entries_max: int = 200_000,
-    weights: dict[str, float] | None = None,
-) -> TaskQueue:
-    return LocalQueue(
-        clock=clock,
-        messages_max=messages_max,
-        lane_messages_max=lane_messages_max,
-        payload_bytes_max=payload_bytes_max,
-        dead_letters_max=dead_letters_max,
-        status_entries_max=status_entries_max,
-        random=random.Random(7),
-        weights=weights,
-    )
+def local_queue(clock: Clock, **bounds: Any) -> TaskQueue:
+    return LocalQueue(clock=clock, random=random.Random(7), **bounds)
 
 
 def sqlite_queue(clock: Clock, **bounds: Any) -> TaskQueue:
@@ -56,7 +50,13 @@ def sqlite_queue(clock: Clock, **bounds: Any) -> TaskQueue:
     return queue
 
 
+def sqlite_peer(queue: Any, clock: Clock, **bounds: Any) -> TaskQueue:
+    return SqliteQueue(queue.path, clock=clock, random=random.Random(8), **bounds)
+
+
 BACKENDS: dict[str, Callable[..., TaskQueue]] = {"local": local_queue, "sqlite": sqlite_queue}
+# How another process would open the queue of a given object; for those that several processes can share.
+PEERS: dict[str, Callable[..., TaskQueue]] = {"sqlite": sqlite_peer}
 
 
 def message(
@@ -109,8 +109,16 @@ class Held:
 class QueueModel:
     """All state of a queue whose policies are `policies` (by label)."""
 
-    def __init__(self, policies: dict[str, TaskPolicy], *, messages_max: int, lane_messages_max: int) -> None:
+    def __init__(
+        self,
+        policies: dict[str, TaskPolicy],
+        *,
+        messages_max: int,
+        lane_messages_max: int,
+        user_batches_max: int = 0,
+    ) -> None:
         self.policies = policies
+        self.user_batches_max = user_batches_max
         self.messages_max = messages_max
         self.lane_messages_max = lane_messages_max
         self.now = 0.0
@@ -122,7 +130,9 @@ class QueueModel:
 
     # -- commands ---------------------------------------------------------------------------------
 
-    def refuses(self, messages: Sequence[ScheduleMessageItem]) -> bool:
+    def refuses(self, messages: Sequence[ScheduleMessageItem], *, coalesce: bool = False) -> bool:
+        if coalesce and self._all_join(messages):
+            return False
         held = [m for m in self.messages.values() if self._root(m).place in ("queued", "delayed", "leased")]
         if len(held) + len(messages) > self.messages_max:
             return True
@@ -131,6 +141,16 @@ class QueueModel:
             > self.lane_messages_max
             for lane in {lane_of(m) for m in messages}
         )
+
+    def _all_join(self, messages: Sequence[ScheduleMessageItem]) -> bool:
+        """Whether each message is of a coalescing label and finds one of its lane and label to join."""
+        for label, lane in {(m.label, lane_of(m)) for m in messages}:
+            fresh = [m for m in map(self.messages.get, self.lanes.get(lane, [])) if m and m.fresh]
+            same = [m for m in fresh if m.label == label]
+            number = sum(m.label == label and lane_of(m) == lane for m in messages)
+            if not (self.policies[label].coalesce and same and len(same[-1].absorbed) + number <= 64):
+                return False
+        return True
 
     def _root(self, kept: Kept) -> Kept:
         """The message that runs for this one: itself, or the one that absorbed it."""
@@ -208,7 +228,12 @@ class QueueModel:
             return False
         head = self.messages[waiting[0]]
         free = self.slots(lane) > sum(held.lane == lane for held in self.leases.values())
-        return head.label in labels and head.due <= self.now and free
+        return head.label in labels and head.due <= self.now and free and not self.capped(lane[0])
+
+    def capped(self, user_id: str) -> bool:
+        """Whether the user holds as many leases as it may."""
+        held = sum(held.lane[0] == user_id for held in self.leases.values())
+        return 0 < self.user_batches_max <= held
 
     def slots(self, lane: LaneName) -> int:
         policy = self.policies[self.messages[self.lanes[lane][0]].label]
@@ -235,6 +260,7 @@ class QueueModel:
         for m, delivery in zip(kept, batch.deliveries, strict=True):
             assert (delivery.attempts, delivery.recoveries) == (m.attempts, m.recoveries)
             assert delivery.message.redis_message_id == m.key
+            assert [one.redis_message_id for one in delivery.absorbed] == m.absorbed[::-1]
             m.place, m.fresh, m.due = "leased", False, 0.0
             waiting.remove(m.key)
         length = min(self.policies[m.label].min_idle_ms for m in kept) / 1000
@@ -380,6 +406,16 @@ class QueueModel:
 
     def live(self) -> set[str]:
         return {key for key, kept in self.messages.items() if kept.place in LIVE}
+
+    def check_leases(self, leases: Sequence[HeldLease]) -> None:
+        assert [lease.epoch for lease in leases] == sorted(self.leases)
+        for lease in leases:
+            held = self.leases[lease.epoch]
+            lane = (lease.lane.user_id, lease.lane.mem_cube_id, lease.lane.task_class)
+            assert (lane, lease.slot) == (held.lane, held.slot)
+            labels = [self.messages[key].label for key in held.keys]
+            assert lease.labels == {label: labels.count(label) for label in labels}
+            assert lease.expires_in_s == pytest.approx(held.expires - self.now)
 
     def check_depth(self, depth: QueueDepth) -> None:
         waiting = sum(map(len, self.lanes.values()))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
@@ -18,7 +19,7 @@ from tests.conformance.queue_model import BACKENDS, QueueModel, message
 
 from memos.errors import LeaseLost, QueueFull
 from memos.mem_scheduler.orchestrator import BUILT_IN_CLASSES, TaskPolicy
-from memos.mem_scheduler.queues.base import Batch, Dead, Done, Release, Retry
+from memos.mem_scheduler.queues.base import Batch, Dead, Done, Release, Retry, TaskQueue
 from memos.memory.store import Followup
 from memos.testing import ManualClock
 
@@ -61,23 +62,33 @@ class QueueMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.queue = BACKENDS[self.backend](self.clock, messages_max=30, lane_messages_max=9)
-        for label, policy in POLICIES.items():
-            self.queue.policies.put(label, policy)
-        self.model = QueueModel(POLICIES, messages_max=30, lane_messages_max=9)
         self.batches: list[Batch] = []
         self.children = 0
+        self.queue: TaskQueue | None = None
+
+    @initialize(cap=st.sampled_from([0, 0, 1, 2]))
+    def open(self, cap: int) -> None:
+        bounds = {"messages_max": 30, "lane_messages_max": 9, "user_batches_max": cap}
+        self.queue = BACKENDS[self.backend](self.clock, **bounds)
+        for label, policy in POLICIES.items():
+            self.queue.policies.put(label, policy)
+        self.model = QueueModel(POLICIES, **bounds)
 
     def teardown(self) -> None:
-        self.queue.close()
+        if self.queue is not None:
+            self.queue.close()
 
-    @rule(ones=st.lists(messages, min_size=1, max_size=5), delay_s=st.sampled_from([0.0, 0.0, 0.0, 4.0]))
-    def submit(self, ones: list, delay_s: float) -> None:
-        if self.model.refuses(ones):
+    @rule(
+        ones=st.lists(messages, min_size=1, max_size=5),
+        delay_s=st.sampled_from([0.0, 0.0, 0.0, 4.0]),
+        when_full=st.sampled_from(["reject", "coalesce"]),
+    )
+    def submit(self, ones: list, delay_s: float, when_full: str) -> None:
+        if self.model.refuses(ones, coalesce=when_full == "coalesce" and not delay_s):
             with pytest.raises(QueueFull):
-                self.queue.submit(ones, delay_s=delay_s)
+                self.queue.submit(ones, delay_s=delay_s, when_full=when_full)
             return
-        keys = self.queue.submit(ones, delay_s=delay_s)
+        keys = self.queue.submit(ones, delay_s=delay_s, when_full=when_full)
         assert not set(keys) & set(self.model.messages), "a key came twice"
         self.model.submitted(keys, ones, delay_s)
 
@@ -165,6 +176,7 @@ class QueueMachine(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         self.model.check_depth(self.queue.depth())
+        self.model.check_leases(self.queue.leases())
         assert self.queue.live(self.model.messages) == self.model.live()
         assert {row.key: row.state for row in self.queue.statuses()} == {
             key: self.model.state(key) for key in self.model.messages

@@ -192,6 +192,15 @@ def test_what_a_model_needs_is_said() -> None:
         Settings.load({"MEMOS_MODELS__RERANKER": "http"})
 
 
+def test_the_weights_of_users_are_a_json_object() -> None:
+    """The variable and the YAML file say the same thing; what is no object is refused."""
+    settings = Settings.load({"MEMOS_QUEUE__USER_WEIGHTS": '{"alice": 3, "b:c": 0.5}'})
+    assert settings.queue.user_weights == {"alice": 3.0, "b:c": 0.5}
+    for wrong in ("alice=3", "[3]", '{"alice": "much"}'):
+        with pytest.raises(ConfigError, match=r"(?i)user_weights"):
+            Settings.load({"MEMOS_QUEUE__USER_WEIGHTS": wrong})
+
+
 def test_the_list_of_chat_models_is_json() -> None:
     """CHAT_MODEL_LIST brings the models it says it supports; other fields of an entry do no harm."""
     text = (

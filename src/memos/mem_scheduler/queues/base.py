@@ -1,7 +1,7 @@
 """The contract of a task queue, and the values that pass through it.
 
-One state machine, several backends (`local` in memory; `sqlite` and `redis_streams` follow), one
-conformance suite (`tests/conformance/test_queue.py`).
+One state machine, several backends (`local` in memory, `sqlite` in a file, `redis_streams` on a server),
+one conformance suite (`tests/conformance/test_queue*.py`).
 
     submit ──► delayed ──► queued ──claim──► leased ──finish──► done
                   ▲           ▲                │
@@ -17,7 +17,9 @@ Guarantees
 * At most one holder per (lane, slot); a holder proves itself by the batch's `epoch`, and a late
   `finish` of one who lost the lease changes nothing and raises LeaseLost.
 * Fair between users: start-time fair queueing (Goyal, Vin & Cheng 1996) over users inside each class;
-  classes by level, with one claim in 16 kept for the lower ones.
+  classes by level, with one claim in 16 kept for the lower ones. A user who holds `user_batches_max`
+  leases (over all lanes; 0: no cap) is set aside, and comes back with the lease that ends; how many a
+  user holds is counted from the leases themselves.
 * `submit` takes all messages of a call or none (QueueFull). A submit from inside a handler and the
   followups of `finish` neither block nor count against the bounds.
 * Two budgets: `attempts` (a handler failed) and `recoveries` (a lease was lost). After a lost lease the
@@ -28,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -63,6 +65,7 @@ class Delivery:
     attempts: int = 0  # failed runs before this one
     recoveries: int = 0  # lost leases before this one
     enqueued_at: float = 0.0  # wall time of the submit
+    absorbed: tuple[ScheduleMessageItem, ...] = ()  # coalesced: those it runs for as well, oldest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,10 @@ class LaneDepth:
     delayed: Mapping[str, int]
     parked: Mapping[str, int]
     running: Mapping[str, int]
+    oldest_s: Mapping[str, float] = field(default_factory=dict)
+    """The lag by label: for how many seconds its first (or oldest: the backend's choice) queued or parked
+    message has been ready to run, or has blocked the lane. Only the first LAG_LOOK_MAX messages of a lane
+    need be looked at; a label with none of them may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +188,38 @@ class TaskStatus:
     finished_at: float | None = None
     attempts: int = 0
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A queue object that claims: one in each worker process, named anew at each start."""
+
+    name: str
+    host: str
+    pid: int
+    labels: frozenset[str]  # what its last claim asked for
+    since: float  # wall time at which it began
+    seen_at: float  # wall time of a claim or renewal; up to INSTANCE_REFRESH_S behind
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """A batch that somebody holds, for people to look at."""
+
+    lane: Lane
+    slot: int
+    epoch: int
+    instance: str  # the name of the one who claimed it
+    labels: Mapping[str, int]  # messages by label
+    held_s: float  # since the claim
+    expires_in_s: float  # below 0: lost, until a claim comes by and queues its messages again
+
+
+WhenFull = Literal["reject", "coalesce"]
+LAG_LOOK_MAX = 256  # waiting messages of a lane that are looked at for its lag
+INSTANCES_MAX = 256  # instances remembered; those that were not seen for longest leave first
+INSTANCE_SEEN_S = 60.0  # for how long an instance that was not seen is listed
+INSTANCE_REFRESH_S = 15.0  # how often it is noted at most that an instance was seen
 
 
 class PolicyTable(Protocol):
@@ -249,14 +288,27 @@ class TaskQueue(Protocol):
         *,
         delay_s: float = 0.0,
         token: str | None = None,
+        idempotency_key: str | None = None,
         followups: Sequence[Followup] = (),
         inside_handler: bool = False,
+        when_full: WhenFull = "reject",
     ) -> list[str]:
         """Queue `messages` (keys are minted) and `followups` (which bring their key), all or none.
 
         Returns the keys in order. A repeated `token`, and a followup whose key is still live, is
         recognised and queued once. Messages are copied: later changes by the caller do not count.
-        Raises QueueFull, QueueUnavailable.
+
+        `token` names one call, to repair a lost reply; the last 10,000 are remembered. An
+        `idempotency_key` names what the caller means, within one user and cube: a call that repeats it
+        within `idempotency_ttl_s` of the first is given the first one's keys, whatever became of the
+        messages, by any process; it is never pushed out before its time. `clear` forgets both.
+
+        `when_full="coalesce"`: a call that does not fit is taken all the same if each of its messages
+        joins a waiting one of its lane and label (a coalescing label; ABSORBED_MAX to one).
+
+        Raises QueueFull (also when idempotency_keys_max keys are remembered), QueueUnavailable,
+        InvalidInput (an idempotency key that was used for other messages, or messages of several
+        cubes under one).
         """
         ...
 
@@ -294,6 +346,15 @@ class TaskQueue(Protocol):
 
     def depth(self, *, lanes: bool = True) -> QueueDepth:
         """Counts, taken in one step. `lanes=False`: without the lanes, cheap enough to ask often."""
+        ...
+
+    def instances(self) -> list[Instance]:
+        """Who claims, of all processes: those seen within INSTANCE_SEEN_S, or that hold a lease. The
+        first claim makes an instance known, `close` takes it out. By name."""
+        ...
+
+    def leases(self, *, limit: int = 100) -> list[HeldLease]:
+        """The leases that are held, of all processes, the longest held first; at most `limit`."""
         ...
 
     def live(self, keys: Collection[str]) -> set[str]:

@@ -192,7 +192,12 @@ class Entry:
             self.attempts,
             self.recoveries,
             self.enqueued_at,
+            tuple([one.content_message() for one in reversed(self.absorbed)]) if self.absorbed else (),
         )
+
+    def content_message(self) -> ScheduleMessageItem:
+        """A fresh message of what was submitted."""
+        return build_message(self.values, key=self.key, stream=str(self.lane))
 
     def dead_letter(self) -> DeadLetter:
         return DeadLetter(

@@ -5,6 +5,8 @@ moves to that tag, and the flow's tag grows by cost / weight. A flow that comes 
 starts at the virtual time: it neither saves up credit nor waits behind the others' backlog. All items
 (lanes) of a user share one tag and take turns, so a thousand cubes weigh as much as one.
 
+A user who is set aside keeps its items and gets no turn until it is brought back, at the virtual time.
+
 Items stand under a label, and `pop` looks only at the labels it is asked for. Each label keeps a heap
 of flows; a flow's position in a heap may be out of date, which is put right when it comes to the top
 (tags only grow). Every operation is O(log users).
@@ -15,7 +17,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
@@ -39,8 +41,10 @@ class _Flow(Generic[Item]):
 class FairOrder(Generic[Item]):
     """The ready items of one class. Not thread-safe: the queue's lock covers it."""
 
-    def __init__(self) -> None:
+    def __init__(self, aside: Collection[str] = frozenset()) -> None:
+        """`aside`: the users who get no turn. Its owner says so by `set_aside` and `bring_back` as well."""
         self.virtual_time = 0.0
+        self._aside = aside
         self._flows: dict[str, _Flow[Item]] = {}
         self._heaps: dict[str, list[tuple[float, int, _Flow[Item]]]] = {}
         self._flows_ready: dict[str, int] = {}  # label -> flows that have items under it
@@ -57,10 +61,8 @@ class FairOrder(Generic[Item]):
         items = flow.ready.get(label)
         if items is None:
             items = flow.ready[label] = OrderedDict()
-            self._flows_ready[label] = self._flows_ready.get(label, 0) + 1
-            if label not in flow.heaps:
-                flow.heaps.add(label)
-                heapq.heappush(self._heaps.setdefault(label, []), (flow.tag, next(self._ticket), flow))
+            if user not in self._aside:
+                self._enter(flow, label)
         items[item] = None
 
     def remove(self, user: str, label: str, item: Item) -> None:
@@ -73,6 +75,23 @@ class FairOrder(Generic[Item]):
         if not items:
             self._leave(flow, label)
             self._compact(label)
+
+    def set_aside(self, user: str) -> None:
+        """The user, who is among those aside from now on, gets no turn."""
+        flow = self._flows.get(user)
+        for label in flow.ready if flow is not None else ():
+            self._uncount(label)
+            self._compact(label)
+
+    def bring_back(self, user: str) -> list[str]:
+        """The user, who is not among those aside any more, gets turns again: the labels it has items of."""
+        flow = self._flows.get(user)
+        if flow is None or not flow.ready:
+            return []
+        flow.tag = max(flow.tag, self.virtual_time)
+        for label in flow.ready:
+            self._enter(flow, label)
+        return list(flow.ready)
 
     def has(self, labels: Iterable[str]) -> bool:
         """Whether an item is ready under one of `labels`."""
@@ -118,7 +137,7 @@ class FairOrder(Generic[Item]):
         while True:
             entry = heap[0]
             tag, _, flow = entry
-            if label not in flow.ready:
+            if label not in flow.ready or flow.user in self._aside:
                 heapq.heappop(heap)
                 flow.heaps.discard(label)
             elif tag < flow.tag:
@@ -126,8 +145,21 @@ class FairOrder(Generic[Item]):
             else:
                 return entry
 
+    def _enter(self, flow: _Flow[Item], label: str) -> None:
+        """The flow may be served under that label."""
+        self._flows_ready[label] = self._flows_ready.get(label, 0) + 1
+        if label not in flow.heaps:
+            flow.heaps.add(label)
+            heapq.heappush(self._heaps.setdefault(label, []), (flow.tag, next(self._ticket), flow))
+
     def _leave(self, flow: _Flow[Item], label: str) -> None:
         del flow.ready[label]
+        if flow.user not in self._aside:
+            self._uncount(label)
+        if not flow.ready:
+            self._rest(flow)
+
+    def _uncount(self, label: str) -> None:
         left = self._flows_ready[label] - 1
         if left:
             self._flows_ready[label] = left
@@ -135,8 +167,6 @@ class FairOrder(Generic[Item]):
             del self._flows_ready[label]
             for _, _, stale in self._heaps.pop(label):
                 stale.heaps.discard(label)
-        if not flow.ready:
-            self._rest(flow)
 
     def _rest(self, flow: _Flow[Item]) -> None:
         if not flow.in_idle:
@@ -161,7 +191,7 @@ class FairOrder(Generic[Item]):
             return
         kept = []
         for entry in heap:
-            if label in entry[2].ready:
+            if label in entry[2].ready and entry[2].user not in self._aside:
                 kept.append(entry)
             else:
                 entry[2].heaps.discard(label)

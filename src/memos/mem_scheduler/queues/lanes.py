@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -96,14 +97,23 @@ class LaneQueue:
             slot += 1
         return slot
 
-    def depth(self, *, parked: bool) -> LaneDepth:
+    def depth(self, *, parked: bool, now: float, look_max: int) -> LaneDepth:
+        """`look_max`: waiting messages that are looked at for the lag."""
         waiting = dict(self.queued)
+        oldest_s: dict[str, float] = {}
+        for entry in itertools.islice(self.queue.values(), look_max):
+            if entry.label not in oldest_s:
+                since = entry.ready_at if entry.blocked_since is None else entry.blocked_since
+                oldest_s[entry.label] = max(0.0, now - since)
+                if len(oldest_s) == len(waiting):
+                    break
         return LaneDepth(
             self.lane,
             queued={} if parked else waiting,
             delayed=dict(self.delayed),
             parked=waiting if parked else {},
             running=dict(self.running),
+            oldest_s=oldest_s,
         )
 
 

@@ -8,6 +8,7 @@ claimed; everything with a due time has a timer. Times are monotonic unless name
 
 from __future__ import annotations
 
+import itertools
 import random as random_module
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,9 +16,11 @@ from collections.abc import Callable, Sequence
 from memos.clock import Clock
 from memos.mem_scheduler.queues.adaptive import BatchSizes
 from memos.mem_scheduler.queues.base import (
+    LAG_LOOK_MAX,
     Batch,
     Dead,
     Done,
+    HeldLease,
     Lane,
     Outcome,
     PolicyTable,
@@ -25,6 +28,7 @@ from memos.mem_scheduler.queues.base import (
     Release,
     Settled,
 )
+from memos.mem_scheduler.queues.caps import UserCaps
 from memos.mem_scheduler.queues.entries import Entry, LaneId, Place, Values
 from memos.mem_scheduler.queues.label_times import TimesByLabel
 from memos.mem_scheduler.queues.lanes import LaneQueue, Lease, add
@@ -58,11 +62,14 @@ class Ledger:
         weight_of: Callable[[str], float],
         status_entries_max: int,
         bury: Callable[[Entry], None],
+        user_batches_max: int = 0,
+        instance: str = "",
     ) -> None:
-        """`bury` takes a message that was given up to the dead letters."""
+        """`bury` takes a message that was given up to the dead letters; `instance` holds the leases."""
         self.policies = policies
         self.table = StatusTable(settled_max=status_entries_max)
-        self.ready = ReadyLanes(policies, weight_of)
+        self.caps = UserCaps(user_batches_max)
+        self.ready = ReadyLanes(policies, weight_of, aside=self.caps.aside)
         self.served = ServedLabels()
         self.timers: Timers[_Subject] = Timers(self._applies)
         self.held = 0  # queued, delayed, leased and coalesced
@@ -72,6 +79,7 @@ class Ledger:
         self._waiters = waiters
         self._random = source
         self._weight_of = weight_of
+        self._instance = instance
         self._put_dead = bury
         self._times = TimesByLabel()
         self._sizes = BatchSizes()
@@ -114,7 +122,7 @@ class Ledger:
     def refresh(self, line: LaneQueue, now: float) -> None:
         """After any change to a lane: its place in the ready order, its timer, its end; wake a waiter."""
         if self.ready.update(line, now):
-            if line.ready_label is not None:
+            if line.ready_label is not None and line.lane.user_id not in self.caps.aside:
                 self._waiters.call(line.ready_label)
             return
         head = line.head
@@ -154,6 +162,12 @@ class Ledger:
         line.take_out(older)
         self._queued -= 1
         entry.absorb((older, *older.absorbed))
+
+    def joins(self, lane_id: LaneId, label: str, number: int) -> bool:
+        """Whether so many new messages would be absorbed or absorb, so that no more wait than before."""
+        line = self.lines.get(lane_id)
+        older = line.newest.get(label) if line is not None and self.policies.get(label).coalesce else None
+        return older is not None and len(older.absorbed) + number <= ABSORBED_MAX
 
     def _delay(self, entry: Entry, line: LaneQueue, due_at: float) -> None:
         entry.place = Place.DELAYED
@@ -215,6 +229,8 @@ class Ledger:
         self._running += len(entries)
         line.leases[lease.slot] = lease
         self.leases[lease.epoch] = lease
+        if self.caps.leased(line.lane.user_id, lease.epoch):
+            self.ready.set_aside(line.lane.user_id)
         self.served.leased(wanted)
         self.timers.push(lease.timer_at, lease)
         self.ready.charge(line, len(entries))
@@ -352,6 +368,10 @@ class Ledger:
         line = lease.home
         del line.leases[lease.slot]
         self.served.ended(lease.claimed_labels)
+        user_id = line.lane.user_id
+        if self.caps.ended(user_id, lease.epoch):
+            for label in self.ready.bring_back(user_id):
+                self._waiters.call(label)
         if len(lease.labels) == 1:
             add(line.running, lease.labels[0], -len(lease.entries))
         else:
@@ -458,7 +478,8 @@ class Ledger:
         self.leases.clear()
         self.lines.clear()
         self.timers.clear()
-        self.ready = ReadyLanes(self.policies, self._weight_of)
+        self.caps.clear()
+        self.ready = ReadyLanes(self.policies, self._weight_of, aside=self.caps.aside)
         self.held = self._queued = self._delayed = self._running = 0
         return count
 
@@ -473,6 +494,21 @@ class Ledger:
         for line in [line for line in self.lines.values() if line.lane.task_class == task_class]:
             self.refresh(line, now)
 
+    def held_leases(self, now: float, *, limit: int) -> list[HeldLease]:
+        """The longest held first; epochs only rise."""
+        return [
+            HeldLease(
+                lease.home.lane,
+                lease.slot,
+                lease.epoch,
+                self._instance,
+                dict(Counter(entry.label for entry in lease.entries)),
+                held_s=now - lease.claimed_at,
+                expires_in_s=lease.expires_at - now,
+            )
+            for lease in itertools.islice(self.leases.values(), limit)
+        ]
+
     def depth(self, now: float, *, dead: int, lanes: bool) -> QueueDepth:
         served = self.served.now_served(now)
         parked = sum(n for label, n in self.ready.waiting_by_head.items() if label not in served)
@@ -484,7 +520,11 @@ class Ledger:
             parked=parked,
             dead=dead,
             lanes=tuple(
-                line.depth(parked=line.head_label is not None and line.head_label not in served)
+                line.depth(
+                    parked=line.head_label is not None and line.head_label not in served,
+                    now=now,
+                    look_max=LAG_LOOK_MAX,
+                )
                 for line in self.lines.values()
             )
             if lanes

@@ -16,13 +16,16 @@ WEIGHT_MIN = 0.001
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every bound is at least 1. Raises ConfigError."""
+    """The bounds; 0 is no cap for `user_batches_max`, nothing else may be below 1. Raises ConfigError."""
 
     messages_max: int
     lane_messages_max: int
     payload_bytes_max: int
     dead_letters_max: int
     status_entries_max: int
+    idempotency_keys_max: int = 100_000
+    idempotency_ttl_s: float = 86_400.0
+    user_batches_max: int = 0  # 0: no cap
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -31,9 +34,14 @@ class Limits:
             ("payload_bytes_max", self.payload_bytes_max),
             ("dead_letters_max", self.dead_letters_max),
             ("status_entries_max", self.status_entries_max),
+            ("idempotency_keys_max", self.idempotency_keys_max),
         ):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value!r}")
+        if not self.idempotency_ttl_s > 0:
+            raise ConfigError(f"idempotency_ttl_s must be above 0, not {self.idempotency_ttl_s!r}")
+        if self.user_batches_max < 0:
+            raise ConfigError(f"user_batches_max must be 0 (no cap) or above, not {self.user_batches_max!r}")
 
     def check_payloads(self, messages: Sequence[ScheduleMessageItem]) -> None:
         """InvalidInput for a content that is too long."""

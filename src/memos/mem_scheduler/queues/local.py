@@ -14,26 +14,32 @@ from __future__ import annotations
 
 import random as random_module
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from memos.clock import Clock
 from memos.errors import InvalidInput, LeaseLost, QueueUnavailable
 from memos.mem_scheduler.queues.base import (
+    INSTANCE_SEEN_S,
     Batch,
     Dead,
     Delivery,
     Done,
+    HeldLease,
+    Instance,
     Outcome,
     QueueDepth,
     Release,
     Retry,
     Settled,
     TaskStatus,
+    WhenFull,
 )
 from memos.mem_scheduler.queues.dead_letters import MemoryDeadLetters
 from memos.mem_scheduler.queues.entries import LaneId, Values, lane_id_of, values_of
+from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
+from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.lanes import LaneQueue
 from memos.mem_scheduler.queues.ledger import Ledger
 from memos.mem_scheduler.queues.limits import Limits, weight_function
@@ -54,7 +60,7 @@ class LocalQueue:
     """A `TaskQueue` in memory.
 
     `weights` is a user's share against others' under contention: 1 where nothing is said, at least
-    0.001. `random` is the source of retry jitter.
+    0.001. `random` is the source of retry jitter; `name` begins the name under which it claims.
     """
 
     def __init__(
@@ -66,12 +72,26 @@ class LocalQueue:
         payload_bytes_max: int = 4 * 1024 * 1024,
         dead_letters_max: int = 10_000,
         status_entries_max: int = 200_000,
+        idempotency_keys_max: int = 100_000,
+        idempotency_ttl_s: float = 86_400.0,
+        user_batches_max: int = 0,
         random: random_module.Random | None = None,
         weights: Mapping[str, float] | Callable[[str], float] | None = None,
+        name: str = "",
     ) -> None:
         self._limits = Limits(
-            messages_max, lane_messages_max, payload_bytes_max, dead_letters_max, status_entries_max
+            messages_max,
+            lane_messages_max,
+            payload_bytes_max,
+            dead_letters_max,
+            status_entries_max,
+            idempotency_keys_max,
+            idempotency_ttl_s,
+            user_batches_max,
         )
+        self._identity = Identity.new(name)
+        self._since = clock.now()
+        self._claimed: tuple[frozenset[str], float] | None = None  # what the last claim asked for, and when
         self._clock = clock
         self._mint = KeyMint(clock)
         self._lock = threading.Lock()
@@ -91,8 +111,12 @@ class LocalQueue:
             weight_of=weight_function(weights),
             status_entries_max=status_entries_max,
             bury=self._dead.put,
+            user_batches_max=user_batches_max,
+            instance=self._identity.name,
         )
         self._tokens: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        # scope -> (what it was used for, its answer, monotonic end); the oldest first, as all have one length
+        self._idempotent: OrderedDict[str, tuple[str, tuple[str, ...], float]] = OrderedDict()
         self._wakes = 0
         self._closed = False
 
@@ -114,9 +138,14 @@ class LocalQueue:
         *,
         delay_s: float = 0.0,
         token: str | None = None,
+        idempotency_key: str | None = None,
         followups: Sequence[Followup] = (),
         inside_handler: bool = False,
+        when_full: WhenFull = "reject",
     ) -> list[str]:
+        scoped = None
+        if idempotency_key is not None:
+            scoped = ScopedKey.of(idempotency_key, [*messages, *(one.message for one in followups)])
         taken = self._values_of(messages)
         chained = self._values_of([followup.message for followup in followups])
         keys = self._mint.mint(len(taken)) if taken else []
@@ -127,9 +156,15 @@ class LocalQueue:
             if token is not None and token in self._tokens:
                 self._tokens.move_to_end(token)
                 return list(self._tokens[token])
-            if not inside_handler:
-                self._refuse_overflow(lane_ids)
             now, wall = self._clock.monotonic(), self._clock.now()
+            if scoped is not None:
+                answered = self._known_answer(scoped, now)
+                if answered is not None:
+                    return answered
+            if not inside_handler and not (
+                when_full == "coalesce" and delay_s <= 0 and self._all_join(lane_ids, messages)
+            ):
+                self._refuse_overflow(lane_ids)
             touched: dict[LaneQueue, None] = {}
             for key, values, lane_id in zip(keys, taken, lane_ids, strict=True):
                 line = self._ledger.enter(key, values, lane_id=lane_id, now=now, wall=wall, delay_s=delay_s)
@@ -141,6 +176,9 @@ class LocalQueue:
                 self._tokens[token] = tuple(answer)
                 if len(self._tokens) > TOKENS_MAX:
                     self._tokens.popitem(last=False)
+            if scoped is not None:
+                end = now + self._limits.idempotency_ttl_s
+                self._idempotent[scoped.scope] = (scoped.used_for, tuple(answer), end)
         return answer
 
     def claim(
@@ -158,6 +196,7 @@ class LocalQueue:
             wakes = self._wakes
             while True:
                 ledger.served.claimed(wanted, now)
+                self._claimed = (wanted, self._clock.now())
                 ledger.look_after(now)
                 wall = self._clock.now()
                 while len(batches) < lanes_max:
@@ -198,6 +237,8 @@ class LocalQueue:
         lost: list[Batch] = []
         with self._lock:
             now = self._clock.monotonic()
+            if self._claimed is not None:
+                self._claimed = (self._claimed[0], self._clock.now())
             for batch in batches:
                 lease = self._ledger.leases.get(batch.epoch)
                 if lease is None:
@@ -223,6 +264,20 @@ class LocalQueue:
     def depth(self, *, lanes: bool = True) -> QueueDepth:
         with self._lock:
             return self._ledger.depth(self._clock.monotonic(), dead=len(self._dead), lanes=lanes)
+
+    def instances(self) -> list[Instance]:
+        with self._lock:
+            if self._claimed is None or self._closed:
+                return []
+            labels, seen_at = self._claimed
+            if self._clock.now() - seen_at > INSTANCE_SEEN_S and not self._ledger.leases:
+                return []
+            me = self._identity
+            return [Instance(me.name, me.host, me.pid, labels, self._since, seen_at)]
+
+    def leases(self, *, limit: int = 100) -> list[HeldLease]:
+        with self._lock:
+            return self._ledger.held_leases(self._clock.monotonic(), limit=limit)
 
     def live(self, keys: Collection[str]) -> set[str]:
         with self._lock:
@@ -250,6 +305,7 @@ class LocalQueue:
     def clear(self) -> int:
         with self._lock:
             self._tokens.clear()
+            self._idempotent.clear()
             return self._ledger.clear()
 
     def wake(self) -> None:
@@ -276,6 +332,26 @@ class LocalQueue:
 
     def _refuse_overflow(self, lane_ids: list[LaneId]) -> None:
         self._limits.check_room(lane_ids, held=self._ledger.held, held_by=self._held_by)
+
+    def _all_join(self, lane_ids: list[LaneId], messages: Sequence[ScheduleMessageItem]) -> bool:
+        labels = [message.label for message in messages]
+        wanted = Counter(zip(lane_ids, labels, strict=True))
+        return all(self._ledger.joins(lane_id, label, n) for (lane_id, label), n in wanted.items())
+
+    def _known_answer(self, scoped: ScopedKey, now: float) -> list[str] | None:
+        """What the call with that key was answered. QueueFull when a new one cannot be remembered."""
+        while self._idempotent:
+            scope, (_, _, end) = next(iter(self._idempotent.items()))
+            if end > now:
+                break
+            del self._idempotent[scope]
+        known = self._idempotent.get(scoped.scope)
+        if known is not None:
+            scoped.check(known[0])
+            return list(known[1])
+        if len(self._idempotent) >= self._limits.idempotency_keys_max:
+            raise refuse_more_keys(self._limits.idempotency_keys_max)
+        return None
 
     def _held_by(self, lane_id: LaneId) -> int:
         line = self._ledger.lines.get(lane_id)

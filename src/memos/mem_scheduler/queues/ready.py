@@ -9,7 +9,7 @@ serves is parked whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from memos.mem_scheduler.queues.base import PolicyTable
@@ -27,8 +27,8 @@ class _Class:
 
     __slots__ = ("lanes", "order", "served")
 
-    def __init__(self) -> None:
-        self.order: FairOrder[LaneQueue] = FairOrder()
+    def __init__(self, aside: Collection[str]) -> None:
+        self.order: FairOrder[LaneQueue] = FairOrder(aside)
         self.lanes = 0  # lanes of the class that exist
         self.served = 0  # number of the last pick
 
@@ -44,7 +44,15 @@ class _Plan:
 class ReadyLanes:
     """Not thread-safe: the queue's lock covers it."""
 
-    def __init__(self, policies: PolicyTable, weight_of: Callable[[str], float]) -> None:
+    def __init__(
+        self,
+        policies: PolicyTable,
+        weight_of: Callable[[str], float],
+        *,
+        aside: Collection[str] = frozenset(),
+    ) -> None:
+        """`aside`: the users who get no turn now; `set_aside` and `bring_back` follow its changes."""
+        self._aside = aside
         self._policies = policies
         self._weight_of = weight_of
         self._classes: dict[str, _Class] = {}
@@ -56,7 +64,7 @@ class ReadyLanes:
         """A lane came into being."""
         name = line.lane.task_class
         if name not in self._classes:
-            self._classes[name] = _Class()
+            self._classes[name] = _Class(self._aside)
         self._classes[name].lanes += 1
 
     def closed(self, line: LaneQueue) -> None:
@@ -67,7 +75,7 @@ class ReadyLanes:
             del self._classes[name]
 
     def update(self, line: LaneQueue, now: float) -> bool:
-        """Put the lane where its head says. True when it is ready now."""
+        """Put the lane where its head says. True when it is ready now, even if its user is set aside."""
         head = line.head
         label = head.label if head is not None else None
         self._count(line, label)
@@ -114,6 +122,15 @@ class ReadyLanes:
                 line.ready_label = None
                 return line
         return None
+
+    def set_aside(self, user_id: str) -> None:
+        """None of the user's lanes is picked from now on."""
+        for one in self._classes.values():
+            one.order.set_aside(user_id)
+
+    def bring_back(self, user_id: str) -> list[str]:
+        """The user's lanes are picked again. Returns the labels under which some are ready."""
+        return [label for one in self._classes.values() for label in one.order.bring_back(user_id)]
 
     def charge(self, line: LaneQueue, messages: int) -> None:
         """The lane's user was served so many messages."""

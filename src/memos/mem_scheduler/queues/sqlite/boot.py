@@ -45,7 +45,9 @@ def carry_over(connection: sqlite3.Connection, *, boot: str, now: float, wall: f
         {"shift": shift},
     )
     connection.execute("UPDATE lane SET head_due = head_due - ?", (shift,))
+    connection.execute("UPDATE idempotency SET ends_at = ends_at - ?", (shift,))
     connection.execute("DELETE FROM served")
+    connection.execute("DELETE FROM instance")
     connection.execute(
         "UPDATE counter SET boot_id = ?, seen_at = ?, wall_offset = ?", (boot, now, wall - now)
     )

@@ -9,6 +9,7 @@ while it can be claimed.
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
@@ -97,6 +98,19 @@ class Entering:
         )
         if coalesces:
             self._absorb(line, label, seq)
+
+    def joins(self, lane_id: LaneId, label: str, number: int) -> bool:
+        """Whether so many new messages would be absorbed or absorb, so that no more wait than before."""
+        session = self._session
+        line = session.find_lane(lane_id) if session.policy(label).coalesce else None
+        if line is None:
+            return False
+        older = session.connection.execute(
+            "SELECT absorbed FROM msg WHERE lane = ? AND place = 0 AND label = ? AND fresh = 1"
+            " ORDER BY pos DESC LIMIT 1",
+            (line.id, label),
+        ).fetchone()
+        return older is not None and older[0] + number <= ABSORBED_MAX
 
     def knows(self, key: str) -> bool:
         """Whether a message of that key is live. A settled one of the same key gives way."""
@@ -211,6 +225,7 @@ def next_batch(session: Session, wanted: frozenset[str], *, batch_max: int | Non
     session.refresh(line)
     lane = line.lane
     stream = str(lane)
+    absorbed = absorbed_by(connection, [row[0] for row in taken if row[10]], stream)
     deliveries = tuple(
         [
             Delivery(
@@ -230,9 +245,10 @@ def next_batch(session: Session, wanted: frozenset[str], *, batch_max: int | Non
                 attempts,
                 recoveries,
                 enqueued_at,
+                absorbed.get(seq, ()),
             )
             for (
-                _,
+                seq,
                 _,
                 key,
                 label,
@@ -277,6 +293,34 @@ def _head_of(session: Session, line: LaneRow, wanted: frozenset[str], batch_max:
             break
     del rows[count:]
     return rows
+
+
+def absorbed_by(
+    connection: sqlite3.Connection, seqs: list[int], stream: str
+) -> dict[int, tuple[ScheduleMessageItem, ...]]:
+    """The messages that these run for as well, oldest first."""
+    if not seqs:
+        return {}
+    found: dict[int, list[ScheduleMessageItem]] = {}
+    for into, key, user_id, cube_id, label, item_id, task_id, content, rest in connection.execute(
+        "SELECT into_seq, key, user_id, mem_cube_id, label, item_id, task_id, content, rest FROM msg"
+        " WHERE place = 3 AND into_seq IN (SELECT value FROM json_each(?)) ORDER BY seq",
+        (json.dumps(seqs),),
+    ):
+        found.setdefault(into, []).append(
+            message_of(
+                key=key,
+                stream=stream,
+                item_id=item_id,
+                task_id=task_id,
+                user_id=user_id,
+                mem_cube_id=cube_id,
+                label=label,
+                content=content,
+                rest=rest,
+            )
+        )
+    return {seq: tuple(messages) for seq, messages in found.items()}
 
 
 def _free_slot(session: Session, line: LaneRow) -> int:

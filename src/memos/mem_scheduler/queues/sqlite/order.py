@@ -31,7 +31,10 @@ class _Class:
 class FairLanes:
     """The order of ready lanes inside one transaction."""
 
-    def __init__(self, connection: sqlite3.Connection, counters: Counters) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, counters: Counters, *, user_batches_max: int = 0
+    ) -> None:
+        self._user_batches_max = user_batches_max
         self._connection = connection
         self._counters = counters
         self._classes: dict[str, _Class] = {}
@@ -100,7 +103,9 @@ class FairLanes:
 
     def ready_labels(self) -> frozenset[str]:
         """The labels under which lanes are ready."""
-        found = self._connection.execute("SELECT DISTINCT label FROM flow WHERE ready > 0")
+        found = self._connection.execute(
+            f"SELECT DISTINCT label FROM flow WHERE ready > 0{self._but_aside()}"
+        )
         return frozenset(row[0] for row in found)
 
     def charge(self, line: LaneRow, cost: float, *, weight: float) -> None:
@@ -142,12 +147,21 @@ class FairLanes:
         for label in labels:
             row = self._connection.execute(
                 "SELECT tag, ticket, user_id, label FROM flow WHERE label = ? AND ready > 0"
-                " ORDER BY tag, ticket LIMIT 1",
+                f"{self._but_aside()} ORDER BY tag, ticket LIMIT 1",
                 (label,),
             ).fetchone()
             if row is not None:
                 found.append(row)
         return min(found, default=None)
+
+    def _but_aside(self) -> str:
+        """The condition that leaves out users who hold as many leases as they may."""
+        if not self._user_batches_max:
+            return ""
+        return (
+            " AND user_id NOT IN (SELECT lane.user_id FROM lease JOIN lane ON lane.id = lease.lane"
+            f" GROUP BY lane.user_id HAVING count(*) >= {int(self._user_batches_max)})"
+        )
 
     def _class(self, name: str) -> _Class:
         found = self._classes.get(name)

@@ -16,11 +16,11 @@ be announced: a claim sleeps until work, the next due time or its time-out; othe
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import random as random_module
-import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from memos.clock import Clock
-from memos.errors import InvalidInput, QueueError, QueueUnavailable
+from memos.errors import InvalidInput, MemosError, QueueError, QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.adaptive import BatchSizes
 from memos.mem_scheduler.queues.base import (
@@ -36,6 +36,8 @@ from memos.mem_scheduler.queues.base import (
     Dead,
     Delivery,
     Done,
+    HeldLease,
+    Instance,
     LabelTimes,
     Outcome,
     QueueDepth,
@@ -43,11 +45,14 @@ from memos.mem_scheduler.queues.base import (
     Retry,
     Settled,
     TaskStatus,
+    WhenFull,
 )
 from memos.mem_scheduler.queues.entries import LaneId, lane_id_of
+from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
+from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.limits import Limits, weight_function
 from memos.mem_scheduler.queues.local import TOKENS_MAX
-from memos.mem_scheduler.queues.sqlite import ledger, reading, settling
+from memos.mem_scheduler.queues.sqlite import instances, ledger, reading, settling
 from memos.mem_scheduler.queues.sqlite.boot import boot_id, carry_over
 from memos.mem_scheduler.queues.sqlite.dead import SqliteDeadLetters
 from memos.mem_scheduler.queues.sqlite.doorbell import Doorbell
@@ -69,7 +74,8 @@ class SqliteQueue:
     """A `TaskQueue` in the file `path`, which is made where it is missing.
 
     `weights` is a user's share against others' under contention: 1 where nothing is said, at least 0.001.
-    `random` is the source of retry jitter, `boot` names the start of the machine (None: ask the machine).
+    `random` is the source of retry jitter, `boot` names the start of the machine (None: ask the machine),
+    `name` begins the name under which this queue claims.
     Raises QueueUnavailable (unwritable, locked, full disk), ConfigError (a newer layout, another program's
     file), QueueError (a damaged file).
     """
@@ -84,14 +90,26 @@ class SqliteQueue:
         payload_bytes_max: int = 4 * 1024 * 1024,
         dead_letters_max: int = 10_000,
         status_entries_max: int = 200_000,
+        idempotency_keys_max: int = 100_000,
+        idempotency_ttl_s: float = 86_400.0,
+        user_batches_max: int = 0,
         busy_timeout_s: float = 10.0,
         random: random_module.Random | None = None,
         weights: Mapping[str, float] | Callable[[str], float] | None = None,
         boot: str | None = None,
+        name: str = "",
     ) -> None:
         self._limits = Limits(
-            messages_max, lane_messages_max, payload_bytes_max, dead_letters_max, status_entries_max
+            messages_max,
+            lane_messages_max,
+            payload_bytes_max,
+            dead_letters_max,
+            status_entries_max,
+            idempotency_keys_max,
+            idempotency_ttl_s,
+            user_batches_max,
         )
+        self._presence = instances.Presence(Identity.new(name), since=clock.now())
         self._clock = clock
         self._mint = KeyMint(clock)
         self._lock = threading.Lock()
@@ -103,9 +121,10 @@ class SqliteQueue:
             sizes=BatchSizes(),
             source=random or random_module.Random(),
             weight_of=weight_function(weights),
-            owner=f"{socket.gethostname()}:{os.getpid()}",
+            owner=self._presence.identity.name,
             dead_letters_max=dead_letters_max,
             status_entries_max=status_entries_max,
+            user_batches_max=user_batches_max,
         )
         self._wakes = 0
         self._closed = False
@@ -143,9 +162,14 @@ class SqliteQueue:
         *,
         delay_s: float = 0.0,
         token: str | None = None,
+        idempotency_key: str | None = None,
         followups: Sequence[Followup] = (),
         inside_handler: bool = False,
+        when_full: WhenFull = "reject",
     ) -> list[str]:
+        scoped = None
+        if idempotency_key is not None:
+            scoped = ScopedKey.of(idempotency_key, [*messages, *(one.message for one in followups)])
         self._limits.check_payloads([*messages, *(followup.message for followup in followups)])
         keys = self._mint.mint(len(messages)) if messages else []
         answer = [*keys, *(followup.key for followup in followups)]
@@ -156,17 +180,32 @@ class SqliteQueue:
                 known = _answer_of(session, token)
                 if known is not None:
                     return known
-            if not inside_handler:
+            if scoped is not None:
+                known = self._known_answer(session, scoped)
+                if known is not None:
+                    return known
+            entering = ledger.Entering(session)
+            joins = when_full == "coalesce" and delay_s <= 0 and _all_join(entering, lane_ids, messages)
+            if not inside_handler and not joins:
                 self._limits.check_room(
                     lane_ids, held=session.counters.held, held_by=lambda lane_id: _held_by(session, lane_id)
                 )
-            entering = ledger.Entering(session)
             for key, message, lane_id in zip(keys, messages, lane_ids, strict=True):
                 entering.add(key, message, lane_id, delay_s=delay_s)
             _chain(entering, followups)
             entering.end()
             if token is not None:
                 _remember(session, token, answer)
+            if scoped is not None:
+                session.connection.execute(
+                    "INSERT INTO idempotency (scope, used_for, keys, ends_at) VALUES (?, ?, ?, ?)",
+                    (
+                        scoped.scope,
+                        scoped.used_for,
+                        json.dumps(answer),
+                        session.now + self._limits.idempotency_ttl_s,
+                    ),
+                )
         return answer
 
     def claim(
@@ -210,6 +249,7 @@ class SqliteQueue:
         with self._writing(durable=False) as session:
             held = settling.find_leases(session, "epoch IN (SELECT value FROM json_each(?))", (epochs,))
             settling.prolong(session, held)
+            self._presence.note(session)
         known = {lease.epoch for lease in held}
         return [batch for batch in batches if batch.epoch not in known]
 
@@ -227,6 +267,14 @@ class SqliteQueue:
             if version != self._times[0]:
                 self._times = (version, reading.label_times(connection))
             return reading.depth(connection, now=self._clock.monotonic(), lanes=lanes, times=self._times[1])
+
+    def instances(self) -> list[Instance]:
+        with self._file.read() as connection:
+            return instances.instances(connection, wall=self._clock.now())
+
+    def leases(self, *, limit: int = 100) -> list[HeldLease]:
+        with self._file.read() as connection:
+            return instances.leases(connection, now=self._clock.monotonic(), limit=limit)
 
     def live(self, keys: Collection[str]) -> set[str]:
         with self._file.read() as connection:
@@ -269,6 +317,9 @@ class SqliteQueue:
             self._closed = True
             self._wakes += 1
             self._waiters.call_all()
+            if self._presence.known:
+                with contextlib.suppress(MemosError), self._file.write(durable=False) as connection:
+                    self._presence.leave(connection)
             self._file.close()
         self._bell.close()
 
@@ -309,6 +360,7 @@ class SqliteQueue:
         """Look after what is due and take what is there. Also tells the time, and when to look again."""
         batches: list[Batch] = []
         with self._session(durable=False) as session:
+            self._presence.note(session, wanted)
             if ledger.note_served(session, wanted):
                 settling.forget_old(session)
             ledger.look_after_times(session)
@@ -344,6 +396,22 @@ class SqliteQueue:
             ).fetchall():
                 session.refresh(session.lane(lane_id))
 
+    def _known_answer(self, session: Session, scoped: ScopedKey) -> list[str] | None:
+        """What the call with that key was answered. QueueFull when a new one cannot be remembered."""
+        connection = session.connection
+        connection.execute("DELETE FROM idempotency WHERE ends_at <= ?", (session.now,))
+        row = connection.execute(
+            "SELECT used_for, keys FROM idempotency WHERE scope = ?", (scoped.scope,)
+        ).fetchone()
+        if row is not None:
+            scoped.check(row[0])
+            keys: list[str] = json.loads(row[1])
+            return keys
+        keys_max = self._limits.idempotency_keys_max
+        if connection.execute("SELECT count(*) FROM idempotency").fetchone()[0] >= keys_max:
+            raise refuse_more_keys(keys_max)
+        return None
+
     def _refuse_closed(self) -> None:
         if self._closed:
             raise QueueUnavailable("the queue is closed; build a new runtime to go on")
@@ -373,6 +441,13 @@ class SqliteQueue:
 def _held_by(session: Session, lane_id: LaneId) -> int:
     line = session.find_lane(lane_id)
     return line.held if line is not None else 0
+
+
+def _all_join(
+    entering: ledger.Entering, lane_ids: Sequence[LaneId], messages: Sequence[ScheduleMessageItem]
+) -> bool:
+    wanted = Counter(zip(lane_ids, [message.label for message in messages], strict=True))
+    return all(entering.joins(lane_id, label, n) for (lane_id, label), n in wanted.items())
 
 
 def _chain(entering: ledger.Entering, followups: Sequence[Followup]) -> None:

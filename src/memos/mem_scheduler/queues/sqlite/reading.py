@@ -216,24 +216,29 @@ def depth(
         delayed=delayed,
         parked=parked,
         dead=dead,
-        lanes=_lanes(connection, served) if lanes else (),
+        lanes=_lanes(connection, served, now) if lanes else (),
         times=times,
     )
 
 
-def _lanes(connection: sqlite3.Connection, served: set[str]) -> tuple[LaneDepth, ...]:
+def _lanes(connection: sqlite3.Connection, served: set[str], now: float) -> tuple[LaneDepth, ...]:
     counts: dict[int, tuple[dict[str, int], dict[str, int], dict[str, int]]] = {}
+    oldest: dict[int, dict[str, float]] = {}
     rows = connection.execute(
         "SELECT id, user_id, mem_cube_id, class, head_label FROM lane ORDER BY id"
     ).fetchall()
     for row in rows:
         counts[row[0]] = ({}, {}, {})
-    for place, text in (
-        (0, "SELECT lane, label, count(*) FROM msg WHERE place = 0 GROUP BY lane, label"),
-        (1, "SELECT lane, label, count(*) FROM msg WHERE place = 2 GROUP BY lane, label"),
+    for lane, label, number, since in connection.execute(
+        "SELECT lane, label, count(*), min(ifnull(blocked_since, ready_at)) FROM msg WHERE place = 0"
+        " GROUP BY lane, label"
     ):
-        for lane, label, number in connection.execute(text):
-            counts[lane][place][label] = number
+        counts[lane][0][label] = number
+        oldest.setdefault(lane, {})[label] = max(0.0, now - since)
+    for lane, label, number in connection.execute(
+        "SELECT lane, label, count(*) FROM msg WHERE place = 2 GROUP BY lane, label"
+    ):
+        counts[lane][1][label] = number
     for lane, text in connection.execute("SELECT lane, labels FROM lease"):
         running = counts[lane][2]
         for label, number in json.loads(text).items():
@@ -249,6 +254,7 @@ def _lanes(connection: sqlite3.Connection, served: set[str]) -> tuple[LaneDepth,
                 delayed=delayed,
                 parked=waiting if parked else {},
                 running=running,
+                oldest_s=oldest.get(lane, {}),
             )
         )
     return tuple(found)

@@ -31,6 +31,7 @@ class Rules:
     owner: str
     dead_letters_max: int
     status_entries_max: int
+    user_batches_max: int = 0
     plans: dict[frozenset[str], tuple[int, tuple[tuple[tuple[str, tuple[str, ...]], ...], ...]]] = field(
         default_factory=dict
     )
@@ -47,7 +48,7 @@ class Session:
         self.counters = Counters.load(connection)
         self._loaded = replace(self.counters)
         self._changes = connection.total_changes
-        self.order = FairLanes(connection, self.counters)
+        self.order = FairLanes(connection, self.counters, user_batches_max=rules.user_batches_max)
         self.ready: set[str] = set()
         self.due_at: float | None = None
         self._by_id: dict[int, LaneRow] = {}

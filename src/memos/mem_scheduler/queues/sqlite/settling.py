@@ -107,6 +107,12 @@ def _end(session: Session, lease: LeaseRow) -> LaneRow:
     line = session.lane(lease.lane)
     line.leases -= 1
     line.running -= sum(lease.labels.values())
+    if session.rules.user_batches_max:  # a place of the user is free: its other lanes may have waited for it
+        found = session.connection.execute(
+            "SELECT DISTINCT ready_label FROM lane WHERE user_id = ? AND ready_label IS NOT NULL",
+            (line.user_id,),
+        )
+        session.ready.update(label for (label,) in found)
     return line
 
 
@@ -319,7 +325,7 @@ def clear(session: Session) -> int:
         " OR (place = 3 AND into_seq NOT IN (SELECT seq FROM msg WHERE place = 4))",
         (CANCELLED, session.wall),
     ).rowcount
-    for table in ("lease", "lane", "class", "flow", "token"):
+    for table in ("lease", "lane", "class", "flow", "token", "idempotency"):
         connection.execute(f"DELETE FROM {table}")
     session.counters.held = 0
     session.counters.settled += count
