@@ -10,6 +10,7 @@
     ├── HandlerError                    what a handler may raise to steer its own outcome
     │   ├── RetryLater(delay_s)         try again then; does not count as a failure
     │   ├── Discard(reason)             dead-letter at once, no retry
+    │   ├── TaskCancelled               it stops because its message was cancelled
     │   └── PartialFailure(failed)      only these messages failed, the others are done
     ├── StoreError
     │   ├── CubeNotFound
@@ -90,6 +91,13 @@ class Discard(HandlerError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class TaskCancelled(HandlerError):
+    """The handler stops because its messages were cancelled (`current.stop_if_cancelled` raises it).
+
+    A message that nobody cancelled has failed by it like by any other exception.
+    """
 
 
 class PartialFailure(HandlerError):

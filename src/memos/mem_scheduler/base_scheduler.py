@@ -17,15 +17,18 @@ be killed: a handler that outlives the grace goes on, and its `finish` is refuse
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from memos import context, log, metrics
 from memos.configs.mem_scheduler import BaseSchedulerConfig
-from memos.errors import InvalidInput, LeaseLost, QueueError, QueueUnavailable
+from memos.errors import InvalidInput, LeaseLost, QueueError, QueueFull, QueueUnavailable
+from memos.mem_scheduler.cancelling import Cancellation, cancel
 from memos.mem_scheduler.current import batch_run
 from memos.mem_scheduler.dispatcher import Dispatcher
 from memos.mem_scheduler.handlers.context import Services
@@ -41,6 +44,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, val
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
 from memos.mem_scheduler.settlement import Settlement
 from memos.mem_scheduler.status_table import print_status
+from memos.mem_scheduler.submitting import BLOCK_S_DEFAULT, SubmitOptions, WhenFull, pauses
 from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
 from memos.mem_scheduler.workers import CoroutineRunner, WorkerPool
 
@@ -87,7 +91,7 @@ class BaseScheduler:
         self._tasks = TaskMonitor()
         self.monitor = SchedulerMonitor(intent=services.intent, activity=services.activity, tasks=self._tasks)
         self._leases = LeaseKeeper(queue, services.clock, on_timeout=self._on_timeout)
-        settlement = Settlement(services.store, queue, services.sink)
+        settlement = self._settlement = Settlement(services.store, queue, services.sink)
         self._housekeeper = Housekeeper(services.store, queue, settlement, services.clock)
         self.orchestrator = SchedulerOrchestrator(queue.policies, on_write=self._leases.refresh)
         self._registry = HandlerRegistry(
@@ -126,25 +130,109 @@ class BaseScheduler:
 
     # -- messages ------------------------------------------------------------------------------------
 
-    def submit_messages(self, messages: ScheduleMessageItem | Sequence[ScheduleMessageItem]) -> list[str]:
+    def submit_messages(
+        self,
+        messages: ScheduleMessageItem | Sequence[ScheduleMessageItem],
+        *,
+        delay_s: float = 0.0,
+        idempotency_key: str | None = None,
+        when_full: WhenFull = "reject",
+        timeout_s: float = BLOCK_S_DEFAULT,
+    ) -> list[str]:
         """Queue one message or several, all or none, and return their keys.
+
+        `delay_s`: run them that much later; others of their lane pass meanwhile. `idempotency_key`: a call
+        that repeats it for the same user and cube, from any process, queues nothing and is given the first
+        one's keys. `when_full`: a full queue refuses (reject), is waited for up to `timeout_s` (block), or
+        takes what joins a waiting message of a coalescing label (coalesce).
 
         Inside a handler the messages are chained to the one being handled: they neither block nor
         count against the queue's bounds, and a repeat of the handler chains the same ones again, which
         the queue recognises. Messages of labels nobody serves are kept. Raises InvalidInput, QueueFull,
         QueueUnavailable.
         """
+        options = SubmitOptions(delay_s, idempotency_key, when_full, timeout_s)
+        ready = self._made_ready(messages)
+        waits = pauses(self.services.clock.monotonic(), options.timeout_s if options.waits else 0.0)
+        pause = next(waits, None)
+        while True:
+            try:
+                return self._submit(ready, options)
+            except QueueFull:
+                if pause is None:
+                    raise
+                changed = threading.Condition()
+                with changed:
+                    self.services.clock.wait(changed, pause)
+                pause = _following(waits, self.services.clock.monotonic())
+
+    async def asubmit_messages(
+        self,
+        messages: ScheduleMessageItem | Sequence[ScheduleMessageItem],
+        *,
+        delay_s: float = 0.0,
+        idempotency_key: str | None = None,
+        when_full: WhenFull = "reject",
+        timeout_s: float = BLOCK_S_DEFAULT,
+    ) -> list[str]:
+        """`submit_messages` for coroutines: the event loop goes on while the queue works or is waited for.
+
+        Cancelling the awaiting task does not take back what the queue has taken.
+        """
+        options = SubmitOptions(delay_s, idempotency_key, when_full, timeout_s)
+        ready = self._made_ready(messages)
+        waits = pauses(self.services.clock.monotonic(), options.timeout_s if options.waits else 0.0)
+        pause = next(waits, None)
+        while True:
+            try:
+                return await asyncio.to_thread(self._submit, ready, options)
+            except QueueFull:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+                pause = _following(waits, self.services.clock.monotonic())
+
+    def cancel_messages(
+        self,
+        keys: str | Sequence[str] = (),
+        *,
+        item_id: str | None = None,
+        task_id: str | None = None,
+        user_id: str | None = None,
+    ) -> Cancellation:
+        """Cancel messages by key, or all open ones of an item, a business task or a user.
+
+        What waits is taken out, surely; what runs is asked to stop (`current.cancelled()`), and ends as
+        cancelled unless its handler completes it. Dead letters stay. Raises InvalidInput when nothing is
+        named.
+        """
+        named = [keys] if isinstance(keys, str) else list(keys)
+        return cancel(
+            self._queue, self._settlement, keys=named, item_id=item_id, task_id=task_id, user_id=user_id
+        )
+
+    def _made_ready(
+        self, messages: ScheduleMessageItem | Sequence[ScheduleMessageItem]
+    ) -> list[ScheduleMessageItem]:
         self._refuse_fork()
         wanted = [messages] if isinstance(messages, ScheduleMessageItem) else _as_list(messages)
-        ready = [_stamped(validate_message(message)) for message in wanted]
+        return [_stamped(validate_message(message)) for message in wanted]
+
+    def _submit(self, ready: list[ScheduleMessageItem], options: SubmitOptions) -> list[str]:
         if not ready:
             return []
         run = batch_run()
         if run is None:
-            keys = self._queue.submit(ready)
-        else:
             keys = self._queue.submit(
-                [], followups=[run.child(message) for message in ready], inside_handler=True
+                ready,
+                delay_s=options.delay_s,
+                idempotency_key=options.idempotency_key,
+                when_full="coalesce" if options.when_full == "coalesce" else "reject",
+            )
+        else:
+            children = [replace(run.child(message), delay_s=options.delay_s) for message in ready]
+            keys = self._queue.submit(
+                [], followups=children, idempotency_key=options.idempotency_key, inside_handler=True
             )
         for message in ready:
             metrics.TASKS_SUBMITTED.add(label=message.label)
@@ -411,6 +499,14 @@ class BaseScheduler:
     def _on_timeout(self, batch: Batch) -> None:
         for delivery in batch.deliveries:
             self._tasks.timed_out(delivery.message.label)
+
+
+def _following(waits: Generator[float, float], now: float) -> float | None:
+    """The next pause; None when the time is over."""
+    try:
+        return waits.send(now)
+    except StopIteration:
+        return None
 
 
 def _as_list(messages: object) -> list[Any]:

@@ -1,5 +1,14 @@
 """What this thread is running: the batch behind the context variables.
 
+For authors of handlers, plain functions too:
+
+    from memos.mem_scheduler import current
+
+    def handler(messages):
+        for message in messages:
+            current.stop_if_cancelled()             # or: if current.cancelled(message): continue
+            older = current.absorbed(message)       # coalescing labels: those it runs for as well
+
 `BatchRun` is how a submit inside a handler finds its parent message, and where the effects of built-in
 handlers leave the messages they chain, so that those ride in the `finish` of the batch. It knows no
 queue: the dispatcher fills it and reads it.
@@ -15,11 +24,13 @@ from __future__ import annotations
 import contextvars
 import hashlib
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from memos.errors import TaskCancelled
 from memos.mem_scheduler.schemas.keys import child_key
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.store import Followup
@@ -28,10 +39,23 @@ if TYPE_CHECKING:
     from memos.mem_scheduler.queues.base import Delivery
 
 
+CANCEL_LOOK_S = 0.2
+
+
 class BatchRun:
     """One batch while it runs. Thread-safe: a handler may hand its context to threads of its own."""
 
-    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+    def __init__(
+        self,
+        deliveries: Sequence[Delivery],
+        *,
+        asked_to_stop: Callable[[str], bool] = lambda key: False,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`asked_to_stop` looks up whether a message was cancelled."""
+        self._asked_to_stop = asked_to_stop
+        self._monotonic = monotonic
+        self._looked: dict[str, tuple[float, bool]] = {}  # key -> when it was looked up, what was said
         self._lock = threading.Lock()
         self._by_key = {delivery.key: delivery for delivery in deliveries}
         self._members: tuple[Delivery, ...] = tuple(deliveries)
@@ -60,6 +84,28 @@ class BatchRun:
         """The parent of a delivered message, "" where it has none."""
         delivery = self._by_key.get(key)
         return delivery.parent_key if delivery is not None else ""
+
+    def absorbed_by(self, key: str) -> tuple[ScheduleMessageItem, ...]:
+        """The messages that a delivered one runs for as well, oldest first."""
+        delivery = self._by_key.get(key)
+        return delivery.absorbed if delivery is not None else ()
+
+    def is_cancelled(self, key: str) -> bool:
+        """Whether the message was asked to stop; looked up at most every CANCEL_LOOK_S seconds."""
+        if key not in self._by_key:
+            return False
+        now = self._monotonic()
+        looked_at, said = self._looked.get(key, (-CANCEL_LOOK_S, False))
+        if not said and now - looked_at >= CANCEL_LOOK_S:
+            said = self._asked_to_stop(key)
+            self._looked[key] = (now, said)
+        return said
+
+    def all_cancelled(self) -> bool:
+        """Whether all messages of the present call were asked to stop."""
+        with self._lock:
+            keys = [member.key for member in self._members]
+        return bool(keys) and all(self.is_cancelled(key) for key in keys)
 
     def delivered(self, message: ScheduleMessageItem) -> bool:
         """Whether `message` is one of the batch's own, not a copy under another label."""
@@ -121,3 +167,30 @@ def running(run: BatchRun) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def cancelled(message: ScheduleMessageItem | None = None) -> bool:
+    """Whether `message` was cancelled while it runs; without one, whether all messages of the call were.
+
+    Cheap enough to ask in a loop: the queue is asked at most every CANCEL_LOOK_S seconds. False outside
+    a handler. A handler that returns in spite of it has completed its messages.
+    """
+    run = batch_run()
+    if run is None:
+        return False
+    return run.all_cancelled() if message is None else run.is_cancelled(message.redis_message_id)
+
+
+def stop_if_cancelled() -> None:
+    """Raise TaskCancelled, for the scheduler to catch, when all messages of the call were cancelled."""
+    if cancelled():
+        raise TaskCancelled("its messages were cancelled")
+
+
+def absorbed(message: ScheduleMessageItem) -> tuple[ScheduleMessageItem, ...]:
+    """The messages of a coalescing label that `message` runs for as well, oldest first.
+
+    They are settled with it, so what they ask for must be done now. Empty outside a handler.
+    """
+    run = batch_run()
+    return () if run is None else run.absorbed_by(message.redis_message_id)

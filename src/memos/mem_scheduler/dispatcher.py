@@ -4,6 +4,7 @@ The outcome of a call
 * it returns: its messages are done;
 * RetryLater: they run again after the delay, which does not count as a failure;
 * Discard: a message alone is dead-lettered at once;
+* TaskCancelled: messages that were cancelled end as cancelled, others have failed;
 * PartialFailure: the named messages failed, the others are done;
 * any other exception, or Discard, over several messages: each is run again alone, under the same lease,
   so that only the guilty one is blamed;
@@ -26,9 +27,17 @@ from pathlib import Path
 
 from memos import context, log, metrics
 from memos.clock import Clock, utc
-from memos.errors import Discard, LeaseLost, PartialFailure, QueueError, RateLimited, RetryLater
+from memos.errors import (
+    Discard,
+    LeaseLost,
+    PartialFailure,
+    QueueError,
+    RateLimited,
+    RetryLater,
+    TaskCancelled,
+)
 from memos.mem_scheduler import workers
-from memos.mem_scheduler.current import BatchRun, running
+from memos.mem_scheduler.current import CANCEL_LOOK_S, BatchRun, running
 from memos.mem_scheduler.monitors.tasks import TaskMonitor
 from memos.mem_scheduler.queues.base import (
     Batch,
@@ -93,7 +102,7 @@ class Dispatcher:
         `Exception` (Ctrl-C, a simulated crash) passes through and leaves the batch to its lease. On a
         thread of the pool it has no caller to reach, and is the handler's failure like any other.
         """
-        run = BatchRun(batch.deliveries)
+        run = BatchRun(batch.deliveries, asked_to_stop=self._asked_to_stop, monotonic=self._clock.monotonic)
         now = self._clock.now()
         for delivery in batch.deliveries:
             if not delivery.attempts and not delivery.recoveries:  # a repeat waited for something else
@@ -105,6 +114,12 @@ class Dispatcher:
         ):
             outcomes = self._outcomes(batch, run, stop_asked)
             self.settle(batch, run, outcomes)
+
+    def _asked_to_stop(self, key: str) -> bool:
+        try:
+            return self._queue.is_cancelled(key)
+        except QueueError:
+            return False  # nobody can say now: the next look may
 
     def settle(self, batch: Batch, run: BatchRun, outcomes: Sequence[Outcome]) -> bool:
         """Tell the queue; False when it refused because the lease is gone."""
@@ -131,13 +146,19 @@ class Dispatcher:
 
     def _outcomes(self, batch: Batch, run: BatchRun, stop_asked: Callable[[], bool]) -> list[Outcome]:
         outcomes: list[Outcome] = []
+        began = self._clock.monotonic()
         for label, group in groupby(batch.deliveries, key=lambda delivery: delivery.message.label):
             members = list(group)
             handler = self._registry.get(label)
             if handler is None or stop_asked() or self._is_blocked(outcomes, label):
                 outcomes.extend(Release() for _ in members)
                 continue
-            outcomes.extend(self._run_group(label, handler, members, run, stop_asked))
+            # What waited behind a long call may have been cancelled meanwhile, and has not begun.
+            waited = self._clock.monotonic() - began >= CANCEL_LOOK_S
+            wanted = [one for one in members if not (waited and run.is_cancelled(one.key))]
+            ran = iter(self._run_group(label, handler, wanted, run, stop_asked) if wanted else ())
+            kept = {one.key for one in wanted}
+            outcomes.extend(next(ran) if one.key in kept else Release() for one in members)
         return outcomes
 
     def _run_group(
@@ -194,6 +215,9 @@ class Dispatcher:
         except PartialFailure as partial:
             error = error_text(partial)
             return self._partial(partial, members)
+        except TaskCancelled as stopped:
+            error = error_text(stopped)
+            return [Retry(error, delay_s=0.0, counts=not run.is_cancelled(one.key)) for one in members]
         except Discard as discard:
             error = error_text(discard)
             return [Dead(error)] if len(members) == 1 else None

@@ -54,6 +54,7 @@ class Settlement:
         try:
             applied = run.applied()
             self._tick([one.key for one, _ in ended if one.parent_key and one.key not in applied])
+            self._tick([older.redis_message_id for one, _ in ended for older in one.absorbed])
             for delivery, one in ended:
                 if one.state is TaskState.FAILED:
                     self._bury(delivery.key, delivery.message, delivery.attempts + 1, 0, one.error)
@@ -61,6 +62,15 @@ class Settlement:
                 self._close_task(message)
         except MemosError as error:
             logger.warning("settlement.failed", lane=str(batch.lane), error=type(error).__name__)
+
+    def cancelled(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        """These messages were taken out of the queue: their rows leave the outbox, their tasks may end."""
+        try:
+            self._tick([message.redis_message_id for message in messages])
+            for message in self._tasks_of(messages):
+                self._close_task(message)
+        except MemosError as error:
+            logger.warning("settlement.failed", messages=len(messages), error=type(error).__name__)
 
     def tell_letters(self, letters: Sequence[DeadLetter]) -> int:
         """Tell of dead letters that no batch told of: those that the queue itself gave up because their
