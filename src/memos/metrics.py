@@ -196,6 +196,12 @@ MODEL_CALL_SECONDS = Histogram(
 MODEL_CALLS_SAVED = Counter(
     "memos_model_calls_saved_total", "Requests that were not made, by what made them needless", ("reason",)
 )
+MODEL_FALLBACKS = Counter(
+    "memos_model_fallbacks_total", "Questions without a usable answer, where rules did the work", ("step",)
+)
+MODEL_OUTPUT_DROPPED = Counter(
+    "memos_model_output_dropped_total", "Parts of models' answers that were not believed", ("step",)
+)
 EMBEDDED_TEXTS = Counter(
     "memos_embedded_texts_total", "Texts that were encoded, or found among the kept vectors", ("outcome",)
 )

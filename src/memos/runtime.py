@@ -216,6 +216,8 @@ def _assemble(
         cube_of=lambda cube_id: NaiveMemCube(
             cube_id, store=store, indexer=indexer, retriever=retriever, clock=clock
         ),
+        llm=models.scheduler_llm,
+        model_steps=frozenset(settings.scheduler.model_steps),
         reranker=models.reranker,
         item_tokens_max=settings.memory.item_tokens_max,
         retention=RetentionRules(

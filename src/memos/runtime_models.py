@@ -20,6 +20,7 @@ from memos.errors import BadCompletion, ConfigError, InvalidInput, ModelRefused,
 
 if TYPE_CHECKING:
     from memos.models.base import LLM, Embedder, Reranker
+    from memos.models.resting import RestingLLM
     from memos.settings import ModelSettings
 
 OLLAMA_URL = "http://localhost:11434/v1"
@@ -36,8 +37,8 @@ class Models:
     reranker: Reranker | None = None
     llm: LLM | None = None  # the one that answers chats
     chat_llms: Mapping[str, LLM] = field(default_factory=dict)  # what a chat may ask for by name
-    reader_llm: LLM | None = None
-    scheduler_llm: LLM | None = None
+    reader_llm: RestingLLM | None = None  # for tasks: left alone while its endpoint fails
+    scheduler_llm: RestingLLM | None = None
     close: Callable[[], None] = lambda: None
 
 
@@ -79,8 +80,8 @@ def build_models(settings: ModelSettings, clock: Clock) -> Models:
             reranker=reranker,
             llm=llm,
             chat_llms=chat_llms,
-            reader_llm=reader or llm,
-            scheduler_llm=scheduler or llm,
+            reader_llm=_resting(reader or llm, clock),
+            scheduler_llm=_resting(scheduler or llm, clock),
             close=opened.pop_all().close,
         )
 
@@ -162,6 +163,13 @@ def _model(
         raise ConfigError(f"the language model {model!r}: {error}") from error
     opened.callback(llm.close)
     return llm
+
+
+def _resting(llm: LLM | None, clock: Clock) -> RestingLLM | None:
+    """The model as tasks use it: left alone while it fails. A chat asks each time: somebody waits for it."""
+    from memos.models.resting import RestingLLM
+
+    return None if llm is None else RestingLLM(llm, clock)
 
 
 def _place(settings: ModelSettings, base_url: str | None, api_key: SecretStr | None) -> _Place:

@@ -74,8 +74,13 @@ def doctor(
         line("queue", lambda: _queue(runtime))
         line("chat", lambda: _chat(runtime))
         for role, llm in (("reader", runtime.models.reader_llm), ("scheduler", runtime.models.scheduler_llm)):
-            if llm is not None and llm is not runtime.llm:
-                line(role, partial(_model, llm))
+            if llm is not None and llm.inner is not runtime.llm:
+                line(role, partial(_model, llm.inner))
+        for name, other in runtime.chat_llms.items():
+            if other is not runtime.llm:
+                line(f"chat {name}"[:24], partial(_model, other))
+        if runtime.models.scheduler_llm is not None:
+            line("structured", lambda: _structured(runtime.models.scheduler_llm))
         if runtime.reranker is not None:
             line("reranker", lambda: _reranker(runtime))
     sys.exit(1 if faults else 0)
@@ -127,6 +132,19 @@ def _model(llm: Any) -> str:
     if not first:
         raise BadCompletion(f"{llm.name} gives an empty answer", first)
     return f"{llm.name} at {llm.base_url}: first words after {time.monotonic() - started:.1f} s"
+
+
+def _structured(llm: Any) -> str:
+    """Ask the scheduler's model a question of the kind that tasks ask."""
+    from datetime import UTC, datetime
+
+    from memos.mem_scheduler.model_steps.intent import recognise
+
+    started = time.monotonic()
+    found = recognise(llm, ["What is my boat called?"], (), before=(), today=datetime.now(UTC))
+    if not found.answer.usable:
+        return f"! {llm.name} gives no usable JSON, so rules will do its work: {found.answer.fault}"
+    return f"{llm.name} answers in JSON, after {time.monotonic() - started:.1f} s"
 
 
 def _reranker(runtime: Any) -> str:

@@ -107,6 +107,11 @@ class BatchRun:
             keys = [member.key for member in self._members]
         return bool(keys) and all(self.is_cancelled(key) for key in keys)
 
+    def enqueued_at_of(self, key: str) -> float | None:
+        """When a delivered message was submitted (wall time); None where the queue does not know."""
+        delivery = self._by_key.get(key)
+        return delivery.enqueued_at if delivery is not None and delivery.enqueued_at else None
+
     def delivered(self, message: ScheduleMessageItem) -> bool:
         """Whether `message` is one of the batch's own, not a copy under another label."""
         delivery = self._by_key.get(message.redis_message_id)

@@ -17,6 +17,7 @@ from memos.mem_scheduler.schemas.task_schemas import (
     ADD_MESSAGE_LOG,
     KNOWLEDGE_BASE_UPDATE_LOG,
     LONG_TERM_MEMORY_TYPE,
+    MODEL_FAULT_LOG,
     NOT_APPLICABLE_TYPE,
     SCHEDULE_MEMORY_LOG,
     TASK_STATUS_LOG,
@@ -34,6 +35,7 @@ from memos.mem_scheduler.schemas.web_log_schemas import (
     ScheduleLogForWebItem,
 )
 from memos.memory.item import Capacities, CubeSizes, MemoryItem, MemoryKind, WorkingEntry
+from memos.models.ask import Answer
 
 LOG_TEXT_CHARS_MAX = 200
 
@@ -329,6 +331,36 @@ def task_status_log(
         to_memory_type=NOT_APPLICABLE_TYPE,
         memcube_log_content=[],
         metadata=[dict(detail) for detail in details],
+    )
+
+
+RAW_CHARS_MAX = 16_000
+
+
+def model_fault_log(
+    message: ScheduleMessageItem, answer: Answer, *, facts: CubeFacts
+) -> ScheduleLogForWebItem:
+    """`modelFault`: a question to a model had no usable answer and rules did the work; the reply as it came."""
+    return log_entry(
+        message,
+        MODEL_FAULT_LOG,
+        f"{answer.step} was done by rules: {shortened(answer.fault)}",
+        facts,
+        status="degraded",
+        from_memory_type=NOT_APPLICABLE_TYPE,
+        to_memory_type=NOT_APPLICABLE_TYPE,
+        memcube_log_content=[
+            {
+                "type": "raw_reply",
+                "step": answer.step,
+                "model": answer.model,
+                "task": message.label,
+                "ref_id": message.item_id,
+                "reason": answer.fault,
+                "content": answer.raw[:RAW_CHARS_MAX],
+            }
+        ],
+        metadata=[],
     )
 
 

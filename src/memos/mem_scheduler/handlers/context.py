@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from memos.retrieval.searcher import Searcher
 
 
+MODEL_STEPS = frozenset({"intent", "rank", "preferences", "feedback", "summaries"})
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The parts that the scheduler and its handlers use, as the composition root joined them.
@@ -57,6 +60,11 @@ class Services:
     searches: SearchHistoryMonitor = field(default_factory=SearchHistoryMonitor)
     extract: Extractor = derive  # reads raw items; a model takes its place here
     item_tokens_max: int = TOKENS_MAX
+    model_steps: frozenset[str] = MODEL_STEPS  # those for which `llm` is asked
+
+    def llm_for(self, step: str) -> LLM | None:
+        """The model for a step; None where the rules do it."""
+        return self.llm if step in self.model_steps else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,11 @@ class HandlerContext:
         self._run.chain(store.pending_followups(message.redis_message_id))
         self._run.mark_applied(message.redis_message_id)
         return True
+
+    def waited_s(self, message: ScheduleMessageItem) -> float | None:
+        """Seconds since the message was submitted; None for one that does not come from the queue."""
+        submitted = self._run.enqueued_at_of(message.redis_message_id)
+        return None if submitted is None else max(0.0, self.services.clock.now() - submitted)
 
     def chained(self, message: ScheduleMessageItem, label: str, **changes: Any) -> Followup:
         """A followup of `message` under `label`: a copy with a fresh `item_id` and the given changes."""

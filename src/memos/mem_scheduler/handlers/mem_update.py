@@ -3,12 +3,19 @@
 Keywords and the query window go to the activity state; intent says whether working memory suffices; if
 not, old and new memories are pooled, scored and the best take the places. Activity, the new set and the
 log are one transaction; if somebody replaced the set meanwhile, everything is decided again on the new
-one, a bounded number of times.
+one, a bounded number of times, without asking a model again.
+
+With a model the messages of one batch are one round: one question for keywords and intent of all queries
+about which the rules are not certain, one recall for all that they miss, and one question for rerank and
+filter, only when recall happened: two calls at most, none when the rules find that working memory
+suffices. Each message still has its own mark, activity and log; the new set goes with the first that
+needs it. Where the model fails, the rules do the work, and the log says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from memos import log, metrics
 from memos.clock import utc
@@ -17,13 +24,18 @@ from memos.mem_scheduler.handlers.context import HandlerContext, info_text
 from memos.mem_scheduler.handlers.edits import rewritten
 from memos.mem_scheduler.handlers.moves import entering, leaving
 from memos.mem_scheduler.handlers.turn import Pool, SessionTurn, TurnQuery
+from memos.mem_scheduler.model_steps.account import Account, patiently
+from memos.mem_scheduler.model_steps.intent import Verdicts, recognise
+from memos.mem_scheduler.model_steps.rank import Ranking, rank, reordered
 from memos.mem_scheduler.monitors.activation import ActivationMonitor
 from memos.mem_scheduler.monitors.activity import Activity
 from memos.mem_scheduler.monitors.intent import Intent
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import unchanged_log, working_log
 from memos.memory.item import MemoryItem, WorkingEntry, WorkingSet
 from memos.memory.store import Change, ReplaceWorking
+from memos.models.ask import Answer
 from memos.retrieval.request import QUERY_CHARS_MAX
 
 logger = log.get_logger(__name__)
@@ -32,11 +44,32 @@ CONFLICT_TRIES = 3
 TURN_ID = "turn_id"  # in a message's `info`: the chat turn that it belongs to
 
 
+@dataclass(slots=True)
+class _Asked:
+    """One message of a round: what it asks, and what was decided about it."""
+
+    message: ScheduleMessageItem
+    query: TurnQuery
+    intent: Intent
+    keywords: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Advice:
+    """What the model said in this round. It is asked once, however often the round is decided again."""
+
+    account: Account = field(default_factory=Account)
+    verdicts: dict[str, tuple[Intent, tuple[str, ...]]] | None = None  # by message key
+    ranking: Ranking | None = None
+    told: bool = False  # whether a committed log says what it came to
+
+
 def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None:
-    for message in messages:
-        with ctx.bound_to(message):
-            if not ctx.is_repeat(message):
-                _update(ctx, message)
+    fresh = [message for message in messages if not ctx.is_repeat(message)]
+    together = ctx.services.llm is not None
+    for members in [fresh] if together and fresh else [[message] for message in fresh]:
+        with ctx.bound_to(members[0]):
+            _update(ctx, members)
 
 
 def turn_query(message: ScheduleMessageItem) -> TurnQuery:
@@ -50,10 +83,11 @@ def turn_query(message: ScheduleMessageItem) -> TurnQuery:
     )
 
 
-def _update(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
+def _update(ctx: HandlerContext, members: Sequence[ScheduleMessageItem]) -> None:
+    advice = _Advice()
     for left in reversed(range(CONFLICT_TRIES)):
         try:
-            _attempt(ctx, message)
+            _attempt(ctx, [one for one in members if not ctx.is_repeat(one)], advice)
             return
         except VersionConflict:
             if not left:
@@ -61,23 +95,146 @@ def _update(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
             logger.info("working.conflict", tries_left=left)
 
 
-def _attempt(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
+def _attempt(ctx: HandlerContext, members: Sequence[ScheduleMessageItem], advice: _Advice) -> None:
     services = ctx.services
     monitor = services.activity
     turn = SessionTurn(services, ctx.limits)
-    query = turn_query(message)
-    at = services.clock.now()
-    working = services.store.working(query.cube_id)
-    before = monitor.read(services.store, query.cube_id, query.user_id)
-    intent = turn.intent(query, working, before)
-    activity = monitor.asked(before, query.text, monitor.keywords_of(query.text), at)
-    if not intent.trigger_retrieval:
-        _leave(ctx, message, working, intent.reason, activity)
-        metrics.WORKING_MEMORY_LOOKUPS.add(outcome="hit")
+    cube_id, user_id = members[0].mem_cube_id, members[0].user_id
+    working = services.store.working(cube_id)
+    activity = monitor.read(services.store, cube_id, user_id)
+    asked = [_Asked(one, query := turn_query(one), turn.intent(query, working, activity)) for one in members]
+    _consult(ctx, asked, working, activity, advice)
+    missing = [one for one in asked if one.intent.trigger_retrieval]
+    pool = _pool(ctx, turn, missing, working, advice) if missing else None
+    replaced = ""
+    for one in asked:
+        with ctx.bound_to(one.message):
+            activity, replaced = _settle(ctx, one, turn, working, activity, pool, replaced, advice)
+
+
+def _settle(
+    ctx: HandlerContext,
+    one: _Asked,
+    turn: SessionTurn,
+    working: WorkingSet,
+    activity: Activity,
+    pool: Pool | None,
+    replaced: str,
+    advice: _Advice,
+) -> tuple[Activity, str]:
+    """Commit one message of the round; the activity after it, and the message that carries the new set."""
+    monitor, at = ctx.services.activity, ctx.services.clock.now()
+    told = Account() if advice.told else advice.account
+    keywords = one.keywords or monitor.keywords_of(one.query.text)
+    activity = monitor.asked(activity, one.query.text, keywords, at)
+    if pool is None or not one.intent.trigger_retrieval:
+        _leave(ctx, one.message, working, one.intent.reason, activity, told)
+        outcome = "hit"
+    else:
+        outcome = "miss"
+        activity = monitor.recalled(activity, at)
+        if replaced:
+            now = ctx.services.store.working(one.query.cube_id)
+            reason = f"{one.intent.reason}; its recall is part of the one for {replaced}"
+            _leave(ctx, one.message, now, reason, activity, told)
+        else:
+            _replace(ctx, one.message, working, one.intent, activity, turn, pool, told)
+            replaced = one.message.item_id
+    advice.told = True
+    metrics.WORKING_MEMORY_LOOKUPS.add(outcome=outcome)
+    return activity, replaced
+
+
+# -- the model's part ------------------------------------------------------------------------------------
+
+
+def _consult(
+    ctx: HandlerContext, asked: Sequence[_Asked], working: WorkingSet, activity: Activity, advice: _Advice
+) -> None:
+    """The model's verdicts in the place of the rules' where those are not certain."""
+    services = ctx.services
+    llm = services.llm_for("intent")
+    if llm is None:
         return
-    pool = turn.pool(query, working, intent.missing_evidence)
-    _replace(ctx, message, working, intent, monitor.recalled(activity, at), turn, pool)
-    metrics.WORKING_MEMORY_LOOKUPS.add(outcome="miss")
+    doubtful = [one for one in asked if one.intent.trigger_retrieval]
+    metrics.MODEL_CALLS_SAVED.add(2 * (len(asked) - len(doubtful)), reason="working_memory_suffices")
+    if not doubtful:
+        return
+    sizes = services.store.sizes(asked[0].query.cube_id)
+    if not working.items and not sizes.long_term + sizes.user + sizes.preference:
+        metrics.MODEL_CALLS_SAVED.add(len(doubtful), reason="nothing_remembered")
+        return
+    if advice.verdicts is None:
+        metrics.MODEL_CALLS_SAVED.add(2 * (len(doubtful) - 1), reason="shared")
+        verdicts = Verdicts(Answer("", ""))
+
+        def question() -> Answer:
+            nonlocal verdicts
+            verdicts = recognise(
+                llm,
+                [one.query.text for one in doubtful],
+                working.items,
+                before=[one.text for one in activity.queries],
+                today=utc(services.clock.now()),
+            )
+            return verdicts.answer
+
+        answer = patiently(ctx, doubtful[0].message, "intent_recognizing", question)
+        advice.account.took(answer, dropped=verdicts.dropped)
+        advice.verdicts = {
+            doubtful[place].message.redis_message_id: (one.intent, one.keywords)
+            for place, one in verdicts.by_place.items()
+        }
+    at = services.clock.now()
+    forced = services.activity.recall_due(activity, at=at, interval_s=ctx.limits.query_trigger_interval_s)
+    for one in doubtful:
+        verdict = advice.verdicts.get(one.message.redis_message_id)
+        if verdict is None:
+            continue
+        intent, one.keywords = verdict
+        if intent.trigger_retrieval:
+            gaps = tuple(dict.fromkeys([one.query.text, *intent.missing_evidence]))
+            one.intent = Intent(True, gaps, intent.reason)
+        elif working.items and not forced:
+            one.intent = intent
+
+
+def _pool(
+    ctx: HandlerContext,
+    turn: SessionTurn,
+    missing: Sequence[_Asked],
+    working: WorkingSet,
+    advice: _Advice,
+) -> Pool:
+    """What recall finds for all that is missing, scored against the newest query, in the model's order."""
+    newest = missing[-1]
+    gaps = [gap for one in missing for gap in (one.query.text, *one.intent.missing_evidence)]
+    pool = turn.pool(newest.query, working, list(dict.fromkeys(gaps)))
+    services = ctx.services
+    llm = services.llm_for("rank")
+    if llm is None:
+        return pool
+    if advice.ranking is None:
+        if services.reranker is not None or len(pool.candidates) < 2:
+            reason = "reranker" if services.reranker is not None else "nothing_to_rank"
+            metrics.MODEL_CALLS_SAVED.add(reason=reason)
+            return pool
+        ranking = Ranking(Answer("", ""))
+
+        def question() -> Answer:
+            nonlocal ranking
+            ranking = rank(
+                llm, newest.query.text, pool.candidates, pool.items, today=utc(services.clock.now())
+            )
+            return ranking.answer
+
+        answer = patiently(ctx, newest.message, "memory_rerankeing", question)
+        advice.ranking = replace(ranking, answer=answer)
+        advice.account.took(answer, dropped=ranking.dropped)
+    return replace(pool, candidates=reordered(pool.candidates, advice.ranking))
+
+
+# -- what follows ----------------------------------------------------------------------------------------
 
 
 def _leave(
@@ -86,18 +243,21 @@ def _leave(
     working: WorkingSet,
     reason: str,
     activity: Activity,
+    told: Account,
 ) -> None:
     """Working memory stays as it is."""
+    reason = "; ".join([reason, *told.remarks])
     ctx.apply(
         message,
         [ctx.services.activity.change(message.mem_cube_id, message.user_id, activity)],
         logs=[
+            *told.logs(ctx, message),
             unchanged_log(
                 message,
                 size=len(working.entries),
                 reason=reason,
                 facts=ctx.facts(message.mem_cube_id),
-            )
+            ),
         ],
     )
     logger.info("working.left", reason=reason, size=len(working.entries))
@@ -111,19 +271,19 @@ def _replace(
     activity: Activity,
     turn: SessionTurn,
     pool: Pool,
+    told: Account,
 ) -> None:
     """Working memory becomes what the plan says."""
     plan = turn.plan(working, pool)
     if not plan.entries and not working.entries:
-        _leave(
-            ctx, message, working, "; ".join(["nothing in memory fits the query", *pool.degraded]), activity
-        )
+        reason = "; ".join(["nothing in memory fits the query", *pool.degraded])
+        _leave(ctx, message, working, reason, activity, told)
         return
 
     def with_items(entries: Sequence[WorkingEntry]) -> list[tuple[WorkingEntry, MemoryItem]]:
         return [(entry, pool.items[entry.item_id]) for entry in entries]
 
-    reason = "; ".join([intent.reason, *pool.degraded])
+    reason = "; ".join([intent.reason, *pool.degraded, *told.remarks])
     at = ctx.services.clock.now()
     entered = [entering(pool.items[one.item_id], one.reason or reason, utc(at)) for one in plan.added]
     moves = [one for one in entered if one is not None]
@@ -135,19 +295,17 @@ def _replace(
         *activation.mark(ctx.services.store, message.mem_cube_id, working_version=working.version + 1, at=at),
         ReplaceWorking(message.mem_cube_id, plan.entries, working.version, reason=f"mem_update: {reason}"),
     ]
-    ctx.apply(
-        message,
-        changes,
-        logs=[
-            working_log(
-                message,
-                added=with_items(plan.added),
-                kept=with_items(plan.kept),
-                removed=[(pool.items[one.item_id], one.reason) for one in plan.removed],
-                moves={one.item.id: (str(one.from_kind), str(one.to_kind)) for one in moves},
-                reason=reason,
-                facts=ctx.facts(message.mem_cube_id),
-            )
-        ],
+    logs: list[ScheduleLogForWebItem] = told.logs(ctx, message)
+    logs.append(
+        working_log(
+            message,
+            added=with_items(plan.added),
+            kept=with_items(plan.kept),
+            removed=[(pool.items[one.item_id], one.reason) for one in plan.removed],
+            moves={one.item.id: (str(one.from_kind), str(one.to_kind)) for one in moves},
+            reason=reason,
+            facts=ctx.facts(message.mem_cube_id),
+        )
     )
+    ctx.apply(message, changes, logs=logs)
     logger.info("working.replaced", added=len(plan.added), kept=len(plan.kept), removed=len(plan.removed))

@@ -81,6 +81,7 @@ ARCHIVE_MEMORY_LOG = "archiveMemory"
 KNOWLEDGE_BASE_UPDATE_LOG = "knowledgeBaseUpdate"
 SCHEDULE_MEMORY_LOG = "scheduleMemory"
 TASK_STATUS_LOG = "taskStatus"
+MODEL_FAULT_LOG = "modelFault"  # ours: a model's reply could not be used, and rules did the work
 
 # Memory areas, as web logs and API answers name them.
 LONG_TERM_MEMORY_TYPE = "LongTermMemory"

@@ -159,3 +159,14 @@ def test_served_labels_are_bounded() -> None:
 def test_percentiles(values: list[float], share: float, expected: float | None) -> None:
     """Nearest rank; None of nothing."""
     assert percentile(values, share) == expected
+
+
+def test_messages_that_are_cheaper_together_come_together() -> None:
+    """However slow they are, `mem_update` comes in batches; after a lost lease one by one, until one ran."""
+    sizes = BatchSizes()
+    sizes.record(["mem_update", "job"], 8, 20.0)
+    assert (sizes.of("mem_update"), sizes.of("job")) == (8, 1)
+    sizes.reset(["mem_update"])
+    assert sizes.of("mem_update") == 1
+    sizes.record(["mem_update"], 1, 20.0)
+    assert sizes.of("mem_update") == 8
