@@ -30,6 +30,7 @@ RETRIEVED_MAX = 200
 CORRECTIONS_MAX = 20
 OVERLAP_MIN = 0.5
 OVERLAP_MARGIN = 0.15
+CONTRADICTED = "contradicted"
 
 
 class CorrectionKind(StrEnum):
@@ -268,7 +269,7 @@ class _Reader:
         )
         if targets:
             yield Correction(
-                CorrectionKind.CORRECT, targets, self._reworded(rest, targets), "contradicted", rest
+                CorrectionKind.CORRECT, targets, self._reworded(rest, targets), CONTRADICTED, rest
             )
         elif not _POINTING.search(rest):
             yield Correction(
@@ -284,7 +285,7 @@ class _Reader:
             if not targets and corrects and one.fact is None:
                 targets = self._nearest(one.text)
             if targets:
-                reason = f"another value of {one.slot}" if one.slot else "contradicted"
+                reason = f"another value of {one.slot}" if one.slot else CONTRADICTED
                 yield Correction(CorrectionKind.CORRECT, targets, one.text, reason, one.text, one)
             elif (same := self._same_fact(one.fact)) or (one.fact is not None and one.fact.ended):
                 if same:

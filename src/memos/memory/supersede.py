@@ -4,7 +4,8 @@ The rule, for the facts of one subject, slot, user and cube in the order in whic
 holds until the next one of another value begins, and then gets that moment as `valid_until`. Both times
 are kept and told apart: when it is true (`happened_at`, `valid_until`) and when it was learned
 (`created_at`). Something learned late about the past therefore never displaces what came after it. Facts
-that cannot be ordered in time contradict each other openly: both stay, flagged as a conflict.
+that cannot be ordered in time contradict each other openly: both stay, flagged as a conflict. So do a
+stated preference and a later one that only seems to follow from what was said.
 
 Raw turns are never superseded: they are what was said. Pure: `plan` returns the changed items as values.
 """
@@ -12,7 +13,7 @@ Raw turns are never superseded: they are what was said. Pure: `plan` returns the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -91,7 +92,12 @@ def _settle(
             continue
         later = [other for other in group if other is not one and _displaces(other.fact, one.fact)]
         after = [other for other in later if _order(one.item, other.item) < 0]
-        sure = [other for other in after if other.item.confidence >= confidence_min]
+        sure = [
+            other
+            for other in after
+            if other.item.confidence >= confidence_min
+            and not (_is_implied(other.item) and not _is_implied(one.item))
+        ]
         if sure:
             first = min(sure, key=lambda other: _true_from(other.item))
             until = _true_from(first.item)
@@ -112,6 +118,12 @@ def _displaces(newer: Fact, older: Fact) -> bool:
     if newer.ended:  # "no longer lives in Paris" ends Paris only; "quit the job" ends whatever it was
         return not newer.value or newer.folded_value == older.folded_value
     return is_single(newer.slot) and newer.folded_value != older.folded_value
+
+
+def _is_implied(item: MemoryItem) -> bool:
+    """Whether it is a preference that nobody stated in so many words."""
+    preference = item.extra.get("preference")
+    return isinstance(preference, Mapping) and preference.get("explicit") is False
 
 
 def _true_from(item: MemoryItem) -> datetime:

@@ -13,11 +13,13 @@ from memos.errors import VersionConflict
 from memos.mem_scheduler.change_logs import after, archived_log
 from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.handlers.edits import handed_over
+from memos.mem_scheduler.model_steps.account import Account
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import added_log, knowledge_base_log, updated_log
 from memos.memory.item import MemoryItem
-from memos.memory.learning import Learned, Learner
+from memos.memory.learning import Extractor, Learned, Learner
+from memos.memory.store import Followup
 
 logger = log.get_logger(__name__)
 
@@ -25,14 +27,14 @@ CONFLICT_TRIES = 3
 TRIGGER = "Messages"
 
 
-def learner(ctx: HandlerContext) -> Learner:
-    """The learner over the services."""
+def learner(ctx: HandlerContext, extract: Extractor | None = None) -> Learner:
+    """The learner over the services; `extract` reads in the place of theirs."""
     services = ctx.services
     return Learner(
         services.store,
         services.indexer,
         services.clock,
-        extract=services.extract,
+        extract=extract or services.extract,
         tokens_max=services.item_tokens_max,
     )
 
@@ -50,14 +52,22 @@ def with_retries(attempt: Callable[[], None]) -> None:
 
 
 def commit(
-    ctx: HandlerContext, message: ScheduleMessageItem, learned: Learned, *, raw: Sequence[MemoryItem] = ()
+    ctx: HandlerContext,
+    message: ScheduleMessageItem,
+    learned: Learned,
+    *,
+    raw: Sequence[MemoryItem] = (),
+    followups: Sequence[Followup] = (),
+    account: Account | None = None,
 ) -> None:
-    """Commit everything with the mark of `message`; `raw` are stored items nobody has told of yet."""
+    """Commit everything with the mark of `message`; `raw` are stored items nobody has told of yet, `account`
+    is what questions to a model came to."""
     heirs = {item.id: by_id for item, by_id in learned.replaced}
     working = ctx.services.store.working(message.mem_cube_id)
     places = handed_over(working, heirs, "holds in its place")
     # The places last: the item that takes one over has to be there.
-    ctx.apply(message, [*learned.changes, *places], logs=_logs(ctx, message, learned, raw))
+    logs = [*(account.logs(ctx, message) if account else ()), *_logs(ctx, message, learned, raw)]
+    ctx.apply(message, [*learned.changes, *places], followups=followups, logs=logs)
     logger.info(
         "learned.done",
         raw=len(raw),

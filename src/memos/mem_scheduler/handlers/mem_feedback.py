@@ -14,17 +14,20 @@ The memories are those that the request names; without ids they are searched for
 something away needs the last answer to show that it is about them. Feedback on memories that were deleted
 meanwhile changes nothing: it would bring them back. One transaction, with a
 `knowledgeBaseUpdate` log that also says what was not done, and why.
+
+Where rules are not certain what the comment asks for, a model is asked, if there is one; what it gives back is
+checked and carried out in the same way, and where it fails the reading of the rules stands.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from memos import log
+from memos import log, metrics
 from memos.clock import utc
 from memos.errors import Discard, InvalidInput, ItemGone, ItemNotFound, VersionConflict
 from memos.mem_scheduler.change_logs import after, archived_log
@@ -32,12 +35,15 @@ from memos.mem_scheduler.handlers.answer import quoted
 from memos.mem_scheduler.handlers.context import HandlerContext, info_text
 from memos.mem_scheduler.handlers.corrections import Draft
 from memos.mem_scheduler.handlers.edits import present
+from memos.mem_scheduler.model_steps.account import Account, patiently
+from memos.mem_scheduler.model_steps.corrections import STEP, CorrectionsRead, is_certain, read_corrections
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import knowledge_base_log
 from memos.memory.feedback import Correction, CorrectionKind, interpret
 from memos.memory.item import ItemStatus, MemoryItem
 from memos.memory.moments import parse_moment
+from memos.models.ask import Answer
 from memos.models.base import ChatMessage
 from memos.retrieval.request import QUERY_CHARS_MAX, RecallRequest
 
@@ -91,9 +97,10 @@ def process(ctx: HandlerContext, message: ScheduleMessageItem) -> FeedbackOutcom
         if ctx.is_repeat(message):
             return None
         feedback = feedback_of(message)
+        advice = _Advice()
         for left in reversed(range(CONFLICT_TRIES)):
             try:
-                return _attempt(ctx, message, feedback)
+                return _attempt(ctx, message, feedback, advice)
             except VersionConflict:
                 if not left:
                     raise  # the queue tries again later
@@ -145,7 +152,17 @@ def _moment(text: Any) -> datetime | None:
         raise Discard(str(error)) from error
 
 
-def _attempt(ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedback) -> FeedbackOutcome:
+@dataclass(slots=True)
+class _Advice:
+    """What a model said of the comment. It is asked once, however often everything is decided again."""
+
+    account: Account = field(default_factory=Account)
+    read: CorrectionsRead | None = None
+
+
+def _attempt(
+    ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedback, advice: _Advice
+) -> FeedbackOutcome:
     now = utc(ctx.services.clock.now())
     items = _named(ctx, message, feedback) if feedback.retrieved_ids else _searched(ctx, message, feedback)
     if not items and _erased(ctx, feedback):
@@ -162,6 +179,7 @@ def _attempt(ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedba
         corrected_answer=feedback.corrected_answer,
         when=feedback.at or now,
     )
+    corrections = _consulted(ctx, message, feedback, items, corrections, advice)
     draft = Draft(ctx, message, feedback.text, at=feedback.at or now, now=now, items=items)
     remarks: list[str] = []
     for one in corrections:
@@ -169,6 +187,7 @@ def _attempt(ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedba
         _carry_out(draft, certain, remarks)
     if not corrections:
         remarks.append("it asks for no change")
+    remarks += advice.account.remarks
     outcome = FeedbackOutcome(
         message.mem_cube_id,
         tuple(draft.added),
@@ -177,9 +196,48 @@ def _attempt(ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedba
         tuple(draft.touched),
         tuple(dict.fromkeys([*remarks, *draft.remarks])),
     )
-    ctx.apply(message, draft.changes(), logs=_logs(ctx, message, outcome))
+    logs = [*advice.account.logs(ctx, message), *_logs(ctx, message, outcome)]
+    ctx.apply(message, draft.changes(), logs=logs)
     logger.info("feedback.done", corrections=len(corrections), changed=outcome.changed)
     return outcome
+
+
+def _consulted(
+    ctx: HandlerContext,
+    message: ScheduleMessageItem,
+    feedback: Feedback,
+    items: Sequence[MemoryItem],
+    by_rules: list[Correction],
+    advice: _Advice,
+) -> list[Correction]:
+    """The corrections that rules found where they are certain, else those of the model, if it finds any."""
+    llm = ctx.services.llm_for("feedback")
+    text = feedback.text if feedback.text.strip() else feedback.corrected_answer
+    if llm is None:
+        return by_rules
+    if is_certain(by_rules):
+        metrics.MODEL_CALLS_SAVED.add(reason="rules_certain")
+        return by_rules
+    if advice.read is None:
+        read = CorrectionsRead(Answer("", ""))
+
+        def question() -> Answer:
+            nonlocal read
+            read = read_corrections(
+                llm,
+                text,
+                items,
+                last_answer=feedback.last_answer,
+                today=feedback.at or utc(ctx.services.clock.now()),
+            )
+            return read.answer
+
+        answer = patiently(ctx, message, STEP, question)
+        advice.account.took(answer, dropped=read.dropped)
+        advice.read = replace(read, answer=answer)
+    here = {item.id for item in items}
+    found = [one for one in advice.read.corrections if here.issuperset(one.target_ids)]
+    return found or by_rules
 
 
 def _carry_out(draft: Draft, one: Correction, remarks: list[str]) -> None:

@@ -4,6 +4,10 @@ Content: a text (the user's), a JSON object `{"messages": …}`, a JSON list of 
 item ids. What is found becomes preference memory with its polarity, object and slot, unless the same is
 stored already, of whatever kind: then that is confirmed. An opposite preference supersedes the earlier
 one, which is kept as history. A text is read and not stored; what it says stands in the sources.
+
+With a model also those that follow from what somebody chooses or complains about (`explicit` is then
+False): they displace no preference that was stated. The model is asked once for a message; where it fails,
+the rules read alone.
 """
 
 from __future__ import annotations
@@ -20,9 +24,18 @@ from memos.mem_scheduler.handlers.context import HandlerContext, info_text
 from memos.mem_scheduler.handlers.edits import present
 from memos.mem_scheduler.handlers.learned import commit, learner, with_retries
 from memos.mem_scheduler.handlers.mem_update import TURN_ID
+from memos.mem_scheduler.model_steps.account import Account, patiently
+from memos.mem_scheduler.model_steps.preferences import (
+    STEP,
+    PreferencesRead,
+    read_preferences,
+    turns_to_read,
+)
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.item import MemoryItem
+from memos.memory.learning import Extractor
 from memos.memory.reader import MemReader
+from memos.models.ask import Answer
 
 logger = log.get_logger(__name__)
 
@@ -31,20 +44,46 @@ def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None
     for message in messages:
         with ctx.bound_to(message):
             if not ctx.is_repeat(message):
-                with_retries(lambda message=message: _add(ctx, message))  # type: ignore[misc]
+                _add(ctx, message)
 
 
 def _add(ctx: HandlerContext, message: ScheduleMessageItem) -> None:
     cube_id = message.mem_cube_id
     given = _given(message.content)
-    if isinstance(given, list) and all(isinstance(one, str) for one in given):
+    stored = isinstance(given, list) and all(isinstance(one, str) for one in given)
+    if stored:
         raw = [item for item in present(ctx.services.store, given) if item.cube_id == cube_id and item.raw]
-        learned = learner(ctx).preferences(cube_id, raw)
     else:
-        learned = learner(ctx).preferences(cube_id, _turns(ctx, message, given), stored=False)
-    commit(ctx, message, learned)
-    if not learned.added and not learned.confirmed:
-        logger.info("pref_add.nothing_found", reasons=sorted(set(learned.reasons.values()))[:5])
+        raw = _turns(ctx, message, given)
+    account = Account()
+    extract = _read(ctx, message, raw, account)
+
+    def attempt() -> None:
+        learned = learner(ctx, extract).preferences(cube_id, raw, stored=stored)
+        commit(ctx, message, learned, account=account)
+        if not learned.added and not learned.confirmed:
+            logger.info("pref_add.nothing_found", reasons=sorted(set(learned.reasons.values()))[:5])
+
+    with_retries(attempt)
+
+
+def _read(
+    ctx: HandlerContext, message: ScheduleMessageItem, raw: Sequence[MemoryItem], account: Account
+) -> Extractor | None:
+    """The extractor that knows what the model read; None where the rules read alone."""
+    llm = ctx.services.llm_for("preferences")
+    turns = turns_to_read(raw)
+    if llm is None or not turns:
+        return None
+    read: list[PreferencesRead] = []
+
+    def question() -> Answer:
+        read.append(read_preferences(llm, turns))
+        return read[-1].answer
+
+    answer = patiently(ctx, message, STEP, question)
+    account.took(answer, dropped=read[-1].dropped if read else 0)
+    return read[-1].extract if read and answer.usable else None
 
 
 def _given(content: str) -> Any:
