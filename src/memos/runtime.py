@@ -15,7 +15,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 logger = log.get_logger(__name__)
 
+WORKER_PROCESS = "memos-worker-process"
 DRAIN_LOOK_S = 0.02  # between looks at the queue while closing
 
 
@@ -125,6 +126,10 @@ def build(
     log.configure(settings.log.level, settings.log.form)
     pin_threads()
     with contextlib.ExitStack() as opened:
+        if is_worker_process() and scheduler is None:
+            # The program's own module is imported there, and may name the runtime: it is the one that works.
+            section = settings.scheduler.model_copy(update={"startup_mode": "thread", "enabled": False})
+            settings = settings.model_copy(update={"scheduler": section})
         chosen = scheduler or _scheduler_config(settings)
         if scheduler is not None:
             settings = _following(settings, scheduler)
@@ -229,7 +234,12 @@ def _assemble(
             window=settings.scheduler.search_window_size, turns=settings.scheduler.search_history_turns
         ),
     )
-    scheduler = SchedulerFactory.from_config(scheduler_config, queue=queue, services=services)
+    launch = None
+    if config.scheduler_startup_mode == "process":
+        from memos.worker.spawn import launcher
+
+        launch = launcher(settings, scheduler_config)
+    scheduler = SchedulerFactory.from_config(scheduler_config, queue=queue, services=services, launch=launch)
     reader = MemReader(clock=clock, tokens_max=settings.memory.item_tokens_max)
     chat = MemChat(
         store=store,
@@ -279,6 +289,7 @@ def _queue(settings: Settings, clock: Clock) -> TaskQueue:
         "idempotency_ttl_s": chosen.idempotency_ttl_s,
         "user_batches_max": chosen.user_batches_max,
         "weights": chosen.user_weights,
+        "name": settings.scheduler.name,
     }
     if chosen.effective_backend == "local":
         from memos.mem_scheduler.queues.local import LocalQueue
@@ -304,7 +315,10 @@ def _scheduler_config(settings: Settings) -> SchedulerConfigFactory:
         backend=f"{chosen.kind}_scheduler",
         config={
             "top_k": chosen.top_k,
-            "thread_pool_max_workers": chosen.workers,
+            "thread_pool_max_workers": max(2, chosen.workers),
+            "enable_parallel_dispatch": chosen.workers > 1,
+            "scheduler_startup_mode": chosen.startup_mode,
+            "served_labels": chosen.labels,
             "act_mem_update_interval": chosen.act_mem_update_interval,
             "context_window_size": chosen.context_window_size,
             "enable_activation_memory": chosen.enable_activation_memory,
@@ -340,6 +354,8 @@ def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Setting
             "kind": "optimized" if scheduler.backend == "optimized_scheduler" else "general",
             "top_k": config.top_k,
             "workers": config.workers,
+            "startup_mode": config.scheduler_startup_mode,
+            "labels": config.served_labels,
             "act_mem_update_interval": config.act_mem_update_interval,
             "context_window_size": config.context_window_size,
             "query_trigger_interval": config.query_trigger_interval,
@@ -382,6 +398,34 @@ def current() -> Runtime:
         if _current is None:
             _current = build(Settings.load())
         return _current
+
+
+def is_worker_process() -> bool:
+    """Whether this process is the one that the startup mode `process` starts."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.current_process().name == WORKER_PROCESS
+
+
+def built() -> Runtime | None:
+    """The process's runtime, if there is one."""
+    with _lock:
+        return _current
+
+
+@contextlib.contextmanager
+def adopted(runtime: Runtime) -> Iterator[None]:
+    """Make `runtime` the process's one for the length of the block. ConfigError where there is one."""
+    global _current
+    with _lock:
+        if _current is not None and _current is not runtime:
+            raise ConfigError("this process has a runtime already; call memos.runtime.reset() first")
+        _current = runtime
+    try:
+        yield
+    finally:
+        with _lock:
+            if _current is runtime:
+                _current = None
 
 
 def reset() -> None:

@@ -160,7 +160,12 @@ class SchedulerSettings(Section):
     enabled: bool = Field(True, description="start the scheduler with the runtime")
     kind: Literal["general", "optimized"] = Field("optimized", description="the scheduler class")
     top_k: int = Field(10, ge=1, le=1_000, description="memories recalled for a gap")
-    workers: int = Field(16, ge=2, le=10_000, description="threads that run handlers")
+    workers: int = Field(16, ge=1, le=10_000, description="threads that run handlers")
+    startup_mode: Literal["thread", "process"] = Field(
+        "thread", description="where handlers run: in this process, or in a worker process beside it"
+    )
+    labels: tuple[str, ...] = Field((), description="labels this process serves; none: all with a handler")
+    name: str = Field("", description="begins the name under which this process claims; unset: the host's")
     act_mem_update_interval: float = Field(300.0, ge=0, description="seconds between activation refreshes")
     context_window_size: int = Field(5, ge=1, le=1_000, description="queries and answers remembered a cube")
     enable_activation_memory: bool = Field(False, description="promote working memory to activation memory")

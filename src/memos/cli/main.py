@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from memos import __version__
-from memos.cli import compact, cubes, demo, doctor, evaluate, hygiene, items, models, serve, tasks
+from memos.cli import compact, cubes, demo, doctor, evaluate, hygiene, items, models, serve, tasks, worker
 from memos.cli.terminal import errors
 from memos.errors import MemosError
 
@@ -42,7 +42,7 @@ def _root(
     """MemScheduler: a memory operating system for LLM agents."""
 
 
-for module in (demo, serve, items, cubes, compact, hygiene, tasks, doctor):
+for module in (demo, serve, worker, items, cubes, compact, hygiene, tasks, doctor):
     module.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="eval")

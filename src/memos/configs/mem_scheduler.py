@@ -45,7 +45,13 @@ class BaseSchedulerConfig(Checked):
     multi_task_running_timeout: int = Field(
         30, ge=1, description="kept for old files: the steps of a task run one after the other"
     )
-    scheduler_startup_mode: Literal["thread", "process"] = Field("thread", description="where handlers run")
+    scheduler_startup_mode: Literal["thread", "process"] = Field(
+        "thread",
+        description="where handlers run: in threads of this process, or in a worker process that start() starts",
+    )
+    served_labels: tuple[str, ...] = Field(
+        (), description="labels that this process serves; none: all that have a handler"
+    )
     disabled_handlers: tuple[str, ...] = Field((), description="labels this process does not serve")
     search_method: str = Field(SEARCH_METHODS[0], description="the default method of retriever.search")
     query_trigger_interval: float = Field(
@@ -56,13 +62,6 @@ class BaseSchedulerConfig(Checked):
     stop_grace_s: float = Field(10.0, ge=0, description="how long stop() lets running handlers finish")
     max_web_log_queue_size: int = Field(10_000, ge=1, description="web logs in the process's buffer")
     get_status_parallel: bool = Field(False, description="kept for old files: a status is one call")
-
-    @field_validator("scheduler_startup_mode")
-    @classmethod
-    def _threads_only(cls, mode: str) -> str:
-        if mode == "process":
-            raise ValueError("handlers run in threads here; for more processes start more workers")
-        return mode
 
     @field_validator("search_method")
     @classmethod

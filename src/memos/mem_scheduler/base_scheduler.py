@@ -13,6 +13,9 @@ No lock of ours is held while a handler runs, while the store is called, or whil
 
 Stopping: claim no more, let what runs finish until the grace ends, hand the rest back. A thread cannot
 be killed: a handler that outlives the grace goes on, and its `finish` is refused.
+
+In the startup mode `process` all of these threads are in a worker process (`startup`), and this object
+takes messages in and answers for them.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from memos import context, log, metrics
 from memos.configs.mem_scheduler import BaseSchedulerConfig
-from memos.errors import InvalidInput, LeaseLost, QueueError, QueueFull, QueueUnavailable
+from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueError, QueueFull, QueueUnavailable
 from memos.mem_scheduler.cancelling import Cancellation, cancel
 from memos.mem_scheduler.current import batch_run
 from memos.mem_scheduler.dispatcher import Dispatcher
@@ -43,6 +46,7 @@ from memos.mem_scheduler.registry import Handler, HandlerRegistry
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, validate_message
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
 from memos.mem_scheduler.settlement import Settlement
+from memos.mem_scheduler.startup import Launch, WorkerProcess, portable
 from memos.mem_scheduler.status_table import print_status
 from memos.mem_scheduler.submitting import BLOCK_S_DEFAULT, SubmitOptions, WhenFull, pauses
 from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
@@ -70,7 +74,14 @@ class BaseScheduler:
         queue: TaskQueue,
         services: Services,
         default_cube_id: str = DEFAULT_CUBE_ID,
+        launch: Launch | None = None,
     ) -> None:
+        """`launch` starts the worker process where the startup mode is `process`."""
+        if config.scheduler_startup_mode == "process" and launch is None:
+            raise ConfigError(
+                "scheduler_startup_mode=process needs a runtime that can start the process: build the "
+                "scheduler by memos.runtime.build(settings, scheduler=…)"
+            )
         self.config = config
         self.services = services
         self.top_k = config.top_k
@@ -84,6 +95,10 @@ class BaseScheduler:
         self._running = False
         self._made_by = os.getpid()
         self._stop_asked = threading.Event()
+        self._hurried = threading.Event()
+        self._launch = launch
+        self._process: WorkerProcess | None = None  # runs the handlers in the startup mode `process`
+        self._given: dict[str, Any] = {}  # what was registered, for that process
         self._consumer: threading.Thread | None = None
         self._pool = WorkerPool(config.workers)
         self._coroutines = CoroutineRunner()
@@ -95,7 +110,10 @@ class BaseScheduler:
         self._housekeeper = Housekeeper(services.store, queue, settlement, services.clock)
         self.orchestrator = SchedulerOrchestrator(queue.policies, on_write=self._leases.refresh)
         self._registry = HandlerRegistry(
-            self.orchestrator, disabled=config.disabled_handlers, on_change=queue.wake
+            self.orchestrator,
+            disabled=config.disabled_handlers,
+            only=config.served_labels,
+            on_change=queue.wake,
         )
         self.memos_message_queue = ScheduleTaskQueue(
             queue, submit=self.submit_messages, orchestrator=self.orchestrator
@@ -122,11 +140,30 @@ class BaseScheduler:
         Replaces what was registered for a label; allowed while running. Raises InvalidInput or
         ConfigError naming label and value; then nothing of the call took effect.
         """
+        if self._launch is None:
+            self._registry.register(handlers)
+            return
+        given = portable(handlers, self) if isinstance(handlers, Mapping) else {}
         self._registry.register(handlers)
+        with self._lifecycle:
+            self._given.update(given)
+            if self._process is not None:
+                self._process.register(given)
 
     def unregister_handlers(self, labels: Iterable[str]) -> dict[str, bool]:
         """Stop serving labels; their messages wait. Says of each label whether it had a handler."""
-        return self._registry.unregister(labels)
+        removed = self._registry.unregister(labels)
+        if self._launch is not None:
+            with self._lifecycle:
+                for label in removed:
+                    self._given.pop(label, None)
+                if self._process is not None:
+                    self._process.unregister(removed)
+        return removed
+
+    def served_labels(self) -> frozenset[str]:
+        """The labels that this scheduler claims: those with a handler that are not disabled."""
+        return self._registry.served()
 
     # -- messages ------------------------------------------------------------------------------------
 
@@ -383,6 +420,12 @@ class BaseScheduler:
             if self._running:
                 logger.warning("scheduler.already_running")
                 return
+            self._hurried.clear()
+            if self._launch is not None:
+                self._process = self._launch(self._given)
+                self._running = True
+                logger.info("scheduler.started", mode="process", labels=sorted(self._registry.served()))
+                return
             self._stop_asked = stop_asked = threading.Event()
             self._pool = pool = WorkerPool(self.config.workers)
             self._leases.start()
@@ -394,30 +437,47 @@ class BaseScheduler:
             self._running = True
             logger.info("scheduler.started", workers=pool.size, labels=sorted(self._registry.served()))
 
-    def stop(self, grace_s: float | None = None) -> None:
+    def stop(self, grace_s: float | None = None) -> bool:
         """Stop claiming, let what runs finish for `grace_s` (default: the setting), hand back the rest.
 
         Waiting messages stay in the queue. `start` works again afterwards. A second call does nothing.
         Called by a handler it returns at once and stops behind it, or the handler would wait for itself.
+        Returns whether all that ran was finished; `hurry`, from another thread, ends the grace.
         """
         if batch_run() is not None:
             threading.Thread(target=self.stop, args=(grace_s,), name="memos-stop", daemon=True).start()
-            return
+            return False
         with self._lifecycle:
             if not self._running:
                 self._coroutines.close()  # `run_once` needs no start, and may have run an `async def`
-                return
+                return True
             self._running = False
             self._stop_asked.set()
-            self._join_consumer()
             grace = self.config.grace_s if grace_s is None else grace_s
-            if not self._pool.wait_idle(grace):
+            if self._process is not None:
+                finished = self._process.stop(grace)
+                self._process = None
+                self._coroutines.close()
+                logger.info("scheduler.stopped", mode="process", finished=finished)
+                return finished
+            self._join_consumer()
+            finished = self._pool.wait_idle(grace, hurried=self._hurried.is_set)
+            if not finished:
                 self._hand_back()
             self._pool.close()
             self._coroutines.close()
             self._leases.stop()
             self._housekeeper.stop()
             logger.info("scheduler.stopped")
+            return finished
+
+    def hurry(self) -> None:
+        """End the grace of a `stop` that waits in another thread: what runs is handed back now."""
+        self._hurried.set()
+        self._pool.nudge()
+        process = self._process
+        if process is not None:
+            process.hurry()
 
     def _join_consumer(self) -> None:
         """Wake the consumer until it is gone: a wake just before it waits is not seen."""

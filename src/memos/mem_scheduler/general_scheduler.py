@@ -49,6 +49,7 @@ from memos.mem_scheduler.schemas.task_schemas import (
     PREF_ADD_TASK_LABEL,
     QUERY_TASK_LABEL,
 )
+from memos.mem_scheduler.startup import Launch
 from memos.memory.item import MemoryItem
 from memos.memory.store import Cause, ReplaceWorking
 
@@ -65,8 +66,11 @@ class GeneralScheduler(BaseScheduler):
         queue: TaskQueue,
         services: Services,
         default_cube_id: str = DEFAULT_CUBE_ID,
+        launch: Launch | None = None,
     ) -> None:
-        super().__init__(config, queue=queue, services=services, default_cube_id=default_cube_id)
+        super().__init__(
+            config, queue=queue, services=services, default_cube_id=default_cube_id, launch=launch
+        )
         self._limits = RecallLimits(
             top_k=config.top_k,
             candidates_max=config.candidates_max,

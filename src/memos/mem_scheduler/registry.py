@@ -46,17 +46,20 @@ class _Registration:
 
 
 class HandlerRegistry:
-    """Thread-safe. Labels in `disabled` are kept but not served."""
+    """Thread-safe. Labels in `disabled`, and those outside of `only` where it names any, are kept but not
+    served."""
 
     def __init__(
         self,
         orchestrator: SchedulerOrchestrator,
         *,
         disabled: Iterable[str] = (),
+        only: Iterable[str] = (),
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self._orchestrator = orchestrator
         self._disabled = frozenset(disabled)
+        self._only = frozenset(only)
         self._on_change = on_change
         self._lock = threading.Lock()
         self._handlers: dict[str, Handler] = {}  # replaced, never changed: readers need no lock
@@ -72,11 +75,14 @@ class HandlerRegistry:
 
     def served(self) -> frozenset[str]:
         """The labels that this process claims."""
-        return frozenset(self._handlers) - self._disabled
+        served = frozenset(self._handlers) - self._disabled
+        return served & self._only if self._only else served
 
     def get(self, label: str) -> Handler | None:
         """The function that serves `label` here, if any."""
-        return None if label in self._disabled else self._handlers.get(label)
+        if label in self._disabled or (self._only and label not in self._only):
+            return None
+        return self._handlers.get(label)
 
     def register(self, handlers: Mapping[str, Any]) -> None:
         """Add or replace handlers. Raises InvalidInput or ConfigError; then nothing was changed."""

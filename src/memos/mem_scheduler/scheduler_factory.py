@@ -18,6 +18,7 @@ from memos.mem_scheduler.general_scheduler import GeneralScheduler
 from memos.mem_scheduler.handlers.context import Services
 from memos.mem_scheduler.optimized_scheduler import OptimizedScheduler
 from memos.mem_scheduler.queues.base import TaskQueue
+from memos.mem_scheduler.startup import Launch
 
 
 class SchedulerFactory:
@@ -30,12 +31,20 @@ class SchedulerFactory:
 
     @classmethod
     def from_config(
-        cls, config_factory: SchedulerConfigFactory, *, queue: TaskQueue, services: Services
+        cls,
+        config_factory: SchedulerConfigFactory,
+        *,
+        queue: TaskQueue,
+        services: Services,
+        launch: Launch | None = None,
     ) -> GeneralScheduler:
-        """The scheduler of `config_factory.backend`, ready to start. Raises ConfigError."""
+        """The scheduler of `config_factory.backend`, ready to start. Raises ConfigError.
+
+        `launch` starts the worker process of the startup mode `process`.
+        """
         config = config_factory.config
         if isinstance(config, OptimizedSchedulerConfig):
-            return OptimizedScheduler(config, queue=queue, services=services)
+            return OptimizedScheduler(config, queue=queue, services=services, launch=launch)
         if isinstance(config, GeneralSchedulerConfig):
-            return GeneralScheduler(config, queue=queue, services=services)
+            return GeneralScheduler(config, queue=queue, services=services, launch=launch)
         raise ConfigError(f"backend {config_factory.backend!r} has no scheduler class")

@@ -98,10 +98,14 @@ class WorkerPool:
                     self._busy -= 1
                     self._place_free.notify_all()
 
-    def wait_idle(self, timeout_s: float | None) -> bool:
-        """Wait until nothing runs; False when `timeout_s` passed first."""
+    def wait_idle(self, timeout_s: float | None, *, hurried: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until nothing runs; False when `timeout_s` passed first, or `hurried` turned true.
+
+        Whoever makes `hurried` true calls `nudge`.
+        """
         with self._place_free:
-            return self._place_free.wait_for(lambda: self._busy == 0, timeout_s)
+            self._place_free.wait_for(lambda: self._busy == 0 or hurried(), timeout_s)
+            return self._busy == 0
 
     def close(self) -> None:
         """Take no more work; threads end when what they run has ended."""

@@ -50,6 +50,8 @@ HONOURED = {
     "enable_parallel_dispatch",
     "thread_pool_max_workers",
     "max_internal_message_queue_size",
+    "scheduler_startup_mode",
+    "served_labels",
     "disabled_handlers",
     "search_method",
     "query_trigger_interval",
@@ -64,7 +66,6 @@ HONOURED = {
 REFUSED: dict[str, Any] = {
     "use_redis_queue": True,
     "auth_config_path": "auth.yaml",
-    "scheduler_startup_mode": "process",
     "enable_activation_memory": True,
     "db_url": "mysql://db",
     "enable_orm_persistence": False,
@@ -290,3 +291,21 @@ def test_files_that_cannot_work(name: str, text: str | None, expected: str, tmp_
         file.write_text(text)
     with pytest.raises(ConfigError, match=expected):
         SchedulerConfigFactory.from_yaml_file(file)
+
+
+def test_served_labels_leaves_the_rest_to_others(tmp_path: Path) -> None:
+    """A process claims the labels it is told, keeps the handlers of the others, and runs none of their work."""
+    ran: list[str] = []
+    with runtime_of(tmp_path, served_labels=("mine", "query")) as runtime:
+        scheduler = runtime.scheduler
+        scheduler.register_handlers({"mine": lambda batch: ran.append("mine")})
+        scheduler.register_handlers({"theirs": lambda batch: ran.append("theirs")})
+        assert scheduler.served_labels() == {"mine", "query"}
+        for label in ("theirs", "mine"):
+            scheduler.submit_messages(
+                ScheduleMessageItem(user_id="u", mem_cube_id="c", label=label, content="x")
+            )
+        while scheduler.run_once():
+            pass
+        assert ran == ["mine"]
+        assert scheduler.unserved_labels() == {"theirs": 1}

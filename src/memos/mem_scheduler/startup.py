@@ -1,0 +1,78 @@
+"""The startup mode `process`: handlers run in a worker process that `start` starts, not in this one.
+
+The scheduler here then only takes messages in and answers for them; the queue is shared. What is
+registered here is handed to the process, at its start and whenever it changes, so functions must be
+importable there: those at the top level of a module are, lambdas and functions inside of others are not.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from memos.errors import ConfigError
+
+
+class WorkerProcess(Protocol):
+    """The process that runs the handlers. Thread-safe."""
+
+    def register(self, handlers: Mapping[str, Any]) -> None:
+        """Serve these too; as `portable` made them."""
+        ...
+
+    def unregister(self, labels: Iterable[str]) -> None:
+        """Serve these no more."""
+        ...
+
+    def hurry(self) -> None:
+        """Let `stop` hand back at once what runs."""
+        ...
+
+    def stop(self, grace_s: float | None) -> bool:
+        """Drain and end; whether all that ran was finished."""
+        ...
+
+
+class Launch(Protocol):
+    """Starts the process; returns when it claims. Raises what stands in its way."""
+
+    def __call__(self, handlers: Mapping[str, Any]) -> WorkerProcess: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerMethod:
+    """A handler that is a method of the scheduler itself: the process takes that of its own."""
+
+    name: str
+
+
+def portable(handlers: Mapping[str, Any], scheduler: object) -> dict[str, Any]:
+    """`handlers` as they can be handed to another process. Raises ConfigError naming the label."""
+    made: dict[str, Any] = {}
+    for label, value in handlers.items():
+        function, *rest = value if isinstance(value, tuple) else (value,)
+        if getattr(function, "__self__", None) is scheduler:
+            function = SchedulerMethod(function.__name__)
+        made[label] = (function, *rest) if isinstance(value, tuple) else function
+        try:
+            pickle.dumps(made[label])
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ConfigError(
+                f"the handler of label {label!r} cannot be handed to the worker process ({error}); define it "
+                "at the top level of a module, or use scheduler_startup_mode=thread"
+            ) from error
+    return made
+
+
+def resolved(handlers: Mapping[str, Any], scheduler: object) -> dict[str, Any]:
+    """What `portable` made, for the scheduler of the process."""
+
+    def one(function: Any) -> Any:
+        return getattr(scheduler, function.name) if isinstance(function, SchedulerMethod) else function
+
+    return {
+        label: (one(value[0]), *value[1:]) if isinstance(value, tuple) else one(value)
+        for label, value in handlers.items()
+    }
