@@ -128,7 +128,7 @@ def test_workers_share_the_work_and_one_that_is_killed_loses_none(
     """Two processes run forty tasks; one is killed in the middle; every task is finished, by both hands."""
     first = start("-c", "2", "--name", "early bird")
     second = start("-c", "2")
-    assert len(queue.instances()) == 2
+    until(lambda: len(queue.instances()) == 2)
     assert sum(one.name.startswith("early bird:") for one in queue.instances()) == 1
     policy = replace(queue.policies.get("slow"), min_idle_ms=1_000, batch_size_max=1)
     queue.policies.put("slow", policy)
