@@ -31,6 +31,7 @@ from memos.memory.store import (
     SetStatus,
     UpdateItem,
 )
+from memos.memory.summary import stale_summaries
 from memos.memory.textual import TextualMemoryItem
 from memos.retrieval.request import RecallRequest
 
@@ -108,7 +109,8 @@ class TextMemory:
         now = utc(self._parts.clock.now())
         changed = replace(old, memory=text, updated_at=now, **self._named(given))
         [indexed] = self._indexed([changed])
-        self._parts.store.apply([UpdateItem(indexed, old.version, "edited")], cause=_cause())
+        stale = stale_summaries(self._parts.store, old.cube_id, [old.id])
+        self._parts.store.apply([UpdateItem(indexed, old.version, "edited"), *stale], cause=_cause())
         return self.get(memory_id)
 
     def _named(self, given: TextualMemoryItem) -> dict[str, Any]:

@@ -47,11 +47,14 @@ class ReadState(StrEnum):
     DONE = "done"
 
 
+PART = "part"  # type of a source without which an item cannot stay: it is a summary of it
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where an item comes from: a turn of a conversation, a document, or another item."""
 
-    type: str  # "chat", "document", "item", "feedback"
+    type: str  # "chat", "document", "item", "part", "feedback"
     role: str = ""
     message_id: str = ""
     item_id: str = ""

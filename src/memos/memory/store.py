@@ -79,8 +79,8 @@ class SetStatus:
     """Move items to a status. To DELETED wipes text, terms, vector, links; the tombstone stays.
 
     To DELETED also takes what says the same: the item that an alias stands for, every item that was
-    merged into the named ones, and derived items of which no source (an item) is left. Every other
-    status is of the row that has the id.
+    merged into the named ones, derived items of which no source (an item) is left, and summaries of which
+    a part (a source of type "part") goes. Every other status is of the row that has the id.
 
     ARCHIVED or QUARANTINED back to ACTIVATED puts them into the indexes again. Unknown ids raise
     ItemNotFound, deleted ones ItemGone (unless the target is DELETED: then it is a no-op).

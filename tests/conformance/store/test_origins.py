@@ -74,3 +74,21 @@ def test_deleting_the_fact_leaves_its_source(store: MemoryStore, make: Any) -> N
     store.apply([make.add("raw"), make.add("fact", **read_from("raw"))])
     store.apply([SetStatus(("fact",), DELETED, "r")])
     assert kept(store) == {"raw"}
+
+
+def test_a_summary_goes_with_any_of_its_parts(store: MemoryStore, make: Any) -> None:
+    """It may say what the deleted part said; a summary that is archived goes as well."""
+    parts = tuple(Source(type="part", item_id=one) for one in ("a", "b", "c"))
+    store.apply(
+        [
+            make.add("a", "b", "c", "d"),
+            make.add("summary", raw=False, sources=parts),
+            make.add("old summary", raw=False, sources=parts, status=ARCHIVED),
+            make.add("another", raw=False, sources=parts[1:]),
+        ]
+    )
+    store.apply([SetStatus(("a",), DELETED, "asked for")])
+    assert kept(store) == {"b", "c", "d", "another"}
+    with pytest.raises(ItemGone):
+        store.get(["summary"])
+    assert store.verify() == []

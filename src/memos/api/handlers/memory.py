@@ -20,6 +20,7 @@ from memos.errors import InvalidInput, ItemGone, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_text
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
 from memos.memory.store import Cause, ItemFilter, MemoryStore, SetStatus, UpdateItem
+from memos.memory.summary import stale_summaries
 from memos.retrieval.filters import ParsedFilter, parse_filter
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ class MemoryHandler(BaseHandler):
         with self._store.read(item.cube_id) as view:
             participants = view.participants()
         [indexed] = self._indexer.index([changed], participants=participants)
-        self._store.apply([UpdateItem(indexed, item.version, "edited")], cause=_cause(item.user_id))
+        edited = UpdateItem(indexed, item.version, "edited")
+        stale = stale_summaries(self._store, item.cube_id, [item.id])
+        self._store.apply([edited, *stale], cause=_cause(item.user_id))
         [stored] = self._store.get([item_id])
         return stored
 

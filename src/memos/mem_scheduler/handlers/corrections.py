@@ -30,6 +30,7 @@ from memos.memory.hygiene import Action, check
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, Source
 from memos.memory.slots import fact_of
 from memos.memory.store import AddItems, Change, ItemFilter, TouchItems
+from memos.memory.summary import stale_summaries
 from memos.memory.supersede import plan
 from memos.retrieval.corrected import CORRECTED_BY, CORRECTS, corrections_of
 from memos.retrieval.keywords import analyse
@@ -271,6 +272,8 @@ class Draft:
             changes.append(retired(item, f"feedback: {reason}", by_id=by_id, valid_until=until))
         for before, after, reason in self._rewritten.values():
             changes.append(rewritten(before, after, f"feedback: {reason}"))
+        stale = stale_summaries(ctx.services.store, cube_id, self._retired)
+        changes += [one for one in stale if one.indexed.item.id not in self._rewritten]
         touched = tuple(one for one in self.touched if one not in self._retired)
         if touched:
             changes.append(TouchItems(touched, "feedback: confirmed"))

@@ -20,6 +20,7 @@ from memos.mem_scheduler.web_log import added_log, knowledge_base_log, updated_l
 from memos.memory.item import MemoryItem
 from memos.memory.learning import Extractor, Learned, Learner
 from memos.memory.store import Followup
+from memos.memory.summary import stale_summaries
 
 logger = log.get_logger(__name__)
 
@@ -67,7 +68,8 @@ def commit(
     places = handed_over(working, heirs, "holds in its place")
     # The places last: the item that takes one over has to be there.
     logs = [*(account.logs(ctx, message) if account else ()), *_logs(ctx, message, learned, raw)]
-    ctx.apply(message, [*learned.changes, *places], followups=followups, logs=logs)
+    stale = stale_summaries(ctx.services.store, message.mem_cube_id, heirs)
+    ctx.apply(message, [*learned.changes, *places, *stale], followups=followups, logs=logs)
     logger.info(
         "learned.done",
         raw=len(raw),

@@ -2,7 +2,8 @@
 
 Content: a JSON list of item ids (look at these and at what is near them), or `{"scope": "cube"}`, also
 the bare word `cube` (page by page through all derived items). `{"scope": "forget"}` is `forget`'s,
-`{"scope": "compact"}` and `{"scope": "expand"}` are `compact`'s, which alone changes raw turns.
+`{"scope": "compact"}` and `{"scope": "expand"}` are `compact`'s, which alone changes raw turns, and
+`{"scope": "summarise"}` is `summarise`'s: with a model, the last page of a cube chains it.
 
 Near-duplicates become one item, the others are archived and their ids stand for it; single-valued facts
 that a newer one contradicts get the time until which they held (when they were learned stays) and leave
@@ -23,7 +24,7 @@ from memos import log
 from memos.clock import utc
 from memos.errors import Discard, VersionConflict
 from memos.mem_scheduler.change_logs import after, archived_log, merged_log
-from memos.mem_scheduler.handlers import compact, forget
+from memos.mem_scheduler.handlers import compact, forget, summarise
 from memos.mem_scheduler.handlers.add import MERGED_FROM
 from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.handlers.edits import (
@@ -44,6 +45,7 @@ from memos.memory.merge import Cluster, duplicates
 from memos.memory.outdated import last_heir, outdated_turns
 from memos.memory.signature import signature
 from memos.memory.store import AddAlias, Change, ItemFilter
+from memos.memory.summary import stale_summaries
 from memos.memory.supersede import Supersession, plan
 from memos.retrieval.keywords import analyse
 
@@ -94,12 +96,15 @@ def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None
             if ctx.is_repeat(message):
                 continue
             scope = scope_of(message)
+            asked = summarise.Asked()
             for left in reversed(range(CONFLICT_TRIES)):
                 try:
                     if scope.compact is not None:
                         compact.attempt(ctx, message, scope.compact)
                     elif scope.name == forget.SCOPE:
                         forget.attempt(ctx, message, scope.cursor)
+                    elif scope.name == summarise.SCOPE:
+                        summarise.attempt(ctx, message, asked)
                     else:
                         _attempt(ctx, message, scope)
                     break
@@ -112,7 +117,7 @@ def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None
 def scope_of(message: ScheduleMessageItem) -> Scope:
     """What the content asks for. Discard when it is neither ids nor a scope: no retry can mend it."""
     text = message.content.strip()
-    if text in (CUBE_SCOPE, forget.SCOPE):
+    if text in (CUBE_SCOPE, forget.SCOPE, summarise.SCOPE):
         return Scope(name=text)
     if text in (compact.SCOPE, compact.EXPAND_SCOPE):
         return Scope(name=text, compact=compact.Wanted(text))
@@ -124,14 +129,14 @@ def scope_of(message: ScheduleMessageItem) -> Scope:
         ) from error
     if isinstance(value, list) and all(isinstance(one, str) for one in value):
         return Scope(tuple(dict.fromkeys(value)))
-    if isinstance(value, dict) and value.get("scope") in (CUBE_SCOPE, forget.SCOPE):
+    if isinstance(value, dict) and value.get("scope") in (CUBE_SCOPE, forget.SCOPE, summarise.SCOPE):
         cursor = value.get("cursor")
         return Scope(name=value["scope"], cursor=cursor if isinstance(cursor, str) else None)
     if isinstance(value, dict) and value.get("scope") in (compact.SCOPE, compact.EXPAND_SCOPE):
         return Scope(name=value["scope"], compact=compact.wanted_of(value))
     raise Discard(
         f"content of a {message.label!r} message must be a JSON list of item ids or "
-        f'{{"scope": "{CUBE_SCOPE}"}} (or {forget.SCOPE}, {compact.SCOPE}, {compact.EXPAND_SCOPE})'
+        f'{{"scope": "{CUBE_SCOPE}"}} (or {forget.SCOPE}, {summarise.SCOPE}, {compact.SCOPE}, {compact.EXPAND_SCOPE})'
     )
 
 
@@ -177,6 +182,8 @@ def _focus(ctx: HandlerContext, cube_id: str, scope: Scope, work: _Work) -> list
         page = store.find(ItemFilter(cube_ids=(cube_id,), raw=False), limit=PAGE_ITEMS, cursor=scope.cursor)
         if page.next_cursor:
             work.left.append(Scope(name=CUBE_SCOPE, cursor=page.next_cursor))
+        elif ctx.services.llm_for("summaries") is not None:
+            work.left.append(Scope(name=summarise.SCOPE))
         return list(page.items)
     if len(scope.ids) > IDS_MAX:
         work.left.append(Scope(scope.ids[IDS_MAX:]))
@@ -290,6 +297,9 @@ def _changes(
         else:
             changes.append(retired(item, late.reason, by_id=late.by_id, valid_until=late.valid_until))
     going = {item.id for item in work.over}
+    held_no_longer = [one.item.id for one in work.superseded if not _holds(one, now)]
+    out_of_date = stale_summaries(ctx.services.store, cube_id, held_no_longer)
+    changes += [one for one in out_of_date if one.indexed.item.id not in going]
     marks = outdated_turns(ctx.services.store, cube_id, _displaced(work, before, now))
     changes += [one for one in marks if one.indexed.item.id not in going]
     changes += [retired(item, "capacity") for item in work.over]
