@@ -253,6 +253,7 @@ def _assemble(
         clock=clock,
         extract=services.extract,
         item_tokens_max=settings.memory.item_tokens_max,
+        prompt_tokens_max=settings.models.chat_prompt_tokens_max,
         sink=sink,
     )
     return Runtime(

@@ -112,6 +112,9 @@ class ModelSettings(Section):
     chat_temperature: float | None = Field(None, ge=0, le=2, description="unset: the endpoint's")
     chat_top_p: float | None = Field(None, gt=0, le=1, description="unset: the endpoint's")
     chat_tokens_max: int = Field(4_096, ge=1, description="tokens of one answer at most")
+    chat_prompt_tokens_max: int = Field(
+        6_000, ge=500, description="estimated tokens of memories, preferences, history and question at most"
+    )
     chat_timeout_s: float = Field(120.0, gt=0, description="seconds for one answer at most")
     chat_models: tuple[ChatModel, ...] = Field((), description="further models that a chat may ask for")
     reader_model: str | None = Field(None, description="the model for reading; unset: the chat model")

@@ -28,9 +28,11 @@ from memos.mem_chat.events import (
     Text,
     Time,
 )
+from memos.mem_chat.prompt import TOKENS_MAX as PROMPT_TOKENS_MAX
 from memos.mem_chat.prompt import preference_markdown, prompt_of, suggestions
 from memos.mem_chat.thinking import split_thinking
 from memos.mem_chat.writer import ConversationWriter, Submitter
+from memos.mem_scheduler.handlers.answer import quoted
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import ANSWER_TASK_LABEL, QUERY_TASK_LABEL
 from memos.mem_scheduler.web_log import LogSink
@@ -121,7 +123,9 @@ class MemChat:
         extract: Extractor = derive,
         item_tokens_max: int = TOKENS_MAX,
         sink: LogSink | None = None,
+        prompt_tokens_max: int = PROMPT_TOKENS_MAX,
     ) -> None:
+        self._prompt_tokens_max = prompt_tokens_max
         self._store = store
         self._retriever = retriever
         self._scheduler = scheduler
@@ -173,13 +177,14 @@ class MemChat:
         refused = self._submit(turn, QUERY_TASK_LABEL, query.query)
         preferences = self._preferences(query)
         yield Preference(preference_markdown(preferences, query.query))
-        yield Reference(tuple(recall.hits[:REFERENCES_MAX]))
+        working = self._working(query, recall.hits)
+        yield Reference((*recall.hits, *working)[:REFERENCES_MAX])
         remarks = [refused] if refused else []
         remarks += recall.degraded
         if query.internet_search:
             remarks.append("internet search is not part of this server: only memory was searched")
         hits = tuple(recall.hits[: query.top_k])
-        yield from self._answer(turn, hits, preferences, remarks)
+        yield from self._answer(turn, hits, working, preferences, remarks)
         self._finish(turn)
         yield Time(self._clock.monotonic() - started)
         yield Suggestion(suggestions(query.query, recall.hits))
@@ -217,8 +222,28 @@ class MemChat:
         )
         return tuple(recall.hits)
 
+    def _working(self, query: ChatQuery, recalled: Sequence[Hit]) -> tuple[Hit, ...]:
+        """What stands in working memory and was not recalled. A query with a filter gets only what passes it."""
+        if query.filter is not None:
+            return ()
+        known = {hit.item.id for hit in recalled}
+        sets = (self._store.working(cube_id) for cube_id in query.readable_cube_ids)
+        return tuple(
+            Hit(item, entry.score, 0.0)
+            for working in sets
+            for entry, item in zip(working.entries, working.items, strict=True)
+            if item.id not in known
+            and item.kind is not MemoryKind.PREFERENCE
+            and not known.intersection(corrections_of(item))
+        )
+
     def _answer(
-        self, turn: _Turn, hits: tuple[Hit, ...], preferences: tuple[Hit, ...], remarks: list[str]
+        self,
+        turn: _Turn,
+        hits: tuple[Hit, ...],
+        working: tuple[Hit, ...],
+        preferences: tuple[Hit, ...],
+        remarks: list[str],
     ) -> Iterator[ChatEvent]:
         wanted = turn.query.model
         llm = self._llms.get(wanted, self._llm) if wanted else self._llm
@@ -226,7 +251,7 @@ class MemChat:
             remarks.append(f"the model {wanted!r} is not configured here")
         if llm is not None:
             try:
-                yield from self._ask_model(llm, turn, hits, preferences, remarks)
+                yield from self._ask_model(llm, turn, (*hits, *working), preferences, remarks)
                 return
             except ModelError as error:
                 logger.warning("chat.model_failed", model=llm.name, error=str(error))
@@ -239,13 +264,20 @@ class MemChat:
         self, llm: LLM, turn: _Turn, hits: tuple[Hit, ...], preferences: tuple[Hit, ...], remarks: list[str]
     ) -> Iterator[ChatEvent]:
         query = turn.query
-        prompt = prompt_of(query, hits, preferences, today=utc(self._clock.now()))
+        prompt = prompt_of(
+            query,
+            hits,
+            preferences,
+            today=utc(self._clock.now()),
+            tokens_max=self._prompt_tokens_max,
+        )
+        remarks = [*remarks, *prompt.left_out]
         reasoning = bool(remarks)
         if remarks:
             yield Status("reasoning")
             yield Reasoning(_lines(remarks) + "\n")
         pieces = llm.stream(
-            prompt, max_tokens=query.max_tokens, temperature=query.temperature, top_p=query.top_p
+            prompt.messages, max_tokens=query.max_tokens, temperature=query.temperature, top_p=query.top_p
         )
         for is_reasoning, text in split_thinking(pieces):
             if is_reasoning and not turn.answer:
@@ -261,7 +293,7 @@ class MemChat:
         if not turn.answer.strip():
             raise BadCompletion("the model gave an empty answer", turn.answer)
         turn.answered_by = llm.name
-        turn.used = tuple(hit.item.id for hit in hits)
+        turn.used = tuple(item.id for item in quoted(turn.answer, [hit.item for hit in prompt.memories]))
 
     def _quote(self, turn: _Turn, hits: tuple[Hit, ...], remarks: list[str]) -> Iterator[ChatEvent]:
         shown = {hit.item.id for hit in hits}

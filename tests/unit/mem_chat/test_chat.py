@@ -27,10 +27,10 @@ from memos.mem_chat.events import (
 )
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.indexer import Indexer
-from memos.memory.item import MemoryItem, MemoryKind
+from memos.memory.item import MemoryItem, MemoryKind, WorkingEntry
 from memos.memory.reader import MemReader
 from memos.memory.sqlite import SqliteStore
-from memos.memory.store import AddItems, ItemFilter
+from memos.memory.store import AddItems, ItemFilter, ReplaceWorking
 from memos.models.base import LLM, ChatMessage
 from memos.models.extractive import MARK, ExtractiveAnswerer
 from memos.retrieval.hybrid import HybridRetriever
@@ -355,3 +355,41 @@ def test_chinese_is_answered_in_chinese(wiring: Wiring) -> None:
     llm = ScriptedLLM(["海燕。"])
     wiring.chat(llm).answer(replace(QUERY, query="我的船叫什么？"))
     assert "今天是" in llm.calls[0].messages[0].content
+
+
+def test_working_memory_reaches_the_model_and_the_references(wiring: Wiring) -> None:
+    """What stands in working memory and was not recalled is in the prompt, and cited with its id."""
+    wiring.remember("Her birthday is on the ninth.")
+    entry = WorkingEntry("c-Her birthday is on the ninth.", 0.7)
+    wiring.store.apply([ReplaceWorking("c", (entry,), None, "t")])
+    llm = ScriptedLLM(["It is called Petrel."])
+    events = list(wiring.chat(llm).stream(QUERY))
+    assert "Her birthday is on the ninth." in llm.calls[0].messages[0].content
+    _, everything = [event for event in events if isinstance(event, Reference)]
+    assert entry.item_id in [hit.item.id for hit in everything.hits]
+
+
+def test_the_memories_that_an_answer_repeats_are_those_it_used(wiring: Wiring) -> None:
+    """Of the memories in the prompt only those whose words the model's answer holds count as used."""
+    wiring.remember("The boat needs a new coat of paint in spring.")
+    chat = wiring.chat(ScriptedLLM(["Your boat is called Petrel.", "I do not know."]))
+    assert chat.answer(QUERY).memory_ids == ("c-My boat is called Petrel.",)
+    assert chat.answer(QUERY).memory_ids == ()
+
+
+def test_what_did_not_fit_into_the_prompt_is_told(wiring: Wiring) -> None:
+    """The reasoning says how many memories the model did not see."""
+    wiring.remember(*(f"The boat has plank number {n} of oak, painted white." for n in range(60)))
+    chat = MemChat(
+        store=wiring.store,
+        indexer=wiring.indexer,
+        retriever=wiring.retriever,
+        reader=MemReader(clock=wiring.clock),
+        scheduler=wiring.scheduler,
+        answerer=ExtractiveAnswerer(analyse),
+        llm=ScriptedLLM(["Petrel."]),
+        clock=wiring.clock,
+        prompt_tokens_max=500,
+    )
+    reasons = chat.answer(replace(QUERY, top_k=50)).reasoning
+    assert "memories did not fit into the prompt" in reasons
