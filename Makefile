@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: demo test lint types imports format eval clean
+.PHONY: demo test lint types imports format eval bench-env clean
 
 # The default install: what a user gets, the embedder's weights included.
 $(VENV)/.installed: pyproject.toml
@@ -41,5 +41,10 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The task queues that `python -m benchmarks.queue` measures itself against, in an environment of their own.
+bench-env:
+	test -x .bench-venv/bin/python || $(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/python -m pip install --quiet --requirement benchmarks/queue/peers/requirements.txt
+
 clean:
-	rm -rf $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
+	rm -rf .bench-venv $(VENV) .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist
