@@ -185,6 +185,7 @@ class ModelServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # else a body waits 40 ms for the client's delayed ACK of the head
 
             def do_GET(self) -> None:
                 server._answer(self, {})
