@@ -104,7 +104,12 @@ class BaseScheduler:
         self._coroutines = CoroutineRunner()
         self._reported: set[str] = set()
         self._tasks = TaskMonitor()
-        self.monitor = SchedulerMonitor(intent=services.intent, activity=services.activity, tasks=self._tasks)
+        self.monitor = SchedulerMonitor(
+            intent=services.intent,
+            activity=services.activity,
+            tasks=self._tasks,
+            llm=services.llm_for("intent"),
+        )
         self._leases = LeaseKeeper(queue, services.clock, on_timeout=self._on_timeout)
         settlement = self._settlement = Settlement(services.store, queue, services.sink)
         self._housekeeper = Housekeeper(services.store, queue, settlement, services.clock)

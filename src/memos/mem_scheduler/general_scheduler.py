@@ -33,6 +33,7 @@ from memos.mem_scheduler.handlers import (
 )
 from memos.mem_scheduler.handlers.context import HandlerContext, RecallLimits, Services
 from memos.mem_scheduler.handlers.turn import SessionTurn, TurnQuery
+from memos.mem_scheduler.model_steps.intent import judged
 from memos.mem_scheduler.monitors.retention import RetentionRounds
 from memos.mem_scheduler.queues.base import Delivery, TaskQueue
 from memos.mem_scheduler.registry import Handler
@@ -234,7 +235,14 @@ class GeneralScheduler(BaseScheduler):
         asked = TurnQuery(texts[-1] if texts else "", user_id, mem_cube_id, session_id)
         working = self.services.store.working(mem_cube_id)
         activity = self.services.activity.read(self.services.store, mem_cube_id, user_id)
-        intent = self._turn.intent(asked, working, activity)
+        intent = judged(
+            self.services.llm_for("intent"),
+            asked.text,
+            working.items,
+            self._turn.intent(asked, working, activity),
+            before=[*(one.text for one in activity.queries), *texts[:-1]],
+            today=utc(self.services.clock.now()),
+        )
         if not intent.trigger_retrieval:
             return list(working.items), []
         pool = self._turn.pool(asked, working, intent.missing_evidence)

@@ -7,10 +7,11 @@ without numbering it, or says `missing_evidences`, is understood.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from memos.errors import RateLimited
 from memos.mem_scheduler.model_steps.lines import gives_orders, lines_of
 from memos.mem_scheduler.monitors.intent import Intent
 from memos.memory.item import MemoryItem
@@ -99,6 +100,29 @@ def recognise(
             STEP, answer.model, fault="no verdict on any query", raw=str(dict(answer.fields))[:4_000]
         )
     return Verdicts(answer, {first + place: one for place, one in found.items()}, dropped)
+
+
+def judged(
+    llm: LLM | None,
+    query: str,
+    working: Sequence[MemoryItem],
+    by_rules: Intent,
+    *,
+    before: Sequence[str] = (),
+    today: datetime,
+) -> Intent:
+    """The intent of one query for a caller that waits: the model's where rules are in doubt, theirs where it fails."""
+    if llm is None or not by_rules.trigger_retrieval:
+        return by_rules
+    try:
+        verdict = recognise(llm, [query], working, before=before, today=today).by_place.get(0)
+    except RateLimited:
+        return by_rules
+    if verdict is None:
+        return by_rules
+    if not verdict.intent.trigger_retrieval:
+        return verdict.intent
+    return replace(verdict.intent, missing_evidence=(query, *verdict.intent.missing_evidence))
 
 
 def _rows(answer: Answer) -> list[Any]:
