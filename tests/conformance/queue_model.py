@@ -8,7 +8,9 @@ follows it. `BACKENDS` lists the queues that must agree with it.
 
 from __future__ import annotations
 
+import os
 import random
+import secrets
 import shutil
 import tempfile
 import weakref
@@ -18,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tests.services
 
-from memos.clock import Clock
+from memos.clock import Clock, SystemClock
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import (
     Batch,
@@ -33,6 +36,7 @@ from memos.mem_scheduler.queues.base import (
     TaskQueue,
 )
 from memos.mem_scheduler.queues.local import LocalQueue
+from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
 from memos.mem_scheduler.queues.sqlite import SqliteQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
@@ -54,9 +58,33 @@ def sqlite_peer(queue: Any, clock: Clock, **bounds: Any) -> TaskQueue:
     return SqliteQueue(queue.path, clock=clock, random=random.Random(8), **bounds)
 
 
+def redis_queue(clock: Clock, *, prefix: str = "", **bounds: Any) -> TaskQueue:
+    """Under a prefix of its own, whose keys go with the queue."""
+    address = tests.services.redis_address()
+    own = prefix or f"memos-test:{os.getpid()}:{secrets.token_hex(4)}"
+    queue = RedisStreamsQueue(
+        address,
+        prefix=own,
+        clock=clock,
+        server_time=isinstance(clock, SystemClock),
+        random=random.Random(7),
+        **bounds,
+    )
+    if not prefix:
+        weakref.finalize(queue, tests.services.drop_keys, address, own)
+    return queue
+
+
+def redis_peer(queue: Any, clock: Clock, **bounds: Any) -> TaskQueue:
+    return redis_queue(clock, prefix=queue.prefix, **bounds)
+
+
 BACKENDS: dict[str, Callable[..., TaskQueue]] = {"local": local_queue, "sqlite": sqlite_queue}
 # How another process would open the queue of a given object; for those that several processes can share.
 PEERS: dict[str, Callable[..., TaskQueue]] = {"sqlite": sqlite_peer}
+if tests.services.redis_is_there():
+    BACKENDS["redis"] = redis_queue
+    PEERS["redis"] = redis_peer
 
 
 def message(

@@ -1,0 +1,169 @@
+"""The way to a Redis server: addresses, the client, and what its errors mean here.
+
+Redis 7.0 or newer, or Valkey; standalone, behind Sentinel, with TLS and ACL users. The client repeats
+nothing by itself: a claim or a submit whose reply was lost is repeated by the queue, which says so to the
+server, so that nothing is done twice.
+
+    redis://[user:password@]host:6379/0                      rediss:// with TLS
+    unix:///run/redis.sock?db=0
+    redis+sentinel://[user:password@]host:26379,host:26379/service/0    rediss+sentinel:// with TLS
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+
+from memos.errors import ConfigError, QueueError, QueueFull, QueueUnavailable
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+    from redis.sentinel import Sentinel
+except ImportError as error:  # pragma: no cover - the extra is there wherever the tests run
+    raise ConfigError("the Redis queue needs the redis package: pip install 'memscheduler[redis]'") from error
+
+VERSION_MIN = (7, 0)
+_SENTINEL_PORT = 26_379
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAddress:
+    """Where the server is, and how long to wait for it. `ca_certs`: a file of certificates for TLS."""
+
+    url: str = "redis://localhost:6379/0"
+    ca_certs: str | None = None
+    connect_timeout_s: float = 2.0
+    timeout_s: float = 5.0
+
+    def __str__(self) -> str:
+        """The URL without its password, for messages."""
+        parts = urlsplit(self.url)
+        if parts.password is None:
+            return self.url
+        host = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def redis_url(
+    *, host: str, port: int, db: int, username: str | None, password: str | None, tls: bool = False
+) -> str:
+    """The URL of separate parts."""
+    secret = f":{quote(password, safe='')}" if password else ""
+    login = f"{quote(username or '', safe='')}{secret}@" if username or password else ""
+    shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{'rediss' if tls else 'redis'}://{login}{shown}:{port}/{db}"
+
+
+def connect(address: RedisAddress) -> redis.Redis:
+    """A client for the address; nothing is sent yet. Raises ConfigError for a URL that cannot work."""
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "protocol": 2,
+        "socket_timeout": address.timeout_s,
+        "socket_connect_timeout": address.connect_timeout_s,
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if address.ca_certs:
+        options["ssl_ca_certs"] = address.ca_certs
+    scheme = urlsplit(address.url).scheme
+    if scheme not in _SCHEMES:
+        raise ConfigError(f"{address} is no Redis URL: it begins with one of {', '.join(_SCHEMES)}")
+    if address.ca_certs and not scheme.startswith("rediss"):
+        raise ConfigError(f"certificates are given, but {address} asks for no TLS: write rediss://")
+    try:
+        if scheme.endswith("+sentinel"):
+            return _behind_sentinel(address, options)
+        return redis.Redis.from_url(address.url, **options)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{address} is no Redis URL: {error}") from error
+
+
+def _behind_sentinel(address: RedisAddress, options: dict[str, Any]) -> redis.Redis:
+    parts = urlsplit(address.url)
+    login, _, hosts = parts.netloc.rpartition("@")
+    service, _, db = parts.path.strip("/").partition("/")
+    if not hosts or not service:
+        raise ConfigError(f"{address} names no service: redis+sentinel://host:26379,host:26379/service/0")
+    user, _, password = login.partition(":")
+    if parts.scheme.startswith("rediss"):
+        options["ssl"] = True
+    asked = dict(parse_qsl(parts.query))
+    watchers: dict[str, Any] = {name: value for name, value in options.items() if name != "decode_responses"}
+    if "sentinel_password" in asked:
+        watchers["password"] = asked["sentinel_password"]
+    if "sentinel_username" in asked:
+        watchers["username"] = asked["sentinel_username"]
+    sentinel = Sentinel(
+        [_host_and_port(one) for one in hosts.split(",")],
+        sentinel_kwargs=watchers,
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+        db=int(db or 0),
+        **options,
+    )
+    client: redis.Redis = sentinel.master_for(service)
+    return client
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ConfigError(f"{text!r} is no host of a sentinel")
+    return parts.hostname, parts.port or _SENTINEL_PORT
+
+
+def check_server(client: redis.Redis, address: RedisAddress) -> None:
+    """See that a server that can hold a queue answers. Raises QueueUnavailable, ConfigError."""
+    try:
+        client.ping()
+        found: Any = client.info("server")
+    except redis.exceptions.NoPermissionError:
+        return  # an ACL user without INFO: the scripts will tell
+    except (redis.exceptions.RedisError, OSError) as error:
+        raise translated(error, address) from error
+    version = str(found.get("redis_version", "7.0"))
+    if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
+        raise ConfigError(
+            f"the server at {address} is Redis {version}; the queue needs 7.0 or newer, or Valkey"
+        )
+    if found.get("redis_mode") == "cluster":
+        raise ConfigError(f"the server at {address} is part of a cluster; give a single server or Sentinel")
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same command may work soon: the server is away, starting, or failing over."""
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        return False
+    if isinstance(
+        error,
+        redis.exceptions.ConnectionError
+        | redis.exceptions.TimeoutError
+        | redis.exceptions.ReadOnlyError
+        | OSError,
+    ):
+        return True
+    if isinstance(error, redis.exceptions.ResponseError):
+        return str(error).startswith(("BUSY ", "LOADING", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN"))
+    return False
+
+
+def translated(error: Exception, address: RedisAddress) -> QueueError | ConfigError:
+    """The error of ours that says what `error` means, and what to do."""
+    if isinstance(error, redis.exceptions.OutOfMemoryError) or str(error).startswith("OOM"):
+        return QueueFull(
+            f"the Redis at {address} is out of memory: nothing was queued; what is queued can be run"
+        )
+    if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
+        return ConfigError(f"the Redis at {address} refuses this user: {error}")
+    if isinstance(error, redis.exceptions.ResponseError) and "WRONGPASS" in str(error):
+        return ConfigError(f"the Redis at {address} refuses this user: {error}")
+    if is_passing(error):
+        return QueueUnavailable(f"the Redis at {address} does not answer: {error}")
+    if str(error).startswith("MISCONF"):
+        return QueueUnavailable(f"the Redis at {address} cannot write its disk and takes no work: {error}")
+    return QueueError(f"the Redis at {address} refused a command: {error}")

@@ -1,0 +1,68 @@
+"""The policy table in Redis: a hash with a version, and a copy of it in each process.
+
+Every reply of a script carries the version, so a process that does anything with the queue follows what
+another one wrote.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+
+from memos.mem_scheduler.orchestrator import TaskPolicy, default_policy
+from memos.mem_scheduler.queues.policies import check_policy
+from memos.mem_scheduler.schemas.task_schemas import TaskPriorityLevel
+
+_FIELDS = {field.name for field in fields(TaskPolicy)}
+_DEFAULTS_MAX = 1_024
+
+
+class RedisPolicyTable:
+    """Policies by label. Thread-safe; `get` asks no server."""
+
+    def __init__(
+        self, *, read: Callable[[], tuple[int, Mapping[str, str]]], write: Callable[[str, str], int]
+    ) -> None:
+        """`read` gives the version and the policies as JSON; `write` stores one and gives the version."""
+        self._read = read
+        self._write = write
+        self._lock = threading.Lock()
+        self._written: dict[str, TaskPolicy] = {}
+        self._defaults: dict[str, TaskPolicy] = {}
+        self._version = 0
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    def get(self, label: str) -> TaskPolicy:
+        found = self._written.get(label) or self._defaults.get(label)
+        if found is None:
+            found = default_policy(label)
+            if len(self._defaults) < _DEFAULTS_MAX:
+                self._defaults[label] = found
+        return found
+
+    def put(self, label: str, policy: TaskPolicy) -> None:
+        check_policy(label, policy)
+        self.follow(self._write(label, json.dumps(asdict(policy))))
+
+    def labels(self) -> list[str]:
+        return sorted(self._written)
+
+    def follow(self, version: int) -> None:
+        """Take over what was written since, if the version says that something was."""
+        if version == self._version:
+            return
+        with self._lock:
+            if version != self._version:
+                self._version, texts = self._read()
+                self._written = {label: _policy(text) for label, text in texts.items()}
+
+
+def _policy(text: str) -> TaskPolicy:
+    values = {name: value for name, value in json.loads(text).items() if name in _FIELDS}
+    values["level"] = TaskPriorityLevel(values["level"])
+    return TaskPolicy(**values)

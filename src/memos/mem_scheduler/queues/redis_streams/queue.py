@@ -1,0 +1,754 @@
+"""The task queue on Redis Streams: the whole state machine of `queues.base`, for workers on many machines.
+
+Guarantees: everything of `queues.base`, across killed workers, lost replies and a restarted server. How
+durable an answered call is, is the server's to say: with `appendonly yes` and `appendfsync always` it is
+on disk, with `everysec` (the usual) a crash of the machine may take the last second, without a file a
+restart takes everything. Nothing is trimmed: a stream exists while it holds work, and has no MAXLEN.
+
+Each call is one script, hence one step and one round trip, whatever its number of messages. The time is
+the server's, so that the clocks of workers do not matter. Nothing polls: a claim sleeps until work is
+published, the next due time or its time-out.
+
+A call whose reply is lost is repeated with the same names (keys, call number, epoch), which the scripts
+recognise. Every call waits for a server that is away, with growing pauses, for `reconnect_s`; a finish
+for at least the length of its lease, as its handler has run.
+
+There is no consumer group: XREADGROUP takes what it sees, while a claim has to look first (labels it does
+not serve, a message that is not due, a suspect that goes alone), and it writes one record a message. A
+cursor for each lane and a lease with an epoch say the same in one step.
+
+Keys begin with "<prefix>:{ms:0}:". A lane is "<user>/<cube>/<class>", percent-encoded.
+
+    lane:<lane>    stream of the messages until they are settled: key, label, at, message, parent
+    at:<lane>      hash: counts by label (q: d:), held (h), cursor (cur), head (hl, hd), slots, ready label (rl)
+    back:<lane>    list: entries handed back while others hold batches of the lane
+    aside:<lane>   hash: payloads of delayed messages and of those that another runs for
+    x:<lane>       hash: exceptional state by key (failed, lost, cancelled, coalesced, delayed)
+    info:<lane> out:<lane>   hashes: status rows since submit, since the end; kept for 7 days
+    where          hash: key -> its place and lane, for every live message
+    leases leased  hash and sorted set: who holds what until when; epoch: never goes back
+    ready:<label> standing:<label> turn:<label>:<user> flow:<class> capped:<user> busy   the fair order
+    delayed blocked waiting served heads lanes rows counts policy policy_version weight
+    dead dead_order absorbed:<lane>   dead letters
+    instances instances_seen   who claims
+    seen seen_order idempotent idempotent_ends task:<user>/<task> cancelled times:<label> timed finished reply:<call> store
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random as random_module
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from memos import log
+from memos.clock import Clock
+from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull, QueueUnavailable
+from memos.mem_scheduler.queues.adaptive import BatchSizes
+from memos.mem_scheduler.queues.base import (
+    INSTANCE_REFRESH_S,
+    Batch,
+    Dead,
+    Delivery,
+    Done,
+    HeldLease,
+    Instance,
+    Outcome,
+    QueueDepth,
+    Release,
+    Retry,
+    Settled,
+    TaskStatus,
+    WhenFull,
+)
+from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
+from memos.mem_scheduler.queues.instance import Identity
+from memos.mem_scheduler.queues.limits import Limits, weight_function
+from memos.mem_scheduler.queues.local import TOKENS_MAX
+from memos.mem_scheduler.queues.redis_streams.connection import (
+    RedisAddress,
+    check_server,
+    connect,
+    is_passing,
+    translated,
+)
+from memos.mem_scheduler.queues.redis_streams.dead import RedisDeadLetters
+from memos.mem_scheduler.queues.redis_streams.policies import RedisPolicyTable
+from memos.mem_scheduler.queues.redis_streams.reading import (
+    StatusRows,
+    depth_of,
+    instances_of,
+    leases_of,
+)
+from memos.mem_scheduler.queues.redis_streams.scripts import Scripts
+from memos.mem_scheduler.queues.redis_streams.wakes import WakeListener
+from memos.mem_scheduler.queues.redis_streams.wire import (
+    decode,
+    encode,
+    encoded,
+    followup_arguments,
+    lane_of,
+    lane_text,
+    row_of,
+    task_text,
+)
+from memos.mem_scheduler.queues.served import SERVED_S
+from memos.mem_scheduler.queues.verdicts import Fate, judge_retry
+from memos.mem_scheduler.queues.waiters import Waiters
+from memos.mem_scheduler.schemas.keys import KeyMint
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
+
+if TYPE_CHECKING:
+    from memos.memory.store import Followup
+
+logger = log.get_logger(__name__)
+
+PREFIX = "scheduler:messages:stream:v2.0"  # the documented default
+_PAUSE_MIN_S = 0.02
+_PAUSE_MAX_S = 1.0
+_HELD_MAX = 10_000
+_OUTCOMES = frozenset({Done, Retry, Dead, Release})
+_LETTERS = {Fate.DEAD: "X", Fate.HEAD: "H", Fate.ASIDE: "A"}
+_STATES = {
+    "C": TaskState.COMPLETED,
+    "X": TaskState.FAILED,
+    "R": TaskState.WAITING,
+    "K": TaskState.CANCELLED,
+    "H": TaskState.RETRYING,
+    "A": TaskState.RETRYING,
+}
+
+
+@dataclass(slots=True)
+class _Held:
+    """What this process remembers of a batch it claimed."""
+
+    claimed_at: float  # monotonic
+    length_s: float
+    waited_s: list[float]  # by delivery
+
+
+class RedisStreamsQueue:
+    """A `TaskQueue` on the server at `address`, under `prefix`.
+
+    `weights` is a user's share against others' under contention: 1 where nothing is said, at least 0.001;
+    they are stored for all instances. `random` is the source of retry jitter; `name` begins the name under
+    which this queue claims. `server_time=False` takes the time
+    from `clock` instead of the server: for tests that drive it.
+    Raises QueueUnavailable when the server does not answer, ConfigError when it cannot hold the queue.
+    """
+
+    def __init__(
+        self,
+        address: RedisAddress | None = None,
+        *,
+        clock: Clock,
+        prefix: str = PREFIX,
+        messages_max: int = 200_000,
+        lane_messages_max: int = 20_000,
+        payload_bytes_max: int = 4 * 1024 * 1024,
+        dead_letters_max: int = 10_000,
+        status_entries_max: int = 200_000,
+        idempotency_keys_max: int = 100_000,
+        idempotency_ttl_s: float = 86_400.0,
+        user_batches_max: int = 0,
+        reconnect_s: float = 10.0,
+        random: random_module.Random | None = None,
+        weights: Mapping[str, float] | None = None,
+        name: str = "",
+        server_time: bool = True,
+    ) -> None:
+        self._limits = Limits(
+            messages_max,
+            lane_messages_max,
+            payload_bytes_max,
+            dead_letters_max,
+            status_entries_max,
+            idempotency_keys_max,
+            idempotency_ttl_s,
+            user_batches_max,
+        )
+        self.address = address or RedisAddress()
+        self.prefix = prefix
+        self._identity = Identity.new(name)
+        self._since = clock.now()
+        self._told: tuple[str, float] | None = None  # the labels that were last told, and when
+        self._base = f"{prefix}:{{ms:0}}:"
+        self._clock = clock
+        self._server_time = server_time
+        self._reconnect_s = reconnect_s
+        self._random = random or random_module.Random()
+        self._mint = KeyMint(clock)
+        self._sizes = BatchSizes()
+        self._lock = threading.Lock()
+        self._waiters = Waiters(self._lock, clock)
+        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._calls = 0
+        self._wakes = 0
+        self._rings = 0
+        self._closed = False
+        self._closing = threading.Event()
+        self._plans: dict[tuple[frozenset[str], int], tuple[str, str]] = {}
+        self._client = connect(self.address)
+        self._scripts = Scripts(
+            self._base,
+            letters_max=dead_letters_max,
+            statuses_max=status_entries_max,
+            tokens_max=TOKENS_MAX,
+        )
+        self._policies = RedisPolicyTable(read=self._read_policies, write=self._write_policy)
+        self._rows = StatusRows(self._client, self._base)
+        self._dead = RedisDeadLetters(
+            page=self._letters, find=self._letter, change=lambda *args: int(self._named("dead", *args))
+        )
+        self._listener = WakeListener(
+            self._client,
+            f"{self._base}wake",
+            own=f"{self._base}wake:{self._identity.name}",
+            on_work=self._rung,
+            on_look=self._look_again,
+        )
+        check_server(self._client, self.address)
+        if weights:
+            weight_function(weights)  # checks them
+            texts = {encoded(user): weight for user, weight in weights.items()}
+            self._ask(lambda: self._client.hset(f"{self._base}weight", mapping=texts))
+        self._policies.follow(self._policy_version())
+
+    # -- what it is ---------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> redis.Redis:
+        """The connection pool, for parts that share the server."""
+        return self._client
+
+    @property
+    def policies(self) -> RedisPolicyTable:
+        return self._policies
+
+    @property
+    def dead(self) -> RedisDeadLetters:
+        return self._dead
+
+    @property
+    def messages_max(self) -> int:
+        return self._limits.messages_max
+
+    def bind_store(self, store_id: str) -> None:
+        """This queue's work is for one memory store: two would be two brains. Raises ConfigError."""
+        name = f"{self._base}store"
+        self._ask(lambda: self._client.set(name, store_id, nx=True))
+        bound = self._ask(lambda: self._client.get(name))
+        if bound != store_id:
+            raise ConfigError(
+                f"the queue {self.prefix!r} at {self.address} belongs to the memory store {bound}, and this is "
+                f"{store_id}: give every process the same store, or this one another "
+                "MEMSCHEDULER_REDIS_STREAM_KEY_PREFIX"
+            )
+
+    # -- in -----------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        messages: Sequence[ScheduleMessageItem],
+        *,
+        delay_s: float = 0.0,
+        token: str | None = None,
+        idempotency_key: str | None = None,
+        followups: Sequence[Followup] = (),
+        inside_handler: bool = False,
+        when_full: WhenFull = "reject",
+    ) -> list[str]:
+        self._refuse_closed()
+        everything = [*messages, *(followup.message for followup in followups)]
+        self._limits.check_payloads(everything)
+        scoped = None if idempotency_key is None else ScopedKey.of(idempotency_key, everything)
+        keys = self._mint.mint(len(messages)) if messages else []
+        answer = [*keys, *(followup.key for followup in followups)]
+        options: dict[str, Any] = {
+            "delay_s": delay_s,
+            "inside": inside_handler,
+            "coalesce": when_full == "coalesce" and delay_s <= 0,
+            "messages_max": self._limits.messages_max,
+            "lane_max": self._limits.lane_messages_max,
+        }
+        if token is not None:
+            options["token"] = token
+        if scoped is not None:
+            options |= {
+                "scope": scoped.scope,
+                "used_for": scoped.used_for,
+                "ttl_s": self._limits.idempotency_ttl_s,
+                "keys_max": self._limits.idempotency_keys_max,
+            }
+        if token is not None or scoped is not None:
+            options["answer"] = json.dumps(answer)
+        lanes, arguments, tasks = _by_lane(keys, messages)
+        if tasks:
+            options["tasks"] = tasks
+        reply = self._run(
+            "submit", json.dumps(options), lanes, *arguments, *followup_arguments(followups)
+        )
+        self._policies.follow(int(reply[1]))
+        if reply[0] == "known":
+            if scoped is not None and reply[3]:
+                scoped.check(reply[3])
+            known: list[str] = json.loads(reply[2])
+            return known
+        if reply[0] == "keys":
+            raise refuse_more_keys(self._limits.idempotency_keys_max)
+        if reply[0] == "full":
+            raise self._full(reply[2], int(reply[3]), len(messages))
+        return answer
+
+    def _full(self, lane: str, held: int, number: int) -> QueueFull:
+        place, limit, setting = "the queue", self._limits.messages_max, "queue.messages_max"
+        if lane:
+            place, limit, setting = f"lane {lane}", self._limits.lane_messages_max, "queue.lane_messages_max"
+        return QueueFull(
+            f"{place} holds {held} messages of at most {limit} ({setting}); none of these {number} was "
+            "queued, submit them again later"
+        )
+
+    # -- out ----------------------------------------------------------------------------------------
+
+    def claim(
+        self, labels: Collection[str], *, lanes_max: int, batch_max: int | None = None, timeout_s: float = 1.0
+    ) -> list[Batch]:
+        if lanes_max < 1 or (batch_max is not None and batch_max < 1):
+            raise InvalidInput(f"lanes_max={lanes_max!r}, batch_max={batch_max!r}: both must be at least 1")
+        wanted = labels if isinstance(labels, frozenset) else frozenset(labels)
+        with self._lock:
+            self._refuse_closed()
+            wakes = self._wakes
+        deadline = self._clock.monotonic() + timeout_s
+        while True:
+            asked_at = self._clock.monotonic()
+            left_s = deadline - asked_at
+            if left_s > 0:
+                self._listener.listen()
+            with self._lock:
+                rings = self._rings
+            batches, due_in_s = self._look(wanted, lanes_max, batch_max, max(0.0, left_s))
+            if batches:
+                return batches
+            with self._lock:
+                now = self._clock.monotonic()
+                if now >= deadline or wakes != self._wakes or self._closed:
+                    return []
+                if rings == self._rings:
+                    # Counted from before the call: rather a little early, to look again, than late.
+                    until = deadline if due_in_s is None else min(deadline, asked_at + due_in_s)
+                    self._waiters.wait(wanted, until=until)
+                if self._closed:
+                    return []
+
+    def _look(
+        self, wanted: frozenset[str], lanes_max: int, batch_max: int | None, wait_s: float
+    ) -> tuple[list[Batch], float | None]:
+        """Take what is there. Also tells in how many seconds something is due."""
+        plan, claimed = self._plan(wanted)
+        limits = {
+            label: min(self._policies.get(label).batch_size_max, self._sizes.of(label), batch_max or 1 << 30)
+            for label in wanted
+        }
+        reply = self._run(
+            "claim",
+            self._call(),
+            "0",
+            lanes_max,
+            wait_s,
+            "1",
+            plan,
+            json.dumps(limits),
+            claimed,
+            self._presence(claimed),
+            again=1,
+        )
+        self._policies.follow(int(reply[0]))
+        if reply[2]:
+            with self._lock:
+                self._sizes.reset(json.loads(reply[2]))
+        batches = [self._batch(one) for one in reply[3:]]
+        return batches, float(reply[1]) if reply[1] else None
+
+    def _presence(self, claimed: str | None = None) -> str:
+        """What tells others that this instance is there: when something is new, and now and then."""
+        now = self._clock.monotonic()
+        with self._lock:
+            labels = claimed or (self._told[0] if self._told is not None else None)
+            if labels is None or (
+                self._told is not None
+                and labels == self._told[0]
+                and now - self._told[1] < INSTANCE_REFRESH_S
+            ):
+                return ""
+            self._told = (labels, now)
+        me = self._identity
+        return json.dumps(
+            {
+                "name": me.name,
+                "host": me.host,
+                "pid": me.pid,
+                "labels": json.loads(labels),
+                "since": self._since,
+            }
+        )
+
+    def _plan(self, wanted: frozenset[str]) -> tuple[str, str]:
+        """The labels by level and class, and the labels alone, as JSON."""
+        name = (wanted, self._policies.version)
+        found = self._plans.get(name)
+        if found is None:
+            levels: dict[int, dict[str, list[str]]] = {}
+            for label in sorted(wanted):
+                classes = levels.setdefault(int(self._policies.get(label).level), {})
+                classes.setdefault(encoded(class_of(label)), []).append(label)
+            plan = [[[one, own] for one, own in levels[level].items()] for level in sorted(levels)]
+            if len(self._plans) >= 64:
+                self._plans.clear()
+            found = self._plans[name] = (json.dumps(plan), json.dumps(sorted(wanted)))
+        return found
+
+    def _batch(self, reply: list[Any]) -> Batch:
+        epoch, lane, slot, length, now, wall, states, *fields = reply
+        exceptional = json.loads(states) if states else {}
+        deliveries, waited_s = [], []
+        for key, at, message, parent in zip(*[iter(fields)] * 4, strict=True):
+            state = exceptional.get(key, {})
+            deliveries.append(
+                Delivery(
+                    key,
+                    decode(message, key=key, stream=lane),
+                    parent,
+                    int(state.get("a", 0)),
+                    int(state.get("r", 0)),
+                    float(at),
+                    _absorbed(state.get("p", ()), lane),
+                )
+            )
+            ready = state.get("y")  # on the clock of leases; a fresh message has only its wall time
+            waited_s.append(float(now) - float(ready) if ready else float(wall) - float(at))
+        length_s = float(length)
+        with self._lock:
+            self._held[epoch] = _Held(self._clock.monotonic(), length_s, waited_s)
+            while len(self._held) > _HELD_MAX:  # batches that were never finished
+                self._held.popitem(last=False)
+        return Batch(lane_of(lane), int(slot), epoch, tuple(deliveries), float(wall) + length_s)
+
+    # -- settling -----------------------------------------------------------------------------------
+
+    def finish(
+        self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
+    ) -> list[Settled]:
+        if len(outcomes) != len(batch.deliveries):
+            raise InvalidInput(f"{len(outcomes)} outcomes for a batch of {len(batch.deliveries)} messages")
+        if unknown := set(map(type, outcomes)) - _OUTCOMES:
+            raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")
+        self._limits.check_payloads([followup.message for followup in followups])
+        fates, special = self._fates(batch, outcomes)
+        held = self._held.get(batch.epoch)
+        took_s = 0.0 if held is None else self._clock.monotonic() - held.claimed_at
+        times = {} if held is None else _samples(batch, outcomes, held.waited_s, took_s)
+        repeated = _Repeated()
+        reply = self._run(
+            "finish",
+            batch.epoch,
+            fates,
+            json.dumps(times),
+            len(special) // 4,
+            *special,
+            *followup_arguments(followups),
+            wait_s=0.0 if held is None else held.length_s,
+            repeated=repeated,
+        )
+        with self._lock:
+            self._held.pop(batch.epoch, None)
+            if held is not None and "R" not in fates and reply[0] == "ok":
+                labels = {delivery.message.label for delivery in batch.deliveries}
+                self._sizes.record(labels, len(batch.deliveries), took_s)
+        self._policies.follow(int(reply[1]))
+        if reply[0] == "lost" and not (repeated and reply[2]):
+            raise LeaseLost(f"the lease of a batch of lane {batch.lane} was lost (epoch {batch.epoch})")
+        letters, errors = json.loads(reply[2])
+        errors = errors or {}
+        return [
+            Settled(delivery.key, _STATES[letter], errors.get(str(number), ""))
+            for number, (delivery, letter) in enumerate(zip(batch.deliveries, letters, strict=True), 1)
+        ]
+
+    def _fates(self, batch: Batch, outcomes: Sequence[Outcome]) -> tuple[str, list[Any]]:
+        """A letter for each message, and what the letter needs: index, attempts, delay, error."""
+        letters: list[str] = []
+        special: list[Any] = []
+        for number, (delivery, outcome) in enumerate(zip(batch.deliveries, outcomes, strict=True), 1):
+            if isinstance(outcome, Done):
+                letters.append("C")
+            elif isinstance(outcome, Release):
+                letters.append("R")
+            elif isinstance(outcome, Dead):
+                letters.append("X")
+                special += (number, delivery.attempts, 0, outcome.error)
+            else:
+                verdict = judge_retry(
+                    outcome,
+                    self._policies.get(delivery.message.label),
+                    attempts=delivery.attempts,
+                    blocked_s=None,  # the server knows for how long, and bounds it
+                    source=self._random,
+                )
+                letters.append(_LETTERS[verdict.fate])
+                special += (number, verdict.attempts, verdict.delay_s, verdict.error)
+        return "".join(letters), special
+
+    def renew(self, batches: Sequence[Batch]) -> list[Batch]:
+        if not batches:
+            return []
+        lost = {int(epoch) for epoch in self._run("renew", self._presence(), *(batch.epoch for batch in batches))}
+        with self._lock:
+            for epoch in lost:
+                self._held.pop(epoch, None)
+        return [batch for batch in batches if batch.epoch in lost]
+
+    def cancel(self, keys: Sequence[str]) -> list[str]:
+        taken: list[str] = list(json.loads(self._named("cancel", *keys))) if keys else []
+        return taken
+
+    def is_cancelled(self, key: str) -> bool:
+        return self._ask(lambda: self._client.zscore(f"{self._base}cancelled", key)) is not None
+
+    def clear(self) -> int:
+        return int(self._named("clear"))
+
+    # -- seen from outside --------------------------------------------------------------------------
+
+    def depth(self, *, lanes: bool = True) -> QueueDepth:
+        return depth_of(self._run("depth", "1" if lanes else "0", SERVED_S))
+
+    def instances(self) -> list[Instance]:
+        return instances_of(self._run("operators", "instances", 0))
+
+    def leases(self, *, limit: int = 100) -> list[HeldLease]:
+        return leases_of(self._run("operators", "leases", limit))
+
+    def live(self, keys: Collection[str]) -> set[str]:
+        asked = list(keys)
+        if not asked:
+            return set()
+        places = self._ask(lambda: self._client.hmget(f"{self._base}where", asked))
+        return {key for key, place in zip(asked, places, strict=True) if place is not None}
+
+    def statuses(
+        self,
+        *,
+        user_id: str | None = None,
+        item_id: str | None = None,
+        task_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[TaskStatus]:
+        found: list[TaskStatus] = self._ask(
+            lambda: self._rows.find(
+                wall=self._clock.now(), user_id=user_id, item_id=item_id, task_id=task_id, limit=limit
+            )
+        )
+        return found
+
+    def get(self, keys: Sequence[str]) -> list[Delivery]:
+        if not keys:
+            return []
+        return [
+            Delivery(
+                key,
+                decode(message, key=key, stream=lane),
+                parent,
+                int(attempts),
+                int(recoveries),
+                float(at),
+                _absorbed(json.loads(absorbed) if absorbed else (), lane),
+            )
+            for key, lane, at, message, parent, attempts, recoveries, absorbed in self._run("get", *keys)
+        ]
+
+    # -- waiting and closing ------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        with self._lock:
+            self._wakes += 1
+            self._waiters.call_all()
+
+    def close(self) -> None:
+        """Refuse new work and let waiting claims return. What runs may still be finished."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._wakes += 1
+            self._waiters.call_all()
+        self._closing.set()
+        self._listener.close()
+        if self._told is not None:
+            with contextlib.suppress(redis.exceptions.RedisError, OSError):
+                pipe = self._client.pipeline(transaction=True)
+                pipe.hdel(f"{self._base}instances", self._identity.name)
+                pipe.zrem(f"{self._base}instances_seen", self._identity.name)
+                pipe.zrem(f"{self._base}waiting", self._identity.name)
+                pipe.execute()
+
+    def __enter__(self) -> RedisStreamsQueue:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _rung(self, labels: list[str]) -> None:
+        with self._lock:
+            self._rings += 1
+            for label in labels:
+                self._waiters.call(label)
+
+    def _look_again(self) -> None:
+        with self._lock:
+            self._rings += 1
+            self._waiters.call_all()
+
+    # -- asking the server --------------------------------------------------------------------------
+
+    def _call(self) -> str:
+        """The name of one call: a repeat of it after a lost reply is recognised by it."""
+        with self._lock:
+            self._calls += 1
+            return f"{self._identity.name}:{self._calls}"
+
+    def _named(self, name: str, *args: Any) -> str:
+        """Run a script that keeps its answer under the call's name."""
+        return str(self._run(name, self._call(), *args))
+
+    def _run(
+        self,
+        name: str,
+        *args: Any,
+        again: int | None = None,
+        wait_s: float = 0.0,
+        repeated: _Repeated | None = None,
+    ) -> Any:
+        """Run a script. `again`: the argument that becomes "1" when the call is repeated."""
+        arguments = [self._limits.user_batches_max, *args]
+
+        def once(time: str = "") -> Any:
+            time = "" if self._server_time else f"{self._clock.monotonic()!r} {self._clock.now()!r}"
+            return self._scripts.run(self._client, name, time, *arguments)
+
+        def on_repeat() -> None:
+            if again is not None:
+                arguments[1 + again] = "1"
+            if repeated is not None:
+                repeated.happened = True
+
+        return self._ask(once, wait_s=wait_s, on_repeat=on_repeat)
+
+    def _ask(
+        self, ask: Callable[[], Any], *, wait_s: float = 0.0, on_repeat: Callable[[], None] = lambda: None
+    ) -> Any:
+        """Ask the server; wait for one that is away, at most `reconnect_s` or `wait_s`, whichever is more."""
+        deadline: float | None = None
+        pause_s = _PAUSE_MIN_S
+        while True:
+            try:
+                return ask()
+            except (redis.exceptions.RedisError, OSError) as error:
+                now = self._clock.monotonic()
+                if deadline is None:
+                    deadline = now + max(self._reconnect_s, wait_s)
+                if not is_passing(error) or now >= deadline or self._closing.is_set():
+                    raise translated(error, self.address) from error
+                logger.warning("queue.away", error=type(error).__name__, again_in_s=round(pause_s, 3))
+                self._closing.wait(pause_s * self._random.uniform(0.5, 1.0))
+                pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+                on_repeat()
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise QueueUnavailable("the queue is closed; build a new runtime to go on")
+
+    def _policy_version(self) -> int:
+        return int(self._ask(lambda: self._client.get(f"{self._base}policy_version")) or 0)
+
+    def _read_policies(self) -> tuple[int, Mapping[str, str]]:
+        pipe = self._client.pipeline(transaction=True)
+        pipe.get(f"{self._base}policy_version")
+        pipe.hgetall(f"{self._base}policy")
+        version, texts = self._ask(pipe.execute)
+        return int(version or 0), texts
+
+    def _write_policy(self, label: str, text: str) -> int:
+        return int(self._run("policy", label, text, encoded(class_of(label))))
+
+    def _letters(self, first: int, last: int) -> list[tuple[str, str]]:
+        keys = self._ask(lambda: self._client.zrevrange(f"{self._base}dead_order", first, last))
+        if not keys:
+            return []
+        texts = self._ask(lambda: self._client.hmget(f"{self._base}dead", keys))
+        return [(key, text) for key, text in zip(keys, texts, strict=True) if text is not None]
+
+    def _letter(self, key: str) -> str | None:
+        text: str | None = self._ask(lambda: self._client.hget(f"{self._base}dead", key))
+        return text
+
+
+class _Repeated:
+    """Whether a call was repeated, so that the server may have answered before."""
+
+    __slots__ = ("happened",)
+
+    def __init__(self) -> None:
+        self.happened = False
+
+    def __bool__(self) -> bool:
+        return self.happened
+
+
+def _by_lane(
+    keys: Sequence[str], messages: Sequence[ScheduleMessageItem]
+) -> tuple[int, list[Any], dict[str, list[str]]]:
+    """How many lanes, what the script takes of each, and the members of business tasks."""
+    lanes: dict[tuple[str, str, str], list[Any]] = {}
+    tasks: dict[str, list[str]] = {}
+    for number, (key, message) in enumerate(zip(keys, messages, strict=True)):
+        lane_id = (message.user_id, message.mem_cube_id, class_of(message.label))
+        rows = lanes.get(lane_id)
+        if rows is None:
+            rows = lanes[lane_id] = [lane_text(*lane_id), 0]
+        rows += (key, message.label, row_of(number, message), encode(message))
+        if message.task_id:
+            task = task_text(message.user_id, message.task_id)
+            tasks.setdefault(task, []).append(f"{key} {rows[0]}")
+    arguments: list[Any] = []
+    for rows in lanes.values():
+        rows[1] = (len(rows) - 2) // 4
+        arguments += rows
+    return len(lanes), arguments, tasks
+
+
+def _absorbed(payloads: Sequence[Sequence[str]], lane: str) -> tuple[ScheduleMessageItem, ...]:
+    return tuple([decode(text, key=key, stream=lane) for key, text in payloads])
+
+
+def _samples(
+    batch: Batch, outcomes: Sequence[Outcome], waited_s: Sequence[float], took_s: float
+) -> dict[str, str]:
+    """How long the messages that are done waited, and ran together: [took, [waited, …]] by label."""
+    waits: dict[str, list[float]] = {}
+    for delivery, outcome, waited in zip(batch.deliveries, outcomes, waited_s, strict=True):
+        if isinstance(outcome, Done):
+            waits.setdefault(delivery.message.label, []).append(round(waited, 6))
+    return {label: json.dumps([round(took_s, 6), own]) for label, own in waits.items()}

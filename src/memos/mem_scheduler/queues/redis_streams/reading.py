@@ -1,0 +1,225 @@
+"""What is read from Redis without changing it: status rows, and the picture that `depth` gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import redis
+
+from memos.mem_scheduler.queues.base import HeldLease, Instance, LabelTimes, LaneDepth, QueueDepth, TaskStatus
+from memos.mem_scheduler.queues.label_times import SAMPLES_MAX, percentile
+from memos.mem_scheduler.queues.redis_streams.wire import encoded, lane_of, task_text
+from memos.mem_scheduler.schemas.task_schemas import TaskState
+
+KEPT_S = 7 * 86_400.0
+_LANES_A_CALL = 200
+_ENDED = {"C": TaskState.COMPLETED, "K": TaskState.CANCELLED, "F": TaskState.FAILED}
+
+
+def depth_of(text: str) -> QueueDepth:
+    """The reply of the script `depth`."""
+    told = json.loads(text)
+    return QueueDepth(
+        remaining=told["queued"] + told["delayed"],
+        running=told["running"],
+        queued=told["queued"] - told["parked"],
+        delayed=told["delayed"],
+        parked=told["parked"],
+        dead=told["dead"],
+        lanes=tuple(
+            LaneDepth(
+                lane_of(one["lane"]),
+                queued={} if one["parked"] else dict(one["q"]),
+                delayed=dict(one["d"]),
+                parked=dict(one["q"]) if one["parked"] else {},
+                running=dict(one["r"]),
+                oldest_s=dict(one["lag"]),
+            )
+            for one in told["lanes"]
+        ),
+        times={label: _times(samples) for label, samples in dict(told["times"]).items() if samples},
+    )
+
+
+def _times(samples: Sequence[str]) -> LabelTimes:
+    """Samples are [seconds of the run, [seconds each message waited]], newest first."""
+    waiting: list[float] = []
+    running: list[float] = []
+    for text in samples:
+        ran_s, waited_s = json.loads(text)
+        waiting += waited_s
+        running += [ran_s] * len(waited_s)
+        if len(waiting) >= SAMPLES_MAX:
+            break
+    waiting, running = waiting[:SAMPLES_MAX], running[:SAMPLES_MAX]
+    return LabelTimes(
+        waiting_p50=percentile(waiting, 0.5),
+        waiting_p95=percentile(waiting, 0.95),
+        running_p50=percentile(running, 0.5),
+        running_p95=percentile(running, 0.95),
+    )
+
+
+def leases_of(text: str) -> list[HeldLease]:
+    """The reply of the script `operators` to "leases"."""
+    return [
+        HeldLease(
+            lane_of(one["lane"]),
+            int(one["slot"]),
+            int(one["epoch"]),
+            one["instance"],
+            dict(one["labels"]),
+            held_s=float(one["held"]),
+            expires_in_s=float(one["left"]),
+        )
+        for one in json.loads(text)
+    ]
+
+
+def instances_of(text: str) -> list[Instance]:
+    """The reply of the script `operators` to "instances"."""
+    found = [
+        Instance(
+            one["name"], one["host"], int(one["pid"]), frozenset(one["labels"]), one["since"], float(one["seen"])
+        )
+        for one in json.loads(text)
+    ]
+    return sorted(found, key=lambda one: one.name)
+
+
+class StatusRows:
+    """Status rows of the queue whose keys begin with `base`.
+
+    `info:<lane>` has a row for each message since it was submitted, `out:<lane>` one since it ended; what
+    lies between follows from the leases and the exceptional states, read in the same transaction.
+    """
+
+    def __init__(self, client: redis.Redis, base: str) -> None:
+        self._client = client
+        self._base = base
+
+    def find(
+        self,
+        *,
+        wall: float,
+        user_id: str | None = None,
+        item_id: str | None = None,
+        task_id: str | None = None,
+        limit: int | None = None,
+    ) -> list[TaskStatus]:
+        """Newest submit first."""
+        found: list[tuple[tuple[int, int], TaskStatus]] = []
+        if user_id is not None and task_id:
+            members: Any = self._client.smembers(f"{self._base}task:{task_text(user_id, task_id)}")
+            keys_of: dict[str, list[str]] = {}
+            for member in members:
+                key, _, lane = member.partition(" ")
+                keys_of.setdefault(lane, []).append(key)
+            lanes: Sequence[str] = list(keys_of)
+        else:
+            keys_of = {}
+            lanes = self._lanes(user_id)
+        for first in range(0, len(lanes), _LANES_A_CALL):
+            for row in self._rows(lanes[first : first + _LANES_A_CALL], keys_of, wall):
+                status = row[1]
+                if item_id in (None, status.item_id) and task_id in (None, status.task_id):
+                    found.append(row)
+        found.sort(key=lambda row: row[0], reverse=True)
+        return [status for _, status in found[:limit]]
+
+    def _lanes(self, user_id: str | None) -> list[str]:
+        if user_id is None:
+            lanes: Any = self._client.zrange(f"{self._base}rows", 0, -1)
+        else:  # "0" is the character behind "/"
+            user = encoded(user_id)
+            lanes = self._client.zrangebylex(f"{self._base}rows", f"[{user}/", f"({user}0")
+        return list(lanes)
+
+    def _rows(
+        self, lanes: Sequence[str], keys_of: Mapping[str, list[str]], wall: float
+    ) -> Iterable[tuple[tuple[int, int], TaskStatus]]:
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hvals(f"{self._base}leases")
+        for lane in lanes:
+            for kind in ("info", "out"):
+                name = f"{self._base}{kind}:{lane}"
+                if lane in keys_of:
+                    pipe.hmget(name, keys_of[lane])
+                else:
+                    pipe.hgetall(name)
+            pipe.hgetall(f"{self._base}x:{lane}")
+        leases, *replies = pipe.execute()
+        running = _running_since(leases)
+        for number, lane in enumerate(lanes):
+            info, out, states = replies[3 * number : 3 * number + 3]
+            if lane in keys_of:
+                info = {key: text for key, text in zip(keys_of[lane], info, strict=True) if text}
+                out = {key: text for key, text in zip(keys_of[lane], out, strict=True) if text}
+            for key, text in info.items():
+                row = _row(lane, key, text, out.get(key), states, running, wall)
+                if row is not None:
+                    yield row
+
+
+def _running_since(leases: Iterable[str]) -> dict[str, float]:
+    running: dict[str, float] = {}
+    for text in leases:
+        head, _, keys = text.split("\n")
+        since = float(json.loads(head)["wall"])
+        running.update((key, since) for key in keys.split())
+    return running
+
+
+def _row(
+    lane: str,
+    key: str,
+    info: str,
+    out: str | None,
+    states: Mapping[str, str],
+    running: Mapping[str, float],
+    wall: float,
+) -> tuple[tuple[int, int], TaskStatus] | None:
+    sequence, submitted, body = info.split(" ", 2)
+    number, item_id, task_id, label = json.loads(body)
+    started: float | None
+    finished: float | None = None
+    if out is not None:
+        head, error = out.split("\n", 1)
+        letter, start, end, attempts = head.split(" ")
+        state, started, finished = _ENDED[letter], _time(start), _time(end)
+        if letter != "F" and finished is not None and finished <= wall - KEPT_S:
+            return None
+        tries = int(float(attempts))
+    else:
+        runner = key
+        x = json.loads(states.get(key, "{}"))
+        if "i" in x:  # another message runs for this one
+            runner = x["i"]
+            x = json.loads(states.get(runner, "{}"))
+        state = TaskState.RETRYING if x.get("t") else TaskState.WAITING
+        if runner in running:
+            state = TaskState.IN_PROGRESS
+        started = running.get(runner, _time(x.get("s")))
+        tries, error = int(x.get("a", 0)), x.get("e", "")
+    place = lane_of(lane)
+    status = TaskStatus(
+        key=key,
+        item_id=item_id,
+        task_id=task_id,
+        user_id=place.user_id,
+        mem_cube_id=place.mem_cube_id,
+        label=label,
+        state=state,
+        submitted_at=float(submitted),
+        started_at=started,
+        finished_at=finished,
+        attempts=tries,
+        error=error,
+    )
+    return (int(sequence), number), status
+
+
+def _time(text: str | None) -> float | None:
+    return None if text is None or text == "-" else float(text)
