@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
-import random
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from memos import log
 from memos.clock import Clock, SystemClock
 from memos.errors import ConfigError, MemosError
 from memos.runtime_models import Models, build_models
+from memos.runtime_queue import build_queue, queue_following, redis_client
 from memos.settings import Settings
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _assemble(
     embedder = models.embedder
     if embedder is not None and not rebind:
         store.bind_embedder(embedder.fingerprint, embedder.dim)
-    queue = _queue(settings, clock)
+    queue = build_queue(settings, clock, store)
     opened.callback(queue.close)
     indexer = Indexer(embedder)
     retriever = HybridRetriever(store, embedder, clock=clock)
@@ -275,35 +275,7 @@ def _assemble(
         scheduler=scheduler,
         status_tracker=scheduler.status_tracker,
         chat=chat,
-    )
-
-
-def _queue(settings: Settings, clock: Clock) -> TaskQueue:
-    chosen = settings.queue
-    bounds: dict[str, Any] = {
-        "messages_max": chosen.messages_max,
-        "lane_messages_max": chosen.lane_messages_max,
-        "payload_bytes_max": chosen.payload_bytes_max,
-        "dead_letters_max": chosen.dead_letters_max,
-        "status_entries_max": chosen.status_entries_max,
-        "idempotency_keys_max": chosen.idempotency_keys_max,
-        "idempotency_ttl_s": chosen.idempotency_ttl_s,
-        "user_batches_max": chosen.user_batches_max,
-        "weights": chosen.user_weights,
-        "name": settings.scheduler.name,
-    }
-    if chosen.effective_backend == "local":
-        from memos.mem_scheduler.queues.local import LocalQueue
-
-        return LocalQueue(clock=clock, random=random.Random(), **bounds)
-    from memos.mem_scheduler.queues.sqlite import SqliteQueue
-
-    return SqliteQueue(
-        settings.queue_path,
-        clock=clock,
-        busy_timeout_s=settings.store.busy_timeout_s,
-        random=random.Random(),
-        **bounds,
+        redis_client=redis_client(queue),
     )
 
 
@@ -328,6 +300,7 @@ def _scheduler_config(settings: Settings) -> SchedulerConfigFactory:
             "disabled_handlers": chosen.disabled_handlers,
             "search_method": chosen.search_method,
             "max_web_log_queue_size": chosen.web_log_buffer_max,
+            "use_redis_queue": settings.queue.effective_backend == "redis",
         },
     )
 
@@ -337,7 +310,6 @@ def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Setting
     config = scheduler.config
     activation = config.enable_activation_memory
     for key, value, refused, why in (
-        ("use_redis_queue", config.use_redis_queue, config.use_redis_queue, "there is no Redis queue yet"),
         ("auth_config_path", config.auth_config_path, config.auth_config_path, "nothing needs credentials"),
         ("db_url", config.db_url, config.db_url, "the store is a file: give db_path"),
         ("enable_activation_memory", activation, activation, "there is no activation memory yet"),
@@ -369,8 +341,7 @@ def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Setting
     changes: dict[str, Any] = {"scheduler": section}
     if config.db_path:
         changes["store"] = settings.store.model_copy(update={"path": Path(config.db_path).expanduser()})
-    if config.queue_size is not None:
-        changes["queue"] = settings.queue.model_copy(update={"lane_messages_max": config.queue_size})
+    changes["queue"] = queue_following(settings.queue, config)
     return settings.model_copy(update=changes)
 
 

@@ -36,10 +36,31 @@ class Section(BaseModel):
 class QueueSettings(Section):
     """The task queue. Every bound refuses with `QueueFull` and is visible as a metric."""
 
-    backend: Literal["local", "sqlite"] | None = Field(
-        None, description="sqlite (the default): durable, in a file; local: in memory, lost with the process"
+    backend: Literal["local", "sqlite", "redis"] | None = Field(
+        None,
+        description="sqlite (the default): durable, in a file; local: in memory, lost with the process; "
+        "redis: Redis Streams, for many machines",
     )
-    use_redis: bool | None = Field(None, description="the documented switch between Redis and local queue")
+    use_redis: bool | None = Field(None, description="the documented switch: true asks for the Redis queue")
+    redis_url: SecretStr | None = Field(None, description="the Redis server; takes the place of host to tls")
+    redis_host: str = Field("localhost", min_length=1, description="host of the Redis server")
+    redis_port: int = Field(6379, ge=1, le=65_535, description="its port")
+    redis_db: int = Field(0, ge=0, description="its database")
+    redis_username: str | None = Field(None, description="an ACL user")
+    redis_password: SecretStr | None = None
+    redis_tls: bool = Field(False, description="connect with TLS")
+    redis_ca_certs: Path | None = Field(None, description="certificates that the server is checked against")
+    redis_prefix: str = Field(
+        "scheduler:messages:stream:v2.0",
+        min_length=1,
+        pattern=r"^[^\s{}]+$",
+        description="how the queue's keys begin: one queue for each",
+    )
+    redis_connect_timeout_s: float = Field(2.0, gt=0, description="how long a connection may take")
+    redis_timeout_s: float = Field(5.0, gt=0, description="how long an answer may take")
+    redis_reconnect_s: float = Field(
+        10.0, ge=0, description="how long a call waits for a server that is away"
+    )
     messages_max: int = Field(200_000, ge=1, description="messages in the whole queue")
     lane_messages_max: int = Field(20_000, ge=1, description="messages in one lane")
     payload_bytes_max: int = Field(4 * 1024 * 1024, ge=1, description="bytes of one message's content")
@@ -60,16 +81,34 @@ class QueueSettings(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> QueueSettings:
-        if self.use_redis:
-            raise ValueError(
-                "this version has no Redis queue yet: unset MOS_SCHEDULER_USE_REDIS_QUEUE or set it to false"
+        if self.use_redis is not None and self.backend is not None:
+            wanted = self.backend == "redis"
+            if self.use_redis is not wanted:
+                raise ValueError(
+                    f"backend={self.backend!r} and use_redis={self.use_redis} (MOS_SCHEDULER_USE_REDIS_QUEUE) "
+                    "disagree; unset one of them"
+                )
+        if self.redis_url is not None:
+            named = sorted(
+                name
+                for name in (
+                    "redis_host",
+                    "redis_port",
+                    "redis_db",
+                    "redis_username",
+                    "redis_password",
+                    "redis_tls",
+                )
+                if name in self.model_fields_set
             )
+            if named:
+                raise ValueError(f"redis_url and {', '.join(named)} are both given; put all of it in the URL")
         return self
 
     @property
     def effective_backend(self) -> str:
         """The backend that is built."""
-        return self.backend or "sqlite"
+        return self.backend or ("redis" if self.use_redis else "sqlite")
 
 
 class StoreSettings(Section):
@@ -312,6 +351,16 @@ ALIASES: dict[str, tuple[Path_, Callable[[str], Any]]] = {
     "MOS_SCHEDULER_USE_REDIS_QUEUE": (("queue", "use_redis"), _boolean),
     "MEMSCHEDULER_USE_REDIS_QUEUE": (("queue", "use_redis"), _boolean),
     "DEFAULT_USE_REDIS_QUEUE": (("queue", "use_redis"), _boolean),
+    "MEMSCHEDULER_REDIS_URL": (("queue", "redis_url"), _verbatim),
+    "MEMSCHEDULER_REDIS_HOST": (("queue", "redis_host"), _verbatim),
+    "MEMSCHEDULER_REDIS_PORT": (("queue", "redis_port"), _verbatim),
+    "MEMSCHEDULER_REDIS_DB": (("queue", "redis_db"), _verbatim),
+    "MEMSCHEDULER_REDIS_USERNAME": (("queue", "redis_username"), _verbatim),
+    "MEMSCHEDULER_REDIS_PASSWORD": (("queue", "redis_password"), _verbatim),
+    "MEMSCHEDULER_REDIS_TIMEOUT": (("queue", "redis_timeout_s"), _verbatim),
+    "MEMSCHEDULER_REDIS_CONNECT_TIMEOUT": (("queue", "redis_connect_timeout_s"), _verbatim),
+    "MEMSCHEDULER_REDIS_STREAM_KEY_PREFIX": (("queue", "redis_prefix"), _verbatim),
+    "MEMSCHEDULER_STREAM_KEY_PREFIX": (("queue", "redis_prefix"), _verbatim),
     "ENABLE_CHAT_API": (("api", "enable_chat"), _boolean),
     "MOS_SCHEDULER_TOP_K": (("scheduler", "top_k"), _verbatim),
     "MOS_SCHEDULER_ACT_MEM_UPDATE_INTERVAL": (("scheduler", "act_mem_update_interval"), _verbatim),

@@ -168,4 +168,8 @@ def _store(runtime: Any) -> str:
 def _queue(runtime: Any) -> str:
     depth = runtime.queue.depth(lanes=False)
     text = f"{type(runtime.queue).__name__}: {depth.remaining} waiting, {depth.running} running, {depth.dead} dead"
+    if runtime.redis_client is not None:
+        from memos.mem_scheduler.queues.redis_streams.doctor import examine
+
+        text = f"{text}; {examine(runtime.queue)}"
     return f"! {text}; see `memos dead list`" if depth.dead else text

@@ -35,9 +35,10 @@ class BaseSchedulerConfig(Checked):
     auth_config_path: str | None = Field(
         None, description="refused until a broker or a model needs credentials"
     )
-    use_redis_queue: bool = Field(False, description="a Redis queue instead of the one in memory")
+    use_redis_queue: bool = Field(False, description="the queue on Redis Streams instead of the embedded one")
     redis_config: dict[str, Any] = Field(
-        default_factory=dict, description="connection of the Redis queue, looked at with use_redis_queue only"
+        default_factory=dict,
+        description="with use_redis_queue: url, or host, port, db, username, password, tls; prefix",
     )
     max_internal_message_queue_size: int = Field(
         200, ge=1, description="messages in one lane; honoured where it is set, the queue's own otherwise"

@@ -62,9 +62,10 @@ HONOURED = {
     "context_window_size",
     "working_mem_monitor_capacity",
     "db_path",
+    "use_redis_queue",
+    "redis_config",
 }
 REFUSED: dict[str, Any] = {
-    "use_redis_queue": True,
     "auth_config_path": "auth.yaml",
     "enable_activation_memory": True,
     "db_url": "mysql://db",
@@ -75,7 +76,6 @@ WITHOUT_EFFECT = {
     "consume_batch": "kept for old files",
     "multi_task_running_timeout": "kept for old files",
     "get_status_parallel": "kept for old files",
-    "redis_config": "with use_redis_queue only",
     "act_mem_update_interval": "with activation memory only",
     "act_mem_dump_path": "with activation memory only",
     "activation_mem_monitor_capacity": "with activation memory only",

@@ -385,7 +385,15 @@ def test_a_configured_mos_owns_its_runtime(tmp_path: Path, monkeypatch: pytest.M
         ({"chat_model": {"backend": "openai"}}, "chat_model"),
         ({"mem_reader": {"backend": "simple_struct"}}, "mem_reader"),
         ({"mem_scheduler": {"backend": "general_scheduler", "config": {"topk": 1}}}, "top_k"),
-        ({"mem_scheduler": {"backend": "general_scheduler", "config": {"use_redis_queue": True}}}, "Redis"),
+        (
+            {
+                "mem_scheduler": {
+                    "backend": "general_scheduler",
+                    "config": {"use_redis_queue": True, "redis_config": {"hots": "redis"}},
+                }
+            },
+            "redis_config",
+        ),
         ({"top_k": 0}, "top_k=0"),
         ({"usr_id": "x"}, "Did you mean 'user_id'"),
     ],

@@ -11,7 +11,7 @@ server, so that nothing is done twice.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
@@ -27,6 +27,7 @@ except ImportError as error:  # pragma: no cover - the extra is there wherever t
 
 VERSION_MIN = (7, 0)
 _SENTINEL_PORT = 26_379
+_START_S = 2.0  # for a connection and for an answer, at start
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 
 
@@ -117,8 +118,21 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return parts.hostname, parts.port or _SENTINEL_PORT
 
 
-def check_server(client: redis.Redis, address: RedisAddress) -> None:
-    """See that a server that can hold a queue answers. Raises QueueUnavailable, ConfigError."""
+def check_server(address: RedisAddress) -> None:
+    """See that a server that can hold a queue answers, in seconds. Raises QueueUnavailable, ConfigError."""
+    patience = replace(
+        address,
+        timeout_s=min(_START_S, address.timeout_s),
+        connect_timeout_s=min(_START_S, address.connect_timeout_s),
+    )
+    client = connect(patience)
+    try:
+        _check(client, address)
+    finally:
+        client.close()
+
+
+def _check(client: redis.Redis, address: RedisAddress) -> None:
     try:
         client.ping()
         found: Any = client.info("server")

@@ -216,10 +216,10 @@ class RedisStreamsQueue:
             on_work=self._rung,
             on_look=self._look_again,
         )
-        check_server(self._client, self.address)
+        check_server(self.address)
         if weights:
             weight_function(weights)  # checks them
-            texts = {encoded(user): weight for user, weight in weights.items()}
+            texts: dict[Any, Any] = {encoded(user): weight for user, weight in weights.items()}
             self._ask(lambda: self._client.hset(f"{self._base}weight", mapping=texts))
         self._policies.follow(self._policy_version())
 
@@ -294,9 +294,7 @@ class RedisStreamsQueue:
         lanes, arguments, tasks = _by_lane(keys, messages)
         if tasks:
             options["tasks"] = tasks
-        reply = self._run(
-            "submit", json.dumps(options), lanes, *arguments, *followup_arguments(followups)
-        )
+        reply = self._run("submit", json.dumps(options), lanes, *arguments, *followup_arguments(followups))
         self._policies.follow(int(reply[1]))
         if reply[0] == "known":
             if scoped is not None and reply[3]:
@@ -512,7 +510,9 @@ class RedisStreamsQueue:
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:
         if not batches:
             return []
-        lost = {int(epoch) for epoch in self._run("renew", self._presence(), *(batch.epoch for batch in batches))}
+        lost = {
+            int(epoch) for epoch in self._run("renew", self._presence(), *(batch.epoch for batch in batches))
+        }
         with self._lock:
             for epoch in lost:
                 self._held.pop(epoch, None)

@@ -82,7 +82,12 @@ def instances_of(text: str) -> list[Instance]:
     """The reply of the script `operators` to "instances"."""
     found = [
         Instance(
-            one["name"], one["host"], int(one["pid"]), frozenset(one["labels"]), one["since"], float(one["seen"])
+            one["name"],
+            one["host"],
+            int(one["pid"]),
+            frozenset(one["labels"]),
+            one["since"],
+            float(one["seen"]),
         )
         for one in json.loads(text)
     ]

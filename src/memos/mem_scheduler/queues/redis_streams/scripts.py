@@ -20,7 +20,19 @@ from memos.mem_scheduler.queues.base import INSTANCE_SEEN_S, INSTANCES_MAX
 from memos.mem_scheduler.schemas.task_schemas import CLASS_OF_LABEL
 
 _COMMON = ("base", "lanes", "fair", "settle", "leases", "enter", "commit")
-_NAMES = ("submit", "claim", "finish", "renew", "cancel", "clear", "policy", "dead", "depth", "get", "operators")
+_NAMES = (
+    "submit",
+    "claim",
+    "finish",
+    "renew",
+    "cancel",
+    "clear",
+    "policy",
+    "dead",
+    "depth",
+    "get",
+    "operators",
+)
 _READS = dict.fromkeys(("depth", "get", "operators"), " flags=no-writes,allow-oom")
 _FLAGS = {"submit": "", **_READS}
 _LAG_LOOK = 32  # of LAG_LOOK_MAX: each is read with its payload
