@@ -3,8 +3,8 @@
     with ModelServer(["Hello.", rate_limit(2), Fault(500), Garbage(b"<html>")]) as server:
         llm = OpenAIChat("any", base_url=server.url)
 
-Chat requests take the next reply of the script; after the last one they get status 500 that says so, or
-`default` if there is one. Embeddings are a function of the text (same text, same vector), reranking
+Chat requests take the next reply of the script; after the last one they get what `answer` says to their
+body, else `default`, else status 500 that says so. Embeddings are a function of the text (same text, same vector), reranking
 counts common words; `fail` puts one of the faults before them. `requests` keeps what was asked, at most
 `REQUESTS_MAX`. It needs the standard library only. Not for production: one thread a connection, no TLS.
 """
@@ -15,7 +15,7 @@ import hashlib
 import json
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -111,12 +111,14 @@ class ModelServer:
         replies: Iterable[Scripted] = (),
         *,
         default: Scripted | None = None,
+        answer: Callable[[Mapping[str, Any]], Scripted] | None = None,
         models: Iterable[str] = ("scripted",),
         dim: int = 8,
     ) -> None:
         self._lock = threading.Lock()
         self._replies: deque[Scripted] = deque(replies)
         self._default = default
+        self._compute = answer
         self._fault: Fault | Garbage | Slow | None = None
         self.models = tuple(models)
         self.dim = dim
@@ -226,6 +228,8 @@ class ModelServer:
             http.close_connection = True
 
     def _next(self, body: Mapping[str, Any]) -> Scripted:
+        if not self._replies and self._compute is not None:
+            return self._compute(body)
         if not self._replies:
             return self._default or Fault(500, "the script has no further reply")
         reply = self._replies[0]

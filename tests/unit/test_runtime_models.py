@@ -14,12 +14,14 @@ from memos.api.app import create_app
 from memos.api.handlers import handlers_of
 from memos.api.product_models import APIADDRequest, APIChatCompleteRequest
 from memos.errors import ConfigError, EmbedderMismatch
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.reembed import fill
 from memos.memory.store import ItemFilter
 from memos.models.base import ChatMessage
 from memos.retrieval.hybrid import RecallRequest
 from memos.runtime import Runtime, build
 from memos.settings import Settings
+from memos.testing import ManualClock
 from memos.testing_server import CutOff, Fault, Garbage, ModelServer, Say, rate_limit
 
 ASKED = [ChatMessage("user", "hello")]
@@ -295,3 +297,37 @@ def test_tasks_are_done_while_every_endpoint_fails(server: ModelServer, tmp_path
         depth = runtime.queue.depth(lanes=False)
         assert (depth.remaining, depth.dead) == (0, 0)
         assert "Petrel" in " ".join(item.memory for item in runtime.store.working("u").items)
+
+
+def test_an_endpoint_that_is_down_for_an_hour_loses_no_turn(server: ModelServer, tmp_path: Path) -> None:
+    """Every turn is done by rules, the endpoint is asked about once a minute, and when it is back it is heard."""
+    clock = ManualClock()
+    settings = settings_in(tmp_path, chat_base_url=server.url, chat_model="m")
+    server.fail(Fault(503, "down"))
+    with build(settings, start=False, clock=clock) as runtime:
+        remember(runtime, "My boat is called Petrel.", "The boat lies in Harwich.")
+
+        def turn(number: int) -> None:
+            text = f"What of boat {number} in harbour {number * 7}?"
+            runtime.scheduler.submit_messages(
+                [ScheduleMessageItem(user_id="u", mem_cube_id="u", label="mem_update", content=text)]
+            )
+            while runtime.scheduler.run_once(lanes_max=16):
+                pass
+            clock.advance(30.0)
+
+        for number in range(120):
+            turn(number)
+        assert 60 <= len(server.chats()) <= 75
+        assert len(runtime.store.working("u").items) == 2
+        faults = runtime.store.web_logs(label="modelFault", limit=500)
+        assert len(faults) >= 120  # each says why the rules did it
+        server.fail(None)
+        server.script(
+            {"queries": [{"index": 0, "trigger_retrieval": True, "missing_evidence": []}]}, {"new_order": [1]}
+        )
+        clock.advance(60.0)
+        turn(500)
+        assert "ranked 1 by the model" in runtime.store.working("u").entries[0].reason
+        depth = runtime.queue.depth(lanes=False)
+        assert (depth.remaining, depth.running, depth.dead) == (0, 0, 0)

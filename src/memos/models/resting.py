@@ -12,10 +12,12 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from memos import metrics
+from memos import log, metrics
 from memos.clock import Clock
 from memos.errors import ModelError, ModelUnavailable, RateLimited
 from memos.models.base import LLM, ChatMessage, Completion
+
+logger = log.get_logger(__name__)
 
 REST_S = 1.0
 REST_MAX_S = 60.0
@@ -105,7 +107,9 @@ class RestingLLM:
 
     def _answered(self) -> None:
         with self._lock:
-            self._failures, self._until = 0, 0.0
+            failures, self._failures, self._until = self._failures, 0, 0.0
+        if failures:
+            logger.warning("model.back", model=self.name, failures=failures)
 
     def _failed(self, error: ModelError) -> None:
         now = self._clock.monotonic()
@@ -120,3 +124,6 @@ class RestingLLM:
             else:  # it answers: what it says is another matter
                 self._failures, self._until = 0, 0.0
             self._reason = str(error)[:200]
+            first = self._failures == 1
+        if first:  # the following ones are counted
+            logger.warning("model.left_alone", model=self.name, error=str(error)[:200])

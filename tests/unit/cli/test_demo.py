@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from memos.testing_server import Fault, ModelServer, Say
+from memos.testing_server import Fault, ModelServer, Say, Scripted
 
 from .test_items import memos  # noqa: F401  (a fixture)
 
 
 def test_the_demo_is_answered_by_the_model(memos: Any) -> None:  # noqa: F811
     """Every question goes to the endpoint with what memory holds, and its words are the answers."""
-    with ModelServer(default=Say("His name is Max, said the model."), models=["boat-1"]) as server:
+
+    def answer(body: Mapping[str, Any]) -> Scripted:
+        rules = body["messages"][0]["content"]
+        if "trigger_retrieval" in rules:
+            return {"queries": [{"index": 0, "keywords": [], "trigger_retrieval": True}]}
+        if "new_order" in rules:
+            return {"new_order": [1, 0], "reasoning": "the second says it"}
+        if "preferences" in rules and "quote" in rules:
+            return {"preferences": []}
+        return Say("His name is Max, said the model.")
+
+    with ModelServer(answer=answer, models=["boat-1"]) as server:
         ran = memos("demo", "--llm", server.url)
         assert ran.code == 0, ran.out + ran.err
         assert ran.out.count("\n  His name is Max, said the model.") == 5
-        assert [request.body["model"] for request in server.chats()] == ["boat-1"] * 5
-        assert "golden retriever puppy named Max" in server.chats()[0].body["messages"][0]["content"]
+        assert {request.body["model"] for request in server.chats()} == {"boat-1"}
+        chats = [one.body["messages"] for one in server.chats() if one.body.get("stream")]
+        assert len(chats) == 5
+        assert "golden retriever puppy named Max" in chats[0][0]["content"]
+        asked = [one.body["messages"][0]["content"] for one in server.chats() if not one.body.get("stream")]
+        assert sum("trigger_retrieval" in rules for rules in asked) == 4  # the repeated question costs none
+        assert sum("new_order" in rules for rules in asked) == 4
+    assert "ranked 1 by the model" in ran.out and "by rules" not in ran.out
 
 
 def test_the_demo_outlives_its_endpoint(memos: Any) -> None:  # noqa: F811

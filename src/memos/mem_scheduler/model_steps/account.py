@@ -40,7 +40,7 @@ class Account:
             logger.info("model.output_dropped", step=answer.step, dropped=dropped)
         if not answer.usable:
             metrics.MODEL_FALLBACKS.add(step=answer.step)
-            logger.warning("model.fallback", step=answer.step, fault=answer.fault.partition(":")[0])
+            logger.info("model.fallback", step=answer.step, fault=answer.fault.partition(":")[0])
 
     @property
     def remarks(self) -> list[str]:
