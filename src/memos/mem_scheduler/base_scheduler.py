@@ -46,7 +46,7 @@ from memos.mem_scheduler.registry import Handler, HandlerRegistry
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, validate_message
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
 from memos.mem_scheduler.settlement import Settlement
-from memos.mem_scheduler.startup import Launch, WorkerProcess, portable
+from memos.mem_scheduler.startup import Launch, WorkerProcess, own_labels, portable
 from memos.mem_scheduler.status_table import print_status
 from memos.mem_scheduler.submitting import BLOCK_S_DEFAULT, SubmitOptions, WhenFull, pauses
 from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
@@ -145,11 +145,12 @@ class BaseScheduler:
         Replaces what was registered for a label; allowed while running. Raises InvalidInput or
         ConfigError naming label and value; then nothing of the call took effect.
         """
+        own = own_labels(handlers, self) if isinstance(handlers, Mapping) else frozenset()
         if self._launch is None:
-            self._registry.register(handlers)
+            self._registry.register(handlers, own=own)
             return
         given = portable(handlers, self) if isinstance(handlers, Mapping) else {}
-        self._registry.register(handlers)
+        self._registry.register(handlers, own=own)
         with self._lifecycle:
             self._given.update(given)
             if self._process is not None:

@@ -20,6 +20,7 @@ from memos.errors import ConfigError, InvalidInput
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.mem_scheduler.schemas.task_schemas import (
     BACKGROUND_CLASS,
+    MEM_UPDATE_TASK_LABEL,
     MEMORY_CLASS,
     TURN_CLASS,
     TaskPriorityLevel,
@@ -83,10 +84,16 @@ BUILT_IN_CLASSES: dict[str, TaskPolicy] = {
 
 REGISTERED_DEFAULT = TaskPolicy()
 
+# Of the messages of these that wait in a lane the newest runs for all: their handlers know of it.
+_LABEL_DEFAULTS: dict[str, TaskPolicy] = {
+    MEM_UPDATE_TASK_LABEL: replace(BUILT_IN_CLASSES[MEMORY_CLASS], coalesce=True)
+}
+
 
 def default_policy(label: str) -> TaskPolicy:
     """The policy of a label before anybody wrote one."""
-    return BUILT_IN_CLASSES.get(class_of(label), REGISTERED_DEFAULT)
+    found = _LABEL_DEFAULTS.get(label)
+    return found or BUILT_IN_CLASSES.get(class_of(label), REGISTERED_DEFAULT)
 
 
 class _PolicyField(MutableMapping[str, FieldT]):

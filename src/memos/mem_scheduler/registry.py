@@ -3,14 +3,14 @@
 A registration is a plain function, `(function, priority or None, min_idle_ms or None)`, or
 `(function, TaskPolicy)`; functions may be `async def`. A call of `register` is checked whole before any
 of it takes effect. A plain function writes no policy field, except that it resets coalescing: a new
-function was not written for messages that stand for several.
+function was not written for messages that stand for several. The scheduler's own methods are.
 """
 
 from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -84,14 +84,19 @@ class HandlerRegistry:
             return None
         return self._handlers.get(label)
 
-    def register(self, handlers: Mapping[str, Any]) -> None:
-        """Add or replace handlers. Raises InvalidInput or ConfigError; then nothing was changed."""
+    def register(self, handlers: Mapping[str, Any], *, own: Container[str] = ()) -> None:
+        """Add or replace handlers. Raises InvalidInput or ConfigError; then nothing was changed.
+
+        `own`: the labels whose functions are the scheduler's own methods.
+        """
         if not isinstance(handlers, Mapping):
             raise InvalidInput(
                 f"register_handlers takes a mapping label -> function, not {type(handlers).__name__}"
             )
         checked = {check_id("label", label): _parse(label, value) for label, value in handlers.items()}
-        policies = {label: self._policy(label, one) for label, one in checked.items()}
+        policies = {
+            label: self._policy(label, one, keeps_coalescing=label in own) for label, one in checked.items()
+        }
         with self._lock:
             for label, policy in policies.items():
                 if policy is not None:
@@ -113,9 +118,11 @@ class HandlerRegistry:
         self._on_change()
         return removed
 
-    def _policy(self, label: str, one: _Registration) -> TaskPolicy | None:
+    def _policy(self, label: str, one: _Registration, *, keeps_coalescing: bool) -> TaskPolicy | None:
         """The policy to write for a registration; None: leave what is there."""
         before = self._orchestrator.get_policy(label)
+        if one.is_plain and keeps_coalescing:
+            return None
         if one.is_plain:
             return replace(before, coalesce=False) if before.coalesce else None
         if one.policy is not None:
@@ -133,7 +140,7 @@ class HandlerRegistry:
                 policy = replace(policy, level=level)
         if one.min_idle_ms is not None:
             policy = replace(policy, min_idle_ms=checked_min_idle_ms(label, one.min_idle_ms))
-        return replace(policy, coalesce=False)
+        return policy if keeps_coalescing else replace(policy, coalesce=False)
 
 
 def _parse(label: str, value: object) -> _Registration:

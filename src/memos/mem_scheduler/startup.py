@@ -48,12 +48,25 @@ class SchedulerMethod:
     name: str
 
 
+def own_labels(handlers: Mapping[str, Any], scheduler: object) -> frozenset[str]:
+    """The labels whose functions are methods of the scheduler itself."""
+    return frozenset(label for label, value in handlers.items() if _is_own(_function_of(value), scheduler))
+
+
+def _function_of(value: Any) -> Any:
+    return value[0] if isinstance(value, tuple) and value else value
+
+
+def _is_own(function: Any, scheduler: object) -> bool:
+    return getattr(function, "__self__", None) is scheduler
+
+
 def portable(handlers: Mapping[str, Any], scheduler: object) -> dict[str, Any]:
     """`handlers` as they can be handed to another process. Raises ConfigError naming the label."""
     made: dict[str, Any] = {}
     for label, value in handlers.items():
         function, *rest = value if isinstance(value, tuple) else (value,)
-        if getattr(function, "__self__", None) is scheduler:
+        if _is_own(function, scheduler):
             function = SchedulerMethod(function.__name__)
         made[label] = (function, *rest) if isinstance(value, tuple) else function
         try:

@@ -72,7 +72,7 @@ def test_keys_that_the_reference_reads_undeclared_can_be_set() -> None:
         ({"thread_pool_max_workers": 1}, "thread_pool_max_workers=1"),
         ({"working_mem_monitor_capacity": 0}, "working_mem_monitor_capacity=0"),
         ({"act_mem_update_interval": -3}, "act_mem_update_interval=-3"),
-        ({"scheduler_startup_mode": "process"}, "more workers"),
+        ({"scheduler_startup_mode": "fork"}, "scheduler_startup_mode='fork'"),
         ({"search_method": "magic"}, "tree_text_memory_search"),
         ({"top_k": "many"}, "top_k='many'"),
     ],

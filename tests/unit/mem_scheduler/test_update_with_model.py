@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +115,17 @@ def test_a_model_that_finds_enough_in_working_memory_costs_one_call(made: Any) -
     assert [one.recalled for one in queries] == [True, False]
 
 
-def test_the_queries_of_one_batch_share_their_calls(made: Any) -> None:
-    """Three queries in a batch cost two calls, not six; each has its mark, its place in the window, its log."""
+@pytest.mark.parametrize("coalesce", [False, True])
+def test_the_queries_of_one_batch_share_their_calls(made: Any, coalesce: bool) -> None:
+    """Three queries that wait cost two calls, not six, and each has its place in the window; those of a batch
+    have a mark and a log each, those that the newest absorbed have its."""
     rows = [
         {"index": place, "keywords": [], "trigger_retrieval": True, "missing_evidence": [gap]}
         for place, gap in enumerate(["boat name", "where the boat lies", "boat show"])
     ]
     parts, llm = made({"queries": rows}, order(0, 1, 2))
+    parts.queue.policies.put("mem_update", replace(parts.queue.policies.get("mem_update"), coalesce=coalesce))
+    parts.queue._ledger._sizes._sizes["mem_update"] = 8
     parts.remember(*FACTS)
     before = saved("shared")
     ask(parts, "What is my boat called?", "Where does it lie?", "When is the boat show?")
@@ -132,8 +137,11 @@ def test_the_queries_of_one_batch_share_their_calls(made: Any) -> None:
         ("When", True),
     ]
     logs = parts.store.web_logs(cube_id=CUBE, label="scheduleMemory", limit=9)
-    assert len(logs) == 3
-    assert sum("its recall is part of the one for" in log.log_content for _, log in logs) == 2
+    assert len(logs) == (1 if coalesce else 3)
+    assert sum("its recall is part of the one for" in log.log_content for _, log in logs) == (
+        0 if coalesce else 2
+    )
+    assert ("with 2 older queries that waited" in logs[0][1].log_content) is coalesce
     assert {"My boat is called Petrel.", "The boat lies in Harwich."} <= set(working(parts))
     statuses = [status.state for status in parts.queue.statuses()]
     assert statuses == ["completed"] * 3

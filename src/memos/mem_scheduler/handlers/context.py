@@ -99,6 +99,10 @@ class HandlerContext:
         self._run.mark_applied(message.redis_message_id)
         return True
 
+    def absorbed_by(self, message: ScheduleMessageItem) -> tuple[ScheduleMessageItem, ...]:
+        """The messages that a coalescing message runs for as well, oldest first; its mark is theirs."""
+        return self._run.absorbed_by(message.redis_message_id)
+
     def waited_s(self, message: ScheduleMessageItem) -> float | None:
         """Seconds since the message was submitted; None for one that does not come from the queue."""
         submitted = self._run.enqueued_at_of(message.redis_message_id)

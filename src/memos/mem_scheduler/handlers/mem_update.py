@@ -10,6 +10,11 @@ about which the rules are not certain, one recall for all that they miss, and on
 filter, only when recall happened: two calls at most, none when the rules find that working memory
 suffices. Each message still has its own mark, activity and log; the new set goes with the first that
 needs it. Where the model fails, the rules do the work, and the log says so.
+
+The label coalesces: of messages that wait in a lane the newest runs for all. The older queries enter the
+window and the keywords like any other, in their order, and what they miss is recalled too, so that the new
+set holds the union of what was asked for; places are given against the newest query. All of it is one
+transaction under the mark of the newest, with which the older ones are settled.
 """
 
 from __future__ import annotations
@@ -46,12 +51,28 @@ TURN_ID = "turn_id"  # in a message's `info`: the chat turn that it belongs to
 
 @dataclass(slots=True)
 class _Asked:
-    """One message of a round: what it asks, and what was decided about it."""
+    """One message of a round: what it asks, what was decided about it, and those that it runs for."""
 
     message: ScheduleMessageItem
     query: TurnQuery
     intent: Intent
     keywords: tuple[str, ...] = ()
+    older: tuple[_Asked, ...] = ()
+
+    @property
+    def all(self) -> tuple[_Asked, ...]:
+        """It and those that it runs for, oldest first."""
+        return (*self.older, self)
+
+    @property
+    def remark(self) -> str:
+        """What its log says of the others."""
+        return f"with {len(self.older)} older queries that waited" if self.older else ""
+
+    @property
+    def misses(self) -> bool:
+        """Whether any of them needs a recall."""
+        return any(one.intent.trigger_retrieval for one in self.all)
 
 
 @dataclass(slots=True)
@@ -102,9 +123,15 @@ def _attempt(ctx: HandlerContext, members: Sequence[ScheduleMessageItem], advice
     cube_id, user_id = members[0].mem_cube_id, members[0].user_id
     working = services.store.working(cube_id)
     activity = monitor.read(services.store, cube_id, user_id)
-    asked = [_Asked(one, query := turn_query(one), turn.intent(query, working, activity)) for one in members]
-    _consult(ctx, asked, working, activity, advice)
-    missing = [one for one in asked if one.intent.trigger_retrieval]
+
+    def ask(one: ScheduleMessageItem, older: tuple[_Asked, ...] = ()) -> _Asked:
+        query = turn_query(one)
+        return _Asked(one, query, turn.intent(query, working, activity), older=older)
+
+    asked = [ask(one, tuple(ask(older) for older in ctx.absorbed_by(one))) for one in members]
+    everything = [each for one in asked for each in one.all]
+    _consult(ctx, everything, working, activity, advice)
+    missing = [one for one in everything if one.intent.trigger_retrieval]
     pool = _pool(ctx, turn, missing, working, advice) if missing else None
     replaced = ""
     for one in asked:
@@ -125,20 +152,29 @@ def _settle(
     """Commit one message of the round; the activity after it, and the message that carries the new set."""
     monitor, at = ctx.services.activity, ctx.services.clock.now()
     told = Account() if advice.told else advice.account
-    keywords = one.keywords or monitor.keywords_of(one.query.text)
-    activity = monitor.asked(activity, one.query.text, keywords, at)
-    if pool is None or not one.intent.trigger_retrieval:
-        _leave(ctx, one.message, working, one.intent.reason, activity, told)
+    for each in one.all:
+        keywords = each.keywords or monitor.keywords_of(each.query.text)
+        activity = monitor.asked(activity, each.query.text, keywords, at)
+        if pool is not None and each.intent.trigger_retrieval:
+            activity = monitor.recalled(activity, at)
+    reason = "; ".join(filter(None, [one.remark, one.intent.reason]))
+    if pool is None or not one.misses:
+        _leave(ctx, one.message, working, reason, activity, told)
         outcome = "hit"
     else:
         outcome = "miss"
-        activity = monitor.recalled(activity, at)
         if replaced:
             now = ctx.services.store.working(one.query.cube_id)
-            reason = f"{one.intent.reason}; its recall is part of the one for {replaced}"
-            _leave(ctx, one.message, now, reason, activity, told)
+            _leave(
+                ctx,
+                one.message,
+                now,
+                f"{reason}; its recall is part of the one for {replaced}",
+                activity,
+                told,
+            )
         else:
-            _replace(ctx, one.message, working, one.intent, activity, turn, pool, told)
+            _replace(ctx, one, working, activity, turn, pool, told)
             replaced = one.message.item_id
     advice.told = True
     metrics.WORKING_MEMORY_LOOKUPS.add(outcome=outcome)
@@ -209,7 +245,9 @@ def _pool(
     """What recall finds for all that is missing, scored against the newest query, in the model's order."""
     newest = missing[-1]
     gaps = [gap for one in missing for gap in (one.query.text, *one.intent.missing_evidence)]
-    pool = turn.pool(newest.query, working, list(dict.fromkeys(gaps)))
+    pool = turn.pool(
+        newest.query, working, list(dict.fromkeys(gaps)), older=[one.query for one in missing[:-1]]
+    )
     services = ctx.services
     llm = services.llm_for("rank")
     if llm is None:
@@ -223,8 +261,9 @@ def _pool(
 
         def question() -> Answer:
             nonlocal ranking
+            texts = dict.fromkeys(one.query.text for one in reversed(missing))
             ranking = rank(
-                llm, newest.query.text, pool.candidates, pool.items, today=utc(services.clock.now())
+                llm, "\n".join(texts), pool.candidates, pool.items, today=utc(services.clock.now())
             )
             return ranking.answer
 
@@ -265,25 +304,25 @@ def _leave(
 
 def _replace(
     ctx: HandlerContext,
-    message: ScheduleMessageItem,
+    asked: _Asked,
     working: WorkingSet,
-    intent: Intent,
     activity: Activity,
     turn: SessionTurn,
     pool: Pool,
     told: Account,
 ) -> None:
     """Working memory becomes what the plan says."""
+    message = asked.message
     plan = turn.plan(working, pool)
     if not plan.entries and not working.entries:
-        reason = "; ".join(["nothing in memory fits the query", *pool.degraded])
+        reason = "; ".join(filter(None, [asked.remark, "nothing in memory fits the query", *pool.degraded]))
         _leave(ctx, message, working, reason, activity, told)
         return
 
     def with_items(entries: Sequence[WorkingEntry]) -> list[tuple[WorkingEntry, MemoryItem]]:
         return [(entry, pool.items[entry.item_id]) for entry in entries]
 
-    reason = "; ".join([intent.reason, *pool.degraded, *told.remarks])
+    reason = "; ".join(filter(None, [asked.remark, asked.intent.reason, *pool.degraded, *told.remarks]))
     at = ctx.services.clock.now()
     entered = [entering(pool.items[one.item_id], one.reason or reason, utc(at)) for one in plan.added]
     moves = [one for one in entered if one is not None]

@@ -24,6 +24,8 @@ from memos.retrieval.request import Hit, RecallRequest
 logger = log.get_logger(__name__)
 
 GAP_SHARE = 0.3  # of a gap's own relativity in the score of what it brought
+OLDER_SHARE = 0.9  # of its own score for what an older query that waited as well brought
+OLDER_MAX = 16  # older queries that are recalled for, the newest of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,19 @@ class SessionTurn:
             return intent
         return Intent(True, services.intent.gaps(query.text), "the last recall is too long ago")
 
-    def pool(self, query: TurnQuery, working: WorkingSet, gaps: Sequence[str]) -> Pool:
-        """Old and new memories together, scored against the whole query."""
+    def pool(
+        self,
+        query: TurnQuery,
+        working: WorkingSet,
+        gaps: Sequence[str],
+        *,
+        older: Sequence[TurnQuery] = (),
+    ) -> Pool:
+        """Old and new memories together, scored against the whole query.
+
+        `older` queries wait to be answered as well: what fits one of them best is scored against that one,
+        a little lower, so that it finds a place beside what the newest needs.
+        """
         capacity = self._services.store.capacities.working
         wanted = self._limits.candidates_max or capacity * self._limits.pool_factor
         recall = self._services.retriever.search(self._request(query, query.text, top_k=wanted))
@@ -90,18 +103,41 @@ class SessionTurn:
                 if share > brought.get(hit.item.id, (0.0, ""))[0]:
                     brought[hit.item.id] = (share, gap)
                 hits.setdefault(hit.item.id, Hit(hit.item, _least(recall.hits), hit.relativity))
+        asked_before, why = self._best_for(older, hits, besides=query.text)
+        degraded += why
         kept = [hit for hit in hits.values() if hit.relativity >= self._limits.relativity_min]
         scores, remark = self._scores(query, kept)
         candidates = [
             Candidate(
                 hit.item.id,
-                score + brought.get(hit.item.id, (0.0, ""))[0],
+                max(
+                    score + brought.get(hit.item.id, (0.0, ""))[0],
+                    asked_before.get(hit.item.id, float("-inf")),
+                ),
                 _reason(hit, query, brought.get(hit.item.id, (0.0, ""))[1], hit.item.id in old),
             )
             for hit, score in zip(kept, scores, strict=True)
         ]
         items = {hit.item.id: hit.item for hit in kept} | {item.id: item for item in working.items}
         return Pool(tuple(candidates), items, tuple(dict.fromkeys([*degraded, *remark])))
+
+    def _best_for(
+        self, older: Sequence[TurnQuery], hits: dict[str, Hit], *, besides: str
+    ) -> tuple[dict[str, float], list[str]]:
+        """The score of what the older queries recall, each against its own; new hits are added to `hits`."""
+        best: dict[str, float] = {}
+        degraded: list[str] = []
+        distinct = {query.text: query for query in older if query.text != besides}
+        for query in list(distinct.values())[-OLDER_MAX:]:
+            found = self._services.retriever.search(
+                self._request(query, query.text, top_k=self._limits.top_k)
+            )
+            scores, remark = self._scores(query, found.hits)
+            degraded += [*found.degraded, *remark]
+            for hit, score in zip(found.hits, scores, strict=True):
+                hits.setdefault(hit.item.id, hit)
+                best[hit.item.id] = max(best.get(hit.item.id, float("-inf")), OLDER_SHARE * score)
+        return best, degraded
 
     def plan(self, working: WorkingSet, pool: Pool) -> WorkingPlan:
         """The working set that follows."""
