@@ -12,13 +12,13 @@ from pathlib import Path
 from benchmarks.queue.workload import BACKLOG, SUBMIT_SIZE, USERS, drain, messages
 from memos.clock import SystemClock
 from memos.mem_scheduler.queues.sqlite import SqliteQueue
-from memos.mem_scheduler.queues.sqlite.codec import rest_of
+from memos.mem_scheduler.queues.sqlite.codec import body_line
 
 
 def sqlite_batch(rounds: int) -> Iterator[tuple[float, float]]:
     """Messages per second of each round, ours and bare SQLite's, one after the other."""
     ones = messages(SUBMIT_SIZE, USERS)
-    bodies = [(one.content + rest_of(one),) for one in ones]
+    bodies = [(one.content + body_line(one).decode(),) for one in ones]
     with tempfile.TemporaryDirectory() as folder:
         queue = SqliteQueue(Path(folder) / "queue.db", clock=SystemClock())
         with closing(sqlite3.connect(Path(folder) / "floor.db", isolation_level=None)) as floor:

@@ -15,6 +15,7 @@ import threading
 from memos.clock import Clock
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TO_BASE_32 = str.maketrans(_ALPHABET, "0123456789ABCDEFGHIJKLMNOPQRSTUV")  # the digits of int()
 _PAIRS = [a + b for a in _ALPHABET for b in _ALPHABET]  # 10 bits at a time: half the work
 
 
@@ -44,6 +45,16 @@ class KeyMint:
             prefix = _encode(value)[:-2]
             keys += [prefix + pair for pair in _PAIRS[low : low + count - len(keys)]]
         return keys
+
+
+def offset_of(key: str, first: str) -> int | None:
+    """How far `key` is behind `first`, which one `mint` may have made together; None when it is no ULID."""
+    if len(key) != 26 or len(first) != 26:
+        return None
+    try:
+        return int(key.translate(_TO_BASE_32), 32) - int(first.translate(_TO_BASE_32), 32)
+    except ValueError:
+        return None
 
 
 def child_key(parent_key: str, label: str, ordinal: int) -> str:

@@ -40,7 +40,7 @@ def carry_over(connection: sqlite3.Connection, *, boot: str, now: float, wall: f
     shift = (wall - now) - offset
     connection.execute("UPDATE lease SET expires_at = ?, claimed_at = claimed_at - ?", (now, shift))
     connection.execute(
-        "UPDATE msg SET ready_at = ready_at - :shift, blocked_since = blocked_since - :shift,"
+        "UPDATE pack SET ready_at = ready_at - :shift, blocked_since = blocked_since - :shift,"
         " due_at = CASE WHEN due_at > 0 THEN due_at - :shift ELSE 0 END WHERE place <= 2",
         {"shift": shift},
     )

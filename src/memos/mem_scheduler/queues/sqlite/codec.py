@@ -1,74 +1,197 @@
-"""A message as columns of a row, and back.
+"""Messages as the text of a pack, and back.
 
-What is looked for or changed has a column (item, task, user, cube, label, content); the other fields are
-one JSON list. Values that JSON does not know come back as text.
+`ids` is what a status needs, one JSON list a pack; `body` the rest of each message, one JSON list a line, so
+that a pack is divided without reading what is in it: JSON writes a line break inside a text as an escape.
+Values that JSON does not know come back as text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import datetime
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import repeat
+from operator import itemgetter
 from typing import Any
 
-from memos.mem_scheduler.queues.entries import build_message
+from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError, from_json, to_json
+
+from memos.errors import InvalidInput
+from memos.mem_scheduler.queues.base import Delivery
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, UserContext
 
-_encode: Callable[[Any], str] = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), default=str
-).encode
-_decode: Callable[[str], Any] = json.JSONDecoder().decode
+Named = tuple[str, str, str | None, int]
+"""Key, item, task, number of one message."""
+
+_REST = (
+    "content",
+    "trace_id",
+    "session_id",
+    "timestamp",
+    "user_name",
+    "api_path",
+    "info",
+    "chat_history",
+    "user_context",
+)
+_rest_of = itemgetter(*_REST)
+_CONTENT = _REST.index("content")
+_TIMESTAMP = _REST.index("timestamp")
+_LINE = b",\n"
+_ALL_SET = set(
+    ScheduleMessageItem.model_fields
+)  # shared: assigning a field adds a name that is there already
+
+# Assigning a column of one slot at a time costs a third of making each object by itself.
+_fields_to = BaseModel.__dict__["__dict__"].__set__
+_set_names_to = BaseModel.__dict__["__pydantic_fields_set__"].__set__
+_extra_to = BaseModel.__dict__["__pydantic_extra__"].__set__
+_private_to = BaseModel.__dict__["__pydantic_private__"].__set__
+_DELIVERY_SLOTS = [
+    Delivery.__dict__[name].__set__
+    for name in ("key", "message", "parent_key", "attempts", "recoveries", "enqueued_at", "absorbed")
+]
 
 
-def rest_of(message: ScheduleMessageItem) -> str:
-    """The fields that have no column."""
-    context = message.user_context
-    return _encode(
-        (
-            message.trace_id,
-            message.session_id,
-            message.timestamp.isoformat(),
-            message.user_name,
-            message.api_path,
-            message.info,
-            message.chat_history,
-            None if context is None else context.model_dump(mode="json"),
-        )
-    )
+def body_line(message: ScheduleMessageItem) -> bytes:
+    """The fields of a message that are not in `ids` and not its pack's. Raises InvalidInput."""
+    values = _rest_of(message.__dict__)
+    timestamp = values[_TIMESTAMP]
+    if type(timestamp) is not datetime or timestamp.tzinfo not in (UTC, None):
+        values = _with_plain_timestamp(values)
+    try:
+        return to_json(values)
+    except (PydanticSerializationError, TypeError):
+        return _encode_slowly(values)
 
 
-def message_of(
+def join_lines(lines: Sequence[bytes]) -> bytes:
+    return _LINE.join(lines)
+
+
+def split_lines(body: bytes) -> list[bytes]:
+    return body.split(_LINE)
+
+
+def encode_ids(pack_id: int, enqueued_at: float, label: str, named: Sequence[Named]) -> str:
+    """Raises InvalidInput for a text that is none."""
+    try:
+        return to_json((pack_id, enqueued_at, label, named)).decode()
+    except PydanticSerializationError as error:
+        raise InvalidInput("an id to be queued holds a lone surrogate; it is not valid text") from error
+
+
+def decode_ids(texts: Iterable[str]) -> list[tuple[int, float, str, list[Named]]]:
+    """The `ids` of several packs."""
+    found: list[tuple[int, float, str, list[Named]]] = from_json(f"[{','.join(texts)}]", cache_strings="none")
+    return found
+
+
+def with_content(line: bytes, content: str) -> bytes:
+    """The line of the same message with another content."""
+    (values,) = _decode_lines(line)
+    values[_CONTENT] = content
+    try:
+        return to_json(values)
+    except PydanticSerializationError:
+        return _encode_slowly(values)
+
+
+def build_messages(
+    named: Sequence[Sequence[Any]],
+    body: bytes,
     *,
-    key: str,
     stream: str,
-    item_id: str,
-    task_id: str | None,
     user_id: str,
     mem_cube_id: str,
-    label: str,
-    content: str,
-    rest: str,
-) -> ScheduleMessageItem:
-    trace_id, session_id, timestamp, user_name, api_path, info, history, context = _decode(rest)
-    return build_message(
-        (  # in the order of the message's fields
-            item_id,
-            key,
-            stream,
-            user_id,
-            trace_id,
-            mem_cube_id,
-            session_id,
-            label,
+    labels: Iterable[str],
+) -> list[ScheduleMessageItem]:
+    """The messages of ids and lines that belong together; they were validated when they were first made."""
+    fields = [
+        {
+            "item_id": item_id,
+            "redis_message_id": key,
+            "stream_key": stream,
+            "user_id": user_id,
+            "trace_id": trace_id,
+            "mem_cube_id": mem_cube_id,
+            "session_id": session_id,
+            "label": label,
+            "content": content,
+            "timestamp": datetime.fromisoformat(timestamp),
+            "user_name": user_name,
+            "info": info,
+            "api_path": api_path,
+            "task_id": task_id,
+            "chat_history": history,
+            "user_context": None if context is None else UserContext(**context),
+        }
+        for (key, item_id, task_id, _), label, (
             content,
-            datetime.fromisoformat(timestamp),
+            trace_id,
+            session_id,
+            timestamp,
             user_name,
-            info,
             api_path,
-            task_id,
+            info,
             history,
-            None if context is None else UserContext(**context),
-        ),
-        key=key,
-        stream=stream,
-    )
+            context,
+        ) in zip(named, labels, _decode_lines(body))  # noqa: B905 - labels may be endless
+    ]
+    messages = list(map(ScheduleMessageItem.__new__, repeat(ScheduleMessageItem, len(fields))))
+    for assign, column in (
+        (_fields_to, fields),
+        (_set_names_to, repeat(_ALL_SET)),
+        (_extra_to, repeat(None)),
+        (_private_to, repeat(None)),
+    ):
+        deque(map(assign, messages, column), maxlen=0)
+    return messages
+
+
+def build_deliveries(
+    keys: Sequence[str],
+    messages: Sequence[ScheduleMessageItem],
+    parent_keys: Sequence[str],
+    attempts: Sequence[int],
+    recoveries: Sequence[int],
+    enqueued_at: Sequence[float],
+    absorbed: Sequence[tuple[ScheduleMessageItem, ...]],
+) -> tuple[Delivery, ...]:
+    """One of each column makes a delivery."""
+    deliveries = list(map(object.__new__, repeat(Delivery, len(keys))))
+    columns = (keys, messages, parent_keys, attempts, recoveries, enqueued_at, absorbed)
+    for assign, column in zip(_DELIVERY_SLOTS, columns, strict=True):
+        deque(map(assign, deliveries, column), maxlen=0)
+    return tuple(deliveries)
+
+
+def _decode_lines(body: bytes) -> list[list[Any]]:
+    text = b"[%b]" % body
+    try:
+        found: list[list[Any]] = from_json(text, cache_strings="none")
+    except ValueError:  # nested deeper than pydantic reads
+        found = json.loads(text)
+    return found
+
+
+def _with_plain_timestamp(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    timestamp = values[_TIMESTAMP]
+    if not isinstance(timestamp, datetime):
+        raise InvalidInput(f"timestamp must be a datetime, not {type(timestamp).__name__}")
+    return (*values[:_TIMESTAMP], timestamp.isoformat(), *values[_TIMESTAMP + 1 :])
+
+
+def _encode_slowly(values: Sequence[Any]) -> bytes:
+    """For what pydantic cannot write: deep nesting, objects of other classes."""
+    plain = [
+        value.model_dump(mode="json")
+        if isinstance(value, BaseModel)
+        else value.isoformat()
+        if isinstance(value, datetime)
+        else value
+        for value in values
+    ]
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"), default=str).encode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -10,13 +9,16 @@ from typing import TypeAlias
 
 from memos.errors import InvalidInput
 from memos.mem_scheduler.queues.base import DeadLetter
+from memos.mem_scheduler.queues.sqlite import calls
+from memos.mem_scheduler.queues.sqlite.codec import with_content
+from memos.mem_scheduler.queues.sqlite.packs import Pack, load_packs, pack_of
 from memos.mem_scheduler.queues.sqlite.reading import letters
-from memos.mem_scheduler.queues.sqlite.rows import MessageRow, load_messages
+from memos.mem_scheduler.queues.sqlite.rows import DEAD
 from memos.mem_scheduler.queues.sqlite.session import Session
 from memos.mem_scheduler.queues.sqlite.settling import forget_letters, prune, requeue
 from memos.mem_scheduler.schemas.message_schemas import check_text
 
-Rows: TypeAlias = list[MessageRow]  # `list` is the name of a method below
+Packs: TypeAlias = list[Pack]  # `list` is the name of a method below
 
 
 class SqliteDeadLetters:
@@ -55,9 +57,11 @@ class SqliteDeadLetters:
     def edit(self, key: str, content: str) -> DeadLetter:
         check_text("content", content)
         with self._write() as session:
-            session.connection.execute(
-                "UPDATE msg SET content = ? WHERE key = ? AND place = 4", (content, key)
-            )
+            pack = _find(session.connection, key)
+            if pack is not None:
+                session.connection.execute(
+                    "UPDATE pack SET body = ? WHERE id = ?", (with_content(pack.body, content), pack.id)
+                )
             return _only(session.connection, key)
 
     def retry(self, keys: Sequence[str] | None = None) -> int:
@@ -74,18 +78,22 @@ class SqliteDeadLetters:
         return len(taken)
 
 
+def _find(connection: sqlite3.Connection, key: str) -> Pack | None:
+    """The dead letter of a key."""
+    message_id = calls.id_of_key(connection, key)
+    pack = None if message_id is None else pack_of(connection, message_id)
+    return pack if pack is not None and pack.place == DEAD else None
+
+
 def _only(connection: sqlite3.Connection, key: str) -> DeadLetter:
-    found = letters(connection, "key = ?", (key,))
-    if not found:
+    pack = _find(connection, key)
+    if pack is None:
         raise InvalidInput(f"there is no dead letter {key!r}; `memos dead list` names them")
-    return found[0]
+    return letters(connection, "id = ?", (pack.id,))[0]
 
 
-def _take(session: Session, keys: Sequence[str] | None) -> Rows:
+def _take(session: Session, keys: Sequence[str] | None) -> Packs:
     if keys is None:
-        return load_messages(session.connection, "place = 4 ORDER BY died_no", ())
-    rows = load_messages(
-        session.connection, "place = 4 AND key IN (SELECT value FROM json_each(?))", (json.dumps([*keys]),)
-    )
-    found = {row.key: row for row in rows}
-    return [found[key] for key in dict.fromkeys(keys) if key in found]
+        return load_packs(session.connection, "place = 4 ORDER BY died_no", ())
+    found = [_find(session.connection, key) for key in dict.fromkeys(keys)]
+    return [pack for pack in found if pack is not None]

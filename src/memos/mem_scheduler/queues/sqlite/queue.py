@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random as random_module
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -52,13 +53,16 @@ from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.limits import Limits, weight_function
 from memos.mem_scheduler.queues.local import TOKENS_MAX
-from memos.mem_scheduler.queues.sqlite import instances, ledger, reading, settling
+from memos.mem_scheduler.queues.sqlite import history, instances, ledger, reading, settling
 from memos.mem_scheduler.queues.sqlite.boot import boot_id, carry_over
 from memos.mem_scheduler.queues.sqlite.dead import SqliteDeadLetters
 from memos.mem_scheduler.queues.sqlite.doorbell import Doorbell
 from memos.mem_scheduler.queues.sqlite.file import QueueFile
+from memos.mem_scheduler.queues.sqlite.holder import Holder
 from memos.mem_scheduler.queues.sqlite.policies import SqlitePolicyTable, store
-from memos.mem_scheduler.queues.sqlite.session import Rules, Session
+from memos.mem_scheduler.queues.sqlite.rows import LaneRow
+from memos.mem_scheduler.queues.sqlite.session import Cache, Rules, Session
+from memos.mem_scheduler.queues.sqlite.statuses import statuses
 from memos.mem_scheduler.queues.waiters import Waiters
 from memos.mem_scheduler.schemas.keys import KeyMint
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -66,6 +70,8 @@ from memos.mem_scheduler.schemas.task_schemas import class_of
 
 if TYPE_CHECKING:
     from memos.memory.store import Followup
+
+JUDGE_EVERY_S = 0.5  # how often a claim looks at most whether those who hold leases are gone
 
 _OUTCOMES = frozenset({Done, Retry, Dead, Release})
 
@@ -116,16 +122,21 @@ class SqliteQueue:
         self._waiters = Waiters(self._lock, clock)
         self._policies = SqlitePolicyTable(self._put_policy)
         self._dead = SqliteDeadLetters(lambda: self._writing(durable=True), lambda: self._file.read())
+        boot = boot_id() if boot is None else boot
+        self._me = Holder.me(boot)
+        self._judged_at: float | None = None  # monotonic: when it looked last whether holders are gone
         self._rules = Rules(
             policies=self._policies,
             sizes=BatchSizes(),
             source=random or random_module.Random(),
             weight_of=weight_function(weights),
             owner=self._presence.identity.name,
+            holder="" if self._me is None else self._me.text(),
             dead_letters_max=dead_letters_max,
             status_entries_max=status_entries_max,
             user_batches_max=user_batches_max,
         )
+        self._cache = Cache()
         self._wakes = 0
         self._closed = False
         self._times: tuple[int, dict[str, LabelTimes]] = (-1, {})
@@ -133,7 +144,6 @@ class SqliteQueue:
         self._bell = Doorbell(
             path.with_name(f"{path.name}-bells"), on_ring=self._rung, on_look=self._look_again
         )
-        boot = boot_id() if boot is None else boot
         with self._lock, self._file.write(durable=True) as connection:
             carry_over(connection, boot=boot, now=clock.monotonic(), wall=clock.now())
             version = connection.execute("SELECT policy_version FROM counter").fetchone()[0]
@@ -184,16 +194,15 @@ class SqliteQueue:
                 known = self._known_answer(session, scoped)
                 if known is not None:
                     return known
-            entering = ledger.Entering(session)
-            joins = when_full == "coalesce" and delay_s <= 0 and _all_join(entering, lane_ids, messages)
+            joins = when_full == "coalesce" and delay_s <= 0 and _all_join(session, lane_ids, messages)
             if not inside_handler and not joins:
                 self._limits.check_room(
                     lane_ids, held=session.counters.held, held_by=lambda lane_id: _held_by(session, lane_id)
                 )
-            for key, message, lane_id in zip(keys, messages, lane_ids, strict=True):
-                entering.add(key, message, lane_id, delay_s=delay_s)
-            _chain(entering, followups)
-            entering.end()
+            touched = ledger.enter(session, keys, messages, lane_ids, delay_s=delay_s) if keys else []
+            touched += _chain(session, followups)
+            for line in {one.id: one for one in touched}.values():
+                session.refresh(line)
             if token is not None:
                 _remember(session, token, answer)
             if scoped is not None:
@@ -238,10 +247,8 @@ class SqliteQueue:
         self._limits.check_payloads([followup.message for followup in followups])
         with self._writing(durable=False) as session:
             settled, line = settling.settle_batch(session, batch, outcomes)
-            entering = ledger.Entering(session)
-            entering.touch(line)
-            _chain(entering, followups)
-            entering.end()
+            for touched in {one.id: one for one in (line, *_chain(session, followups))}.values():
+                session.refresh(touched)
         return settled
 
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:
@@ -289,7 +296,7 @@ class SqliteQueue:
         limit: int | None = None,
     ) -> list[TaskStatus]:
         with self._file.read() as connection:
-            return reading.statuses(
+            return statuses(
                 connection,
                 wall=self._clock.now(),
                 user_id=user_id,
@@ -341,11 +348,17 @@ class SqliteQueue:
     @contextmanager
     def _session(self, *, durable: bool) -> Iterator[Session]:
         """One transaction; afterwards those who wait for what it brought about are called."""
-        with self._file.write(durable=durable) as connection:
-            session = Session(connection, self._rules, now=self._clock.monotonic(), wall=self._clock.now())
-            self._policies.follow(connection, session.counters.policy_version)
-            yield session
-            session.save()
+        try:
+            with self._file.write(durable=durable) as connection:
+                session = Session(
+                    connection, self._rules, self._cache, now=self._clock.monotonic(), wall=self._clock.now()
+                )
+                self._policies.follow(connection, session.counters.policy_version)
+                yield session
+                session.save()
+        except BaseException:
+            self._cache.clear()
+            raise
         for label in session.ready:
             self._waiters.call(label)
         if session.due_at is not None:
@@ -362,10 +375,15 @@ class SqliteQueue:
         with self._session(durable=False) as session:
             self._presence.note(session, wanted)
             if ledger.note_served(session, wanted):
-                settling.forget_old(session)
+                history.drop_old(session)
             ledger.look_after_times(session)
             for lease in settling.find_leases(session, "expires_at <= ?", (session.now,)):
                 settling.lose(session, lease)
+            if self._judged_at is None or not 0 <= session.now - self._judged_at < JUDGE_EVERY_S:
+                self._judged_at = session.now
+                for holder in self._gone_holders(session.connection):
+                    for lease in settling.find_leases(session, "holder = ?", (holder,)):
+                        settling.lose(session, lease)
             while len(batches) < lanes_max:
                 batch = ledger.next_batch(session, wanted, batch_max=batch_max)
                 if batch is None:
@@ -378,6 +396,15 @@ class SqliteQueue:
         if due_at is not None:
             self._waiters.call_by(due_at)
         return batches, session.now, due_at
+
+    def _gone_holders(self, connection: sqlite3.Connection) -> list[str]:
+        """The processes that hold leases and are gone."""
+        me = self._me
+        if me is None:
+            return []
+        found = connection.execute("SELECT DISTINCT holder FROM lease WHERE holder <> ?", (me.text(),))
+        others = {text: Holder.of(text) for (text,) in found}
+        return [text for text, other in others.items() if other is not None and me.sees_end_of(other)]
 
     def _put_policy(self, label: str, policy: TaskPolicy) -> None:
         with self._writing(durable=True) as session:
@@ -433,9 +460,20 @@ class SqliteQueue:
             except QueueError:
                 self._waiters.call_all()  # they find out, and tell
                 return
-            if version != self._data_version:
+            if version != self._data_version or self._somebody_is_gone():
                 self._data_version = version
                 self._waiters.call_all()
+
+    def _somebody_is_gone(self) -> bool:
+        """Whether a claim would take back the lease of a process that is gone."""
+        try:
+            with self._file.read() as connection:
+                gone = self._gone_holders(connection)
+        except QueueError:
+            return True  # whoever is called finds out, and tells
+        if gone:
+            self._judged_at = None
+        return bool(gone)
 
 
 def _held_by(session: Session, lane_id: LaneId) -> int:
@@ -443,24 +481,25 @@ def _held_by(session: Session, lane_id: LaneId) -> int:
     return line.held if line is not None else 0
 
 
-def _all_join(
-    entering: ledger.Entering, lane_ids: Sequence[LaneId], messages: Sequence[ScheduleMessageItem]
-) -> bool:
+def _all_join(session: Session, lane_ids: Sequence[LaneId], messages: Sequence[ScheduleMessageItem]) -> bool:
     wanted = Counter(zip(lane_ids, [message.label for message in messages], strict=True))
-    return all(entering.joins(lane_id, label, n) for (lane_id, label), n in wanted.items())
+    return all(ledger.joins(session, lane_id, label, n) for (lane_id, label), n in wanted.items())
 
 
-def _chain(entering: ledger.Entering, followups: Sequence[Followup]) -> None:
-    """Queue those followups that are not live yet; they are never refused."""
+def _chain(session: Session, followups: Sequence[Followup]) -> list[LaneRow]:
+    """Queue those followups that are not live yet; they are never refused. Returns their lanes."""
+    touched: list[LaneRow] = []
     for followup in followups:
-        if not entering.knows(followup.key):
-            entering.add(
-                followup.key,
-                followup.message,
-                lane_id_of(followup.message),
+        if not ledger.knows(session, followup.key):
+            touched += ledger.enter(
+                session,
+                [followup.key],
+                [followup.message],
+                [lane_id_of(followup.message)],
                 delay_s=followup.delay_s,
                 parent_key=followup.parent_key,
             )
+    return touched
 
 
 def _answer_of(session: Session, token: str) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""What is seen from outside: counts, statuses and messages, each answer one moment of the file."""
+"""What is seen from outside: counts, messages and dead letters, each answer one moment of the file."""
 
 from __future__ import annotations
 
@@ -13,177 +13,89 @@ from memos.mem_scheduler.queues.base import (
     Lane,
     LaneDepth,
     QueueDepth,
-    TaskStatus,
 )
 from memos.mem_scheduler.queues.label_times import percentile
 from memos.mem_scheduler.queues.served import SERVED_S
-from memos.mem_scheduler.queues.sqlite.codec import message_of
-from memos.mem_scheduler.queues.sqlite.rows import (
-    CANCELLED,
-    DEAD,
-    DELAYED,
-    DONE,
-    GONE,
-    LEASED,
-    NUMBER_BITS,
-    QUEUED,
-    first_seq_of,
-)
-from memos.mem_scheduler.queues.status_table import KEPT_S
-from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
-from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
-
-_STATES = {
-    QUEUED: TaskState.WAITING,
-    LEASED: TaskState.IN_PROGRESS,
-    DELAYED: TaskState.WAITING,
-    DEAD: TaskState.FAILED,
-    GONE: TaskState.FAILED,
-    DONE: TaskState.COMPLETED,
-    CANCELLED: TaskState.CANCELLED,
-}
-
-# A coalesced message shares the state of the one that runs for it.
-_SECTIONS = (
-    "WITH RECURSIVE section (id) AS (SELECT min(number) >> 14 FROM msg UNION ALL"
-    " SELECT (SELECT min(number) >> 14 FROM msg WHERE number >= (section.id + 1) << 14) FROM section"
-    " WHERE section.id IS NOT NULL) "
-)
-_STATUSES = (
-    "SELECT m.key, m.item_id, ifnull(m.task_id, ''), m.user_id, m.mem_cube_id, m.label, r.place, r.retried,"
-    " m.enqueued_at, r.started_at, r.finished_at, r.attempts, r.error"
-    " FROM msg AS m JOIN msg AS r ON r.seq = CASE m.place WHEN 3 THEN m.into_seq ELSE m.seq END"
-    " WHERE (m.place < 5 OR m.finished_at > :old)"
-)
-_MESSAGE = "key, parent_key, attempts, recoveries, enqueued_at, user_id, mem_cube_id, label, item_id, task_id, content, rest"
-
-
-def statuses(
-    connection: sqlite3.Connection,
-    *,
-    wall: float,
-    user_id: str | None,
-    item_id: str | None,
-    task_id: str | None,
-    limit: int | None,
-) -> list[TaskStatus]:
-    """Newest submit first."""
-    first = first_seq_of(user_id or "")
-    # One condition finds the rows; a `+` keeps the others from being taken for it.
-    text = _STATUSES
-    unused = ""
-    for name, value in (("item_id", item_id), ("task_id", task_id)):
-        if value is not None:
-            if not unused:
-                text = f"{_SECTIONS}{text} AND m.number >> 14 IN (SELECT id FROM section)"
-            text += f" AND {unused}m.{name} = :{name}"
-            unused = "+"
-    if user_id is not None:
-        text += f" AND {unused}m.seq BETWEEN :first AND :last AND m.user_id = :user_id"
-    text += " ORDER BY m.number DESC LIMIT :limit"
-    found = connection.execute(
-        text,
-        {
-            "old": wall - KEPT_S,
-            "item_id": item_id,
-            "task_id": task_id,
-            "user_id": user_id,
-            "first": first,
-            "last": first + (1 << NUMBER_BITS) - 1,
-            "limit": -1 if limit is None else limit,
-        },
-    )
-    return [
-        TaskStatus(
-            key,
-            item,
-            task,
-            user,
-            cube,
-            label,
-            TaskState.RETRYING if retried and place in (QUEUED, DELAYED) else _STATES[place],
-            *rest,
-        )
-        for key, item, task, user, cube, label, place, retried, *rest in found
-    ]
+from memos.mem_scheduler.queues.sqlite import calls
+from memos.mem_scheduler.queues.sqlite.history import ended_with
+from memos.mem_scheduler.queues.sqlite.packs import Pack, load_packs, pack_of
+from memos.mem_scheduler.queues.sqlite.rows import CANCELLED, COALESCED, DEAD
+from memos.mem_scheduler.schemas.task_schemas import class_of
 
 
 def live(connection: sqlite3.Connection, keys: Collection[str]) -> set[str]:
-    found = connection.execute(
-        "SELECT key FROM msg WHERE key IN (SELECT value FROM json_each(?)) AND place <= 4",
-        (json.dumps(list(keys)),),
-    )
-    return {row[0] for row in found}
+    """Those of `keys` that are live."""
+    return {
+        key
+        for key in keys
+        if (message_id := calls.id_of_key(connection, key)) is not None
+        and connection.execute(
+            "SELECT id + count > ?1 FROM pack WHERE id <= ?1 ORDER BY id DESC LIMIT 1", (message_id,)
+        ).fetchone()
+        == (1,)
+    }
 
 
 def get(connection: sqlite3.Connection, keys: Sequence[str]) -> list[Delivery]:
     """In the order of `keys`."""
-    rows = connection.execute(
-        f"SELECT {_MESSAGE} FROM msg AS m WHERE key IN (SELECT value FROM json_each(?)) AND (place <= 2 OR"
-        " (place = 3 AND (SELECT r.place FROM msg AS r WHERE r.seq = m.into_seq) < 4))",
-        (json.dumps(list(keys)),),
-    ).fetchall()
-    found = {row[0]: row for row in rows}
     deliveries = []
     for key in keys:
-        if key in found:
-            _, parent_key, attempts, recoveries, enqueued_at, *message = found[key]
-            deliveries.append(
-                Delivery(key, _message(key, *message), parent_key, attempts, recoveries, enqueued_at)
-            )
+        message_id = calls.id_of_key(connection, key)
+        pack = None if message_id is None else pack_of(connection, message_id)
+        if pack is None or message_id is None or _is_dead(connection, pack):
+            continue
+        at = message_id - pack.id
+        (message,) = pack.part(at, at + 1).messages(_stream(pack))
+        deliveries.append(
+            Delivery(key, message, pack.parent_key, pack.attempts, pack.recoveries, pack.enqueued_at)
+        )
     return deliveries
 
 
 def is_cancelled(connection: sqlite3.Connection, key: str) -> bool:
-    row = connection.execute("SELECT cancel_requested, place FROM msg WHERE key = ?", (key,)).fetchone()
-    return row is not None and (row[1] == CANCELLED or (row[1] < GONE and bool(row[0])))
+    """Whether the message was cancelled, or asked to stop."""
+    message_id = calls.id_of_key(connection, key)
+    if message_id is None:
+        return False
+    if connection.execute("SELECT 1 FROM asked WHERE id = ?", (message_id,)).fetchone() is not None:
+        return True
+    pack = pack_of(connection, message_id)
+    if pack is not None:
+        return bool(pack.cancel_requested)
+    row = ended_with(connection, message_id)
+    return row is not None and row.place == CANCELLED
 
 
 def letters(
     connection: sqlite3.Connection, where: str, parameters: Sequence[object], *, limit: int = -1
 ) -> list[DeadLetter]:
     """Dead letters that fulfil `where` (a constant text of this package), newest first."""
-    rows = connection.execute(
-        f"SELECT {_MESSAGE}, error, finished_at FROM msg WHERE place = 4 AND {where}"
-        " ORDER BY died_no DESC LIMIT ?",
-        (*parameters, limit),
-    ).fetchall()
     return [
         DeadLetter(
-            key=key,
-            message=_message(key, *message),
-            parent_key=parent_key,
-            error=error,
-            attempts=attempts,
-            recoveries=recoveries,
-            first_at=enqueued_at,
-            died_at=died_at,
+            key=pack.key(),
+            message=pack.messages(_stream(pack))[0],
+            parent_key=pack.parent_key,
+            error=pack.error,
+            attempts=pack.attempts,
+            recoveries=pack.recoveries,
+            first_at=pack.enqueued_at,
+            died_at=pack.finished_at or pack.enqueued_at,
         )
-        for key, parent_key, attempts, recoveries, enqueued_at, *message, error, died_at in rows
+        for pack in load_packs(
+            connection, f"place = 4 AND {where} ORDER BY died_no DESC LIMIT ?", (*parameters, limit)
+        )
     ]
 
 
-def _message(
-    key: str,
-    user_id: str,
-    mem_cube_id: str,
-    label: str,
-    item_id: str,
-    task_id: str | None,
-    content: str,
-    rest: str,
-) -> ScheduleMessageItem:
-    return message_of(
-        key=key,
-        stream=str(Lane(user_id, mem_cube_id, class_of(label))),
-        item_id=item_id,
-        task_id=task_id,
-        user_id=user_id,
-        mem_cube_id=mem_cube_id,
-        label=label,
-        content=content,
-        rest=rest,
-    )
+def _is_dead(connection: sqlite3.Connection, pack: Pack) -> bool:
+    if pack.place != COALESCED:
+        return pack.place == DEAD
+    runner = connection.execute("SELECT place FROM pack WHERE id = ?", (pack.into_id,)).fetchone()
+    return bool(runner == (DEAD,))
+
+
+def _stream(pack: Pack) -> str:
+    return str(Lane(pack.user_id, pack.mem_cube_id, class_of(pack.label)))
 
 
 def served_labels(connection: sqlite3.Connection, now: float) -> set[str]:
@@ -230,13 +142,13 @@ def _lanes(connection: sqlite3.Connection, served: set[str], now: float) -> tupl
     for row in rows:
         counts[row[0]] = ({}, {}, {})
     for lane, label, number, since in connection.execute(
-        "SELECT lane, label, count(*), min(ifnull(blocked_since, ready_at)) FROM msg WHERE place = 0"
-        " GROUP BY lane, label"
+        "SELECT lane, label, sum(count), min(ifnull(blocked_since, ready_at)) FROM pack WHERE place = 0"
+        " AND id NOT IN (SELECT value FROM lease, json_each(lease.packs)) GROUP BY lane, label"
     ):
         counts[lane][0][label] = number
         oldest.setdefault(lane, {})[label] = max(0.0, now - since)
     for lane, label, number in connection.execute(
-        "SELECT lane, label, count(*) FROM msg WHERE place = 2 GROUP BY lane, label"
+        "SELECT lane, label, sum(count) FROM pack WHERE place = 2 GROUP BY lane, label"
     ):
         counts[lane][1][label] = number
     for lane, text in connection.execute("SELECT lane, labels FROM lease"):

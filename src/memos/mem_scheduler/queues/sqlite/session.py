@@ -6,6 +6,7 @@ Not thread-safe; it lives as long as its transaction. What the transaction bring
 
 from __future__ import annotations
 
+import json
 import random as random_module
 import sqlite3
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from memos.mem_scheduler.queues.policies import slots_of
 from memos.mem_scheduler.queues.sqlite.order import FairLanes
 from memos.mem_scheduler.queues.sqlite.rows import LANE_COLUMNS, Counters, LaneRow, save_lanes
 
+LANES_KEPT_MAX = 20_000  # lanes that a process remembers from one transaction to the next
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -28,7 +31,8 @@ class Rules:
     sizes: BatchSizes  # of this process
     source: random_module.Random
     weight_of: Callable[[str], float]
-    owner: str
+    owner: str  # the name of this instance
+    holder: str  # the text of its process
     dead_letters_max: int
     status_entries_max: int
     user_batches_max: int = 0
@@ -37,26 +41,64 @@ class Rules:
     )
 
 
-class Session:
-    """Counters and lanes of one transaction."""
+class Cache:
+    """What a process knows of the file since its last transaction: counters and lanes.
 
-    def __init__(self, connection: sqlite3.Connection, rules: Rules, *, now: float, wall: float) -> None:
+    It holds while nobody else writes, which SQLite tells by a number; a transaction that was rolled back
+    leaves nothing in it.
+    """
+
+    def __init__(self) -> None:
+        self.counters: Counters | None = None
+        self.by_id: dict[int, LaneRow] = {}
+        self.by_name: dict[LaneId, LaneRow] = {}
+        self._version = -1
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Forget everything when somebody else wrote. Wants a transaction."""
+        version: int = connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._version or len(self.by_id) > LANES_KEPT_MAX:
+            self.clear()
+            self._version = version
+
+    def clear(self) -> None:
+        self.counters = None
+        self.by_id.clear()
+        self.by_name.clear()
+
+
+class Session:
+    """Counters and lanes of one transaction. After a rollback the cache is to be cleared."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, rules: Rules, cache: Cache, *, now: float, wall: float
+    ) -> None:
+        cache.check(connection)
         self.connection = connection
         self.rules = rules
         self.now = now
         self.wall = wall
-        self.counters = Counters.load(connection)
+        if cache.counters is None:
+            cache.counters = Counters.load(connection)
+        self.counters = cache.counters
         self._loaded = replace(self.counters)
         self._changes = connection.total_changes
         self.order = FairLanes(connection, self.counters, user_batches_max=rules.user_batches_max)
         self.ready: set[str] = set()
         self.due_at: float | None = None
-        self._by_id: dict[int, LaneRow] = {}
-        self._by_name: dict[LaneId, LaneRow] = {}
+        self._by_id = cache.by_id
+        self._by_name = cache.by_name
+        self._dirty: dict[int, LaneRow] = {}
 
     def next_number(self) -> int:
         self.counters.number += 1
         return self.counters.number
+
+    def next_numbers(self, count: int) -> int:
+        """The first of so many numbers that run on."""
+        first = self.counters.number + 1
+        self.counters.number += count
+        return first
 
     def policy(self, label: str) -> TaskPolicy:
         return self.rules.policies.get(label)
@@ -85,7 +127,7 @@ class Session:
         """The lane of that name, which comes into being when it is not there."""
         line = self.find_lane(name)
         if line is None:
-            line = self._keep(LaneRow(self.next_number(), *name, new=True, dirty=True))
+            line = self._keep(LaneRow(self.next_number(), *name, new=True))
             self.order.opened(name[2])
         return line
 
@@ -94,19 +136,24 @@ class Session:
         self._by_name[line.user_id, line.mem_cube_id, line.task_class] = line
         return line
 
+    def leased_packs(self, line: LaneRow) -> set[int]:
+        """The packs of a lane that somebody holds."""
+        if not line.leases:
+            return set()
+        rows = self.connection.execute("SELECT packs FROM lease WHERE lane = ?", (line.id,))
+        return {pack_id for (text,) in rows for pack_id in json.loads(text)}
+
     def refresh(self, line: LaneRow) -> None:
         """After any change to a lane: its place in the ready order, its due time, its end."""
-        line.dirty = True
-        head = None
-        if line.queued:
-            head = self.connection.execute(
-                "SELECT label, due_at FROM msg WHERE lane = ? AND place = 0 ORDER BY pos LIMIT 1", (line.id,)
-            ).fetchone()
-        label, due_at = head or (None, 0.0)
-        line.head_label = label
-        line.head_due = due_at if due_at > self.now else None
-        wanted = label
-        if line.head_due is not None or (line.leases and line.leases >= slots_of(self.policy(label or ""))):
+        self._dirty[line.id] = line
+        if not line.head_known:
+            self._find_head(line)
+        if line.head_due is not None and line.head_due <= self.now:
+            line.head_due = None
+        wanted = line.head_label
+        if line.head_due is not None or (
+            wanted is not None and line.leases and line.leases >= slots_of(self.policy(wanted))
+        ):
             wanted = None
         if wanted != line.ready_label:
             if line.ready_label is not None:
@@ -121,13 +168,33 @@ class Session:
         if not line.held:
             self._close(line)
 
+    def _find_head(self, line: LaneRow) -> None:
+        line.head_known = True
+        line.head_label = line.head_due = None
+        if not line.queued:
+            return
+        held = self.leased_packs(line)
+        for pack_id, label, due_at in self.connection.execute(
+            "SELECT id, label, due_at FROM pack WHERE lane = ? AND place = 0 AND pos > ? ORDER BY pos",
+            (line.id, line.cursor),
+        ):
+            if pack_id not in held:
+                line.head_label = label
+                line.head_due = due_at if due_at > self.now else None
+                return
+
     def _close(self, line: LaneRow) -> None:
         if not line.new:
             self.connection.execute("DELETE FROM lane WHERE id = ?", (line.id,))
-        line.dirty = False
+        del self._dirty[line.id]
         del self._by_id[line.id]
         del self._by_name[line.user_id, line.mem_cube_id, line.task_class]
         self.order.closed(line.task_class)
+
+    def forget_lanes(self) -> None:
+        """All lanes are gone."""
+        for known in (self._by_id, self._by_name, self._dirty):
+            known.clear()
 
     def note_due(self, due_at: float) -> None:
         """Something will be due at that time."""
@@ -136,7 +203,9 @@ class Session:
 
     def save_lanes(self) -> None:
         """Before anybody looks for lanes in the file."""
-        save_lanes(self.connection, self._by_id.values())
+        if self._dirty:
+            save_lanes(self.connection, self._dirty.values())
+            self._dirty.clear()
 
     def save(self) -> None:
         """Write back what changed; a look that found nothing writes nothing, so that it wakes nobody."""

@@ -12,7 +12,7 @@ from tests.conformance.queue_model import message
 from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueError, QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Dead, Done, Retry
-from memos.mem_scheduler.queues.sqlite import SqliteQueue, reading
+from memos.mem_scheduler.queues.sqlite import SqliteQueue, statuses
 from memos.mem_scheduler.schemas.message_schemas import UserContext
 from memos.mem_scheduler.schemas.task_schemas import TaskState
 from memos.testing import EPOCH_S, ManualClock
@@ -220,9 +220,16 @@ def test_only_status_rows_remain_when_all_is_done(path: Path) -> None:
                 queue.finish(batch, [Done()] * len(batch.deliveries))
         rows = {
             table: queue._file._writer.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-            for table in ("msg", "lane", "class", "flow", "lease", "sample", "served")
-        }
-        assert rows == {"msg": 50, "lane": 0, "class": 0, "flow": 0, "lease": 0, "sample": 64, "served": 1}
+            for table in (
+                "pack", "ended", "ended_pack", "call", "name",
+                "lane", "class", "flow", "lease", "asked", "sample", "served",
+            )
+        }  # fmt: skip
+        assert rows == {
+            "pack": 0, "ended": 50, "ended_pack": 0, "call": 10, "name": 50,
+            "lane": 0, "class": 0, "flow": 0, "lease": 0, "asked": 0, "sample": 64, "served": 1,
+        }  # fmt: skip
+        assert len(queue.statuses()) == 50
         assert {row.state for row in queue.statuses()} == {TaskState.COMPLETED}
 
 
@@ -249,12 +256,14 @@ def test_status_queries_look_at_no_other_rows(path: Path, wanted: dict) -> None:
     with opened(path) as queue:
         (first,) = queue.submit([message(user="u7", item="7", task="T7")])
         for section in range(1, 4):  # as if very many were submitted in between
-            queue._file._writer.execute("UPDATE counter SET number = ?", (section << 20,))
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("UPDATE counter SET number = ?", (section << 20,))
+                other.commit()
             keys = queue.submit([message(user=f"u{n}", item=f"{n}", task=f"T{n}") for n in range(50)])
         steps: list[int] = []
         with queue._file.read() as connection:
             connection.set_progress_handler(lambda: steps.append(1), 10)
-            found = reading.statuses(
+            found = statuses.statuses(
                 connection, wall=EPOCH_S, limit=None, **{"user_id": None, "item_id": None, "task_id": None, **wanted}
             )  # fmt: skip
             connection.set_progress_handler(None, 0)
