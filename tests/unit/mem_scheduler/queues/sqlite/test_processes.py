@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,11 @@ from tests.conformance.queue_model import message
 
 from memos.clock import SystemClock
 from memos.mem_scheduler.orchestrator import TaskPolicy
+from memos.mem_scheduler.queues.base import Done
 from memos.mem_scheduler.queues.sqlite import SqliteQueue
+from memos.mem_scheduler.queues.sqlite.holder import Holder
 from memos.mem_scheduler.schemas.task_schemas import TaskState
+from memos.testing import ManualClock
 
 LABELS = ("query", "answer", "custom")
 
@@ -246,3 +250,69 @@ def test_a_waiting_process_is_woken_by_another(tmp_path: Path) -> None:
         sent = queue.submit([message()])
         worker.communicate(timeout=30)
     assert read(ledger) == {"user/cube/turn": sent}
+
+
+_HOLDS = """
+(batch,) = queue.claim(LABELS, lanes_max=1, timeout_s=60.0)
+print("holds", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are judged by /proc")
+def test_a_killed_process_loses_its_leases_at_once(tmp_path: Path) -> None:
+    """A claim that waits gets what a process held that was killed, long before the lease runs out, as a
+    recovery; the lease of a process that lives stays its own."""
+    path, ledger = tmp_path / "queue.db", tmp_path / "ledger"
+    with SqliteQueue(path, clock=SystemClock()) as queue:
+        for label in LABELS:
+            policy = queue.policies.get(label)
+            queue.policies.put(label, replace(policy, min_idle_ms=3_600_000))
+        keys = queue.submit([message(user="a"), message(user="b")])
+        workers = [child(_HOLDS, path, ledger) for _ in keys]
+        for worker in workers:
+            assert worker.stdout is not None and worker.stdout.readline() == "holds\n"
+        assert queue.claim(LABELS, lanes_max=9, timeout_s=0) == []
+        workers[0].kill()  # not waited for: it stays in the table of processes
+        (batch,) = queue.claim(LABELS, lanes_max=9, timeout_s=60.0)
+        assert [one.recoveries for one in batch.deliveries] == [1]
+        workers[1].kill()
+        workers[1].communicate()
+        (other,) = queue.claim(LABELS, lanes_max=9, timeout_s=60.0)
+        assert {batch.deliveries[0].key, other.deliveries[0].key} == set(keys)
+        queue.finish(batch, [Done()])
+        queue.finish(other, [Done()])
+        workers[0].communicate()
+
+
+@pytest.mark.skipif(Holder.me("boot") is None, reason="processes are judged by /proc")
+def test_only_a_process_that_can_be_seen_is_judged_gone() -> None:
+    """Gone is who is not there or began at another time; never who is of another namespace or start of the
+    machine, whatever its number."""
+    me = Holder.me("boot")
+    assert me is not None and Holder.of(me.text()) == me
+    assert not me.sees_end_of(me)
+    assert me.sees_end_of(replace(me, started=me.started + 1))  # the number was given again
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert me.sees_end_of(replace(me, pid=gone.pid))
+    assert not me.sees_end_of(replace(me, pid=gone.pid, namespace="pid:[1]"))
+    assert not me.sees_end_of(replace(me, pid=gone.pid, boot="another"))
+    assert Holder.me("") is None  # nobody can be judged by a start that has no name
+
+
+def test_a_lease_of_a_process_nobody_can_judge_runs_its_time(tmp_path: Path) -> None:
+    """What another container holds is left alone until it runs out."""
+    clock = ManualClock()
+    path = tmp_path / "queue.db"
+    with SqliteQueue(path, clock=clock) as queue:
+        queue.submit([message()])
+        queue.claim(LABELS, lanes_max=1, timeout_s=0)
+        me = Holder.me("boot")
+        for holder in ("", "" if me is None else replace(me, namespace="pid:[1]", pid=2**22 + 1).text()):
+            with queue._file.write(durable=False) as connection:
+                connection.execute("UPDATE lease SET holder = ?", (holder,))
+            clock.advance(9.0)
+            assert queue.claim(LABELS, lanes_max=1, timeout_s=0) == []
+        clock.advance(12.0)
+        assert len(queue.claim(LABELS, lanes_max=1, timeout_s=0)) == 1
