@@ -14,7 +14,20 @@ import typer
 from pydantic import ValidationError
 
 from memos import __version__
-from memos.cli import compact, cubes, demo, doctor, evaluate, hygiene, items, models, serve, tasks, worker
+from memos.cli import (
+    compact,
+    cubes,
+    demo,
+    doctor,
+    evaluate,
+    hygiene,
+    items,
+    logs,
+    models,
+    serve,
+    tasks,
+    worker,
+)
 from memos.cli.terminal import errors
 from memos.errors import MemosError
 
@@ -42,7 +55,7 @@ def _root(
     """MemScheduler: a memory operating system for LLM agents."""
 
 
-for module in (demo, serve, worker, items, cubes, compact, hygiene, tasks, doctor):
+for module in (demo, serve, worker, items, cubes, compact, hygiene, tasks, logs, doctor):
     module.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="eval")
