@@ -25,6 +25,7 @@ from memos.cli import (
     logs,
     models,
     serve,
+    status,
     tasks,
     worker,
 )
@@ -55,7 +56,7 @@ def _root(
     """MemScheduler: a memory operating system for LLM agents."""
 
 
-for module in (demo, serve, worker, items, cubes, compact, hygiene, tasks, logs, doctor):
+for module in (demo, serve, worker, items, cubes, compact, hygiene, status, tasks, logs, doctor):
     module.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="eval")

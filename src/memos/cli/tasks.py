@@ -1,4 +1,4 @@
-"""`memos status` and `memos dead …`: what the queue holds, and what was given up.
+"""`memos tasks …` and `memos dead …`: what became of messages, cancelling them, and what was given up.
 
 Reads and changes the durable queue beside the memory file; a server that runs on the same file sees the
 change at once. With `MEMOS_QUEUE__BACKEND=local` there is nothing to see from outside a process.
@@ -7,6 +7,7 @@ change at once. With `MEMOS_QUEUE__BACKEND=local` there is nothing to see from o
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,61 +17,74 @@ from rich.table import Table
 from memos.cli.terminal import opened, out, plain, shown
 
 if TYPE_CHECKING:
-    from memos.mem_scheduler.queues.base import DeadLetter, LaneDepth
+    from memos.mem_scheduler.queues.base import DeadLetter
 
+tasks = typer.Typer(help="Messages and what became of them: list, cancel.", no_args_is_help=True)
 dead = typer.Typer(help="Messages that were given up: look, mend, run again, drop.", no_args_is_help=True)
 
 Keys = Annotated[list[str] | None, typer.Argument(help="Keys, as `memos dead list` shows them.")]
 Every = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for other programs.")]
-LANES_SHOWN = 50
 ERROR_CHARS = 80
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
-    app.command("status")(status)
+    app.add_typer(tasks, name="tasks")
     app.add_typer(dead, name="dead")
 
 
-def status() -> None:
-    """What waits, runs and was given up, lane by lane, and how long tasks wait and run."""
+@tasks.command("list")
+def list_tasks(
+    user: Annotated[str, typer.Option("--user", "-u", help="Only this user's.")] = "",
+    task: Annotated[str, typer.Option("--task", help="Only of this business task.")] = "",
+    item: Annotated[str, typer.Option("--item", help="Only of this item.")] = "",
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """What became of messages, the newest submit first."""
     with opened() as runtime:
-        depth = runtime.queue.depth()
-    out.print(
-        f"{depth.queued} queued, {depth.delayed} delayed, {depth.parked} parked, "
-        f"{depth.running} running, {depth.dead} dead"
-    )
-    if depth.lanes:
-        out.print(_lanes(depth.lanes))
-        if len(depth.lanes) > LANES_SHOWN:
-            out.print(f"[dim]… and {len(depth.lanes) - LANES_SHOWN} more lanes[/dim]")
-    if depth.times:
-        out.print(_times(depth.times))
-
-
-def _lanes(lanes: tuple[LaneDepth, ...]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("user", "cube", "label", "queued", "delayed", "parked", "running"):
-        table.add_column(
-            name, overflow="fold", justify="left" if name in ("user", "cube", "label") else "right"
+        found = runtime.queue.statuses(
+            user_id=user or None, item_id=item or None, task_id=task or None, limit=limit
         )
-    for lane in lanes[:LANES_SHOWN]:
-        counts = (lane.queued, lane.delayed, lane.parked, lane.running)
-        for label in sorted({label for count in counts for label in count}):
-            numbers = [str(count.get(label, 0) or "") for count in counts]
-            table.add_row(plain(lane.lane.user_id), plain(lane.lane.mem_cube_id), plain(label), *numbers)
-    return table
-
-
-def _times(times: Any) -> Table:
+    if as_json:
+        for one in found:
+            out.print(json.dumps(asdict(one), ensure_ascii=False), markup=False, soft_wrap=True)
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("label", "waiting p50", "p95", "running p50", "p95"):
-        table.add_column(name, justify="left" if name == "label" else "right")
-    for label, one in sorted(times.items()):
-        seconds = (one.waiting_p50, one.waiting_p95, one.running_p50, one.running_p95)
-        table.add_row(plain(label), *("–" if s is None else f"{s * 1000:.1f} ms" for s in seconds))
-    return table
+    for name in ("key", "submitted", "label", "user", "item", "state", "attempts", "error"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("key", "submitted"))
+    for one in found:
+        table.add_row(
+            one.key,
+            shown(datetime.fromtimestamp(one.submitted_at, UTC)),
+            plain(one.label),
+            plain(one.user_id),
+            plain(one.item_id),
+            str(one.state),
+            str(one.attempts),
+            plain(one.error[:ERROR_CHARS]),
+        )
+    if found:
+        out.print(table)
+    out.print(f"[dim]{len(found)} messages[/dim]")
+
+
+@tasks.command("cancel")
+def cancel(
+    keys: Annotated[list[str] | None, typer.Argument(help="Keys, as `memos tasks list` shows them.")] = None,
+    user: Annotated[str, typer.Option("--user", "-u", help="All of this user's.")] = "",
+    task: Annotated[str, typer.Option("--task", help="All of this business task.")] = "",
+    item: Annotated[str, typer.Option("--item", help="All of this item.")] = "",
+) -> None:
+    """Take out what waits, ask what runs to stop. Several options together must all apply."""
+    if bool(keys) == bool(user or task or item):
+        raise typer.BadParameter("give keys, or what to cancel by --user, --task and --item")
+    with opened() as runtime:
+        done = runtime.scheduler.cancel_messages(
+            keys or (), user_id=user or None, task_id=task or None, item_id=item or None
+        )
+    out.print(f"{len(done.taken_out)} taken out, {len(done.asked)} asked to stop")
 
 
 @dead.command("list")

@@ -25,7 +25,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from memos import context, log, metrics
@@ -311,7 +311,8 @@ class BaseScheduler:
     def get_tasks_status(self) -> dict[str, Any]:
         """`running`, `remaining` and `pending` (= remaining), taken in one step.
 
-        On a shared queue one such dictionary per stream follows, by its key.
+        On Redis one such dictionary per stream follows, by `user:cube:label` (colons inside of ids are
+        percent-encoded, so that no two streams share a key).
         """
         depth = self._queue.depth(lanes=self.use_redis_queue)
         status: dict[str, Any] = {
@@ -322,7 +323,8 @@ class BaseScheduler:
         for lane in depth.lanes if self.use_redis_queue else ():
             for label in {*lane.queued, *lane.delayed, *lane.parked, *lane.running}:
                 remaining = sum(counts.get(label, 0) for counts in (lane.queued, lane.delayed, lane.parked))
-                status[f"{lane.lane.user_id}:{lane.lane.mem_cube_id}:{label}"] = {
+                owner = ":".join(map(_without_colons, (lane.lane.user_id, lane.lane.mem_cube_id)))
+                status[f"{owner}:{label}"] = {
                     "running": lane.running.get(label, 0),
                     "remaining": remaining,
                     "pending": remaining,
@@ -332,7 +334,12 @@ class BaseScheduler:
     def print_tasks_status(self, tasks_status: Mapping[str, Any] | None = None) -> None:
         """Print a status of `get_tasks_status` (by default the current one) for people."""
         status = self.get_tasks_status() if tasks_status is None else tasks_status
-        print_status(status, unserved=self.unserved_labels())
+        print_status(status, unserved=self.unserved_labels(), times=self._queue.depth(lanes=False).times)
+
+    def get_label_times(self) -> dict[str, dict[str, float | None]]:
+        """By label the p50 and p95, in seconds, of how long its last finished messages waited and ran, on
+        all processes of the queue: `waiting_p50`, `waiting_p95`, `running_p50`, `running_p95`."""
+        return {label: asdict(times) for label, times in self._queue.depth(lanes=False).times.items()}
 
     def get_running_tasks(
         self, filter_func: Callable[[RunningTaskItem], bool] | None = None
@@ -573,6 +580,10 @@ def _following(waits: Generator[float, float], now: float) -> float | None:
         return waits.send(now)
     except StopIteration:
         return None
+
+
+def _without_colons(text: str) -> str:
+    return text.replace("%", "%25").replace(":", "%3A")
 
 
 def _as_list(messages: object) -> list[Any]:

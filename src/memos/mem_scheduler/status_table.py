@@ -6,9 +6,14 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from memos.mem_scheduler.queues.base import LabelTimes
 
-def status_lines(status: Mapping[str, Any], *, unserved: Mapping[str, int]) -> list[str]:
-    """The lines of `print_tasks_status`: totals, then per user and cube a table of labels.
+
+def status_lines(
+    status: Mapping[str, Any], *, unserved: Mapping[str, int], times: Mapping[str, LabelTimes]
+) -> list[str]:
+    """The lines of `print_tasks_status`: totals, then per user and cube a table of labels, then by label
+    how long messages waited and ran.
 
     A backend that keeps no streams (the in-memory queue) gets its totals alone.
     """
@@ -33,10 +38,27 @@ def status_lines(status: Mapping[str, Any], *, unserved: Mapping[str, int]) -> l
         lines.append("[Local Queue Totals]")
         lines.append(f"  {'Running':>7} | {'Remaining':>9}")
         lines.append(f"  {status.get('running', 0):>7} | {status.get('remaining', 0):>9}")
+    if times:
+        width = max(len("Task Label"), *map(len, times))
+        lines.append("[Times]")
+        lines.append(
+            f"  {'Task Label':<{width}} | {'Waiting p50':>11} | {'p95':>9} | {'Running p50':>11} | {'p95':>9}"
+        )
+        lines.extend(
+            f"  {label:<{width}} | {_ms(one.waiting_p50):>11} | {_ms(one.waiting_p95):>9}"
+            f" | {_ms(one.running_p50):>11} | {_ms(one.running_p95):>9}"
+            for label, one in sorted(times.items())
+        )
     lines.extend(f"Waiting for a handler: {label} ({count})" for label, count in sorted(unserved.items()))
     return lines
 
 
-def print_status(status: Mapping[str, Any], *, unserved: Mapping[str, int]) -> None:
+def _ms(seconds: float | None) -> str:
+    return "–" if seconds is None else f"{seconds * 1000:.1f} ms"
+
+
+def print_status(
+    status: Mapping[str, Any], *, unserved: Mapping[str, int], times: Mapping[str, LabelTimes]
+) -> None:
     """Print the lines, as the documented program does, to stdout."""
-    print("\n".join(status_lines(status, unserved=unserved)), flush=True)  # noqa: T201
+    print("\n".join(status_lines(status, unserved=unserved, times=times)), flush=True)  # noqa: T201
