@@ -2,6 +2,12 @@
 
     MemosError
     ├── InvalidInput                    a value that can never work; names the value and the way out
+    │   └── DocumentError               a file that cannot be read into memories
+    │       ├── DocumentUnsupported     no reader for what it holds; names the extra where one would do
+    │       ├── DocumentUnreadable      damaged, cut off, or not what its name says
+    │       ├── DocumentEncrypted       a password is needed
+    │       ├── DocumentEmpty           it holds no text
+    │       └── DocumentTooLarge        a bound is reached; names the setting
     ├── ConfigError                     settings, YAML or wiring; raised at start, never in the middle
     ├── QueueError
     │   ├── QueueFull                   a bound is reached; nothing of the call was queued
@@ -45,6 +51,30 @@ class MemosError(Exception):
 
 class InvalidInput(MemosError, ValueError):
     """A value from outside is refused. The message names the field, the value and what would be accepted."""
+
+
+class DocumentError(InvalidInput):
+    """A document cannot be read. Nothing of it is stored."""
+
+
+class DocumentUnsupported(DocumentError):
+    """There is no reader for what the file holds, or its package is not installed (the message names it)."""
+
+
+class DocumentUnreadable(DocumentError):
+    """The file is damaged, cut off, in an unknown encoding, or not what its name says."""
+
+
+class DocumentEncrypted(DocumentError):
+    """The file cannot be read without a password: remove the password, then add it."""
+
+
+class DocumentEmpty(DocumentError):
+    """The file holds no text."""
+
+
+class DocumentTooLarge(DocumentError):
+    """Reading the file reaches a bound of size, pages, time or memory; the message names the setting."""
 
 
 class ConfigError(MemosError):

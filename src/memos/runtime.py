@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from memos import log
 from memos.clock import Clock, SystemClock
 from memos.errors import ConfigError, MemosError
+from memos.runtime_documents import build_intake
 from memos.runtime_models import Models, build_models
 from memos.runtime_queue import build_queue, queue_following, redis_client
 from memos.settings import Settings
@@ -255,6 +256,7 @@ def _assemble(
         item_tokens_max=settings.memory.item_tokens_max,
         prompt_tokens_max=settings.models.chat_prompt_tokens_max,
         sink=sink,
+        intake=build_intake(settings),
     )
     return Runtime(
         settings=settings,

@@ -241,6 +241,27 @@ class MemorySettings(Section):
     retention_interval_s: float = Field(3_600.0, gt=0, description="between two looks over a cube")
 
 
+class DocumentSettings(Section):
+    """Reading files. Every bound refuses the whole file, with an error that names the setting."""
+
+    bytes_max: int = Field(32 * 1024 * 1024, ge=1, description="bytes of one file")
+    pages_max: int = Field(2_000, ge=1, description="pages, slides or sheets of one file")
+    rows_max: int = Field(100_000, ge=1, description="rows of tables in one file")
+    seconds_max: float = Field(60.0, gt=0, description="for reading one file; then its process is killed")
+    memory_bytes_max: int = Field(
+        1024 * 1024 * 1024, ge=128 * 1024 * 1024, description="address space of the process that reads"
+    )
+    expanded_bytes_max: int = Field(256 * 1024 * 1024, ge=1_024, description="bytes of one file unpacked")
+    expansion_ratio_max: int = Field(200, ge=2, description="how far one packed entry over 1 MiB may grow")
+    pixels_max: int = Field(50_000_000, ge=1, description="pixels of one image")
+    chunk_chars: int = Field(1_000, ge=100, le=20_000, description="characters of one memory of a document")
+    chunks_max: int = Field(5_000, ge=1, le=100_000, description="memories of one document")
+    images: Literal["auto", "model", "ocr", "metadata"] = Field(
+        "auto", description="auto: the vision model, else OCR, else what the file tells of itself"
+    )
+    ocr_languages: str = Field("eng", description="tesseract's languages, joined by +")
+
+
 class ApiSettings(Section):
     """The HTTP server."""
 
@@ -273,6 +294,7 @@ class Settings(Section):
     models: ModelSettings = ModelSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     memory: MemorySettings = MemorySettings()
+    documents: DocumentSettings = DocumentSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 

@@ -115,7 +115,9 @@ class APIADDRequest(BaseRequest):
     @model_validator(mode="after")
     def _has_content(self) -> APIADDRequest:
         if self.doc_path:
-            raise InvalidInput("doc_path is not read: send the document's text in messages")
+            raise InvalidInput(
+                "doc_path is not read: send the file in messages, as a part of type 'file' with file_data"
+            )
         if self.is_upload_skill:
             raise InvalidInput(
                 "is_upload_skill: this version stores no skills; send conversations in messages"
@@ -244,20 +246,21 @@ class DeleteMemoryRequest(BaseModel):
 
     writable_cube_ids: CubeIds | None = None
     memory_ids: ItemIds | None = None
-    file_ids: list[str] | None = None
+    file_ids: ItemIds | None = Field(None, description="documents, with all that was read from them")
     user_id: UserId | None = None
     session_id: SessionId | None = None
     filter: Filter | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> DeleteMemoryRequest:
-        if self.file_ids:
-            raise InvalidInput("file_ids: this version stores no files; delete by memory_ids or by filter")
         by_match = any(v is not None for v in (self.user_id, self.session_id, self.filter))
-        if (self.memory_ids is not None) == by_match:
+        if (self.memory_ids is not None) + by_match + (self.file_ids is not None) != 1:
             raise InvalidInput(
-                "say what to delete in exactly one way: memory_ids, or any of user_id, session_id and filter"
+                "say what to delete in exactly one way: memory_ids, file_ids, or any of user_id, session_id "
+                "and filter"
             )
+        if self.file_ids == []:
+            raise InvalidInput("file_ids is an empty list; name at least one document")
         if self.memory_ids == []:
             raise InvalidInput("memory_ids is an empty list; name at least one memory")
         if by_match and not (self.user_id or self.session_id or self.filter):
@@ -278,12 +281,14 @@ class MemoryResponse(BaseResponse[list[dict[str, Any]]]):
     """What was stored: `{memory, memory_id, memory_type, cube_id}` each.
 
     `seqs` is each cube's sequence number that holds the change; `skipped` what was not stored and why;
-    `quarantined` what is kept for review and never recalled (`memos quarantine`), and why.
+    `quarantined` what is kept for review and never recalled (`memos quarantine`), and why; `documents` what
+    became of each file: `{file_id, name, cube_id, format, pages, parts, state, replaced, notes}`.
     """
 
     seqs: dict[str, int] = Field(default_factory=dict)
     skipped: list[dict[str, Any]] = Field(default_factory=list)
     quarantined: list[dict[str, Any]] = Field(default_factory=list)
+    documents: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class SearchResponse(BaseResponse[dict[str, Any]]):

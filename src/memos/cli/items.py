@@ -15,8 +15,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from memos.cli.documents import add_files
 from memos.cli.terminal import moment, opened, out, plain, shown
 from memos.errors import InvalidInput
+from memos.memory.document_items import document_of
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
 
 Cube = Annotated[str, typer.Option("--cube", "-c", help="The memory cube.", show_default=True)]
@@ -50,6 +52,7 @@ def _as_dict(item: MemoryItem) -> dict[str, Any]:
         "happened_at": item.happened_at.isoformat() if item.happened_at else None,
         "created_at": item.created_at.isoformat(),
         "tags": list(item.tags),
+        **({"document": dict(told)} if (told := document_of(item)) else {}),
     }
 
 
@@ -75,7 +78,7 @@ def _table(items: list[MemoryItem], scores: list[str] | None = None) -> Table:
         kind = item.kind.value.removesuffix("Memory") if narrow else item.kind.value
         row = [
             plain(shown(item.happened_at or item.created_at)),
-            plain(", ".join(item.participants) or item.role),
+            plain(item.key if document_of(item) else ", ".join(item.participants) or item.role),
             plain(kind + ("" if item.live else f" ({item.status.value})")),
             plain(item.memory),
         ]
@@ -98,12 +101,23 @@ def add(
     session: Annotated[str, typer.Option("--session", help="The conversation it belongs to.")] = "",
     at: Annotated[str, typer.Option("--at", help="When it was said (ISO); default: now.")] = "",
     role: Annotated[str, typer.Option("--role", help="user, assistant, system or tool.")] = "user",
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file", "-f", help="A document, a folder or a pattern such as 'docs/*.pdf'; repeatable."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Store a memory, or a conversation of messages; searchable when the command returns."""
+    """Store a memory, a conversation of messages, or documents; searchable when the command returns."""
     from memos.api.handlers import handlers_of
     from memos.api.product_models import APIADDRequest
 
+    if files:
+        if text or messages is not None:
+            raise InvalidInput("give either a text, --messages or --file, not several of them")
+        add_files(files, user=user, cube=cube or user, as_json=as_json)
+        return
     given: list[dict[str, Any]]
     if messages is not None:
         given = _read_messages(messages)

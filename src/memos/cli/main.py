@@ -19,6 +19,7 @@ from memos.cli import (
     cubes,
     demo,
     doctor,
+    documents,
     evaluate,
     hygiene,
     items,
@@ -59,6 +60,7 @@ def _root(
 for module in (demo, serve, worker, items, cubes, compact, hygiene, status, tasks, logs, doctor):
     module.register(app)
 app.add_typer(models.app, name="models")
+app.add_typer(documents.app, name="documents")
 app.add_typer(evaluate.app, name="eval")
 models.register(app)
 

@@ -38,6 +38,7 @@ from memos.mem_scheduler.schemas.task_schemas import ANSWER_TASK_LABEL, QUERY_TA
 from memos.mem_scheduler.web_log import LogSink
 from memos.memory.extract import derive
 from memos.memory.hygiene import TOKENS_MAX
+from memos.memory.intake import DocumentIntake
 from memos.memory.item import MemoryKind
 from memos.memory.learning import Extractor
 from memos.memory.reader import MemReader
@@ -124,6 +125,7 @@ class MemChat:
         item_tokens_max: int = TOKENS_MAX,
         sink: LogSink | None = None,
         prompt_tokens_max: int = PROMPT_TOKENS_MAX,
+        intake: DocumentIntake | None = None,
     ) -> None:
         self._prompt_tokens_max = prompt_tokens_max
         self._store = store
@@ -144,6 +146,7 @@ class MemChat:
             extract=extract,
             tokens_max=item_tokens_max,
             sink=sink,
+            intake=intake,
         )
 
     def stream(self, query: ChatQuery) -> Generator[ChatEvent]:

@@ -4,6 +4,7 @@ When `write` returns, every item is committed and can be recalled, in all cubes 
 (facts, preferences) follows as a `mem_read` task, or is part of the same transaction, as the caller asks.
 What holds a secret or tries to give orders is stored in quarantine: kept, never recalled, and said. A turn
 that is sent again (the same message id, or text, speaker and time, in its session) is not stored twice.
+Files that come with the messages are read first, and stored in the same transaction (`mem_chat.documents`).
 If the queue refuses the task, the memories stay and `Written.task_error` says why; reading that is due is
 queued again when a scheduler starts.
 """
@@ -20,14 +21,17 @@ from uuid import uuid4
 
 from memos import context, log
 from memos.clock import Clock, SystemClock
-from memos.errors import QueueError, VersionConflict
+from memos.errors import DocumentUnsupported, InvalidInput, QueueError, VersionConflict
+from memos.mem_chat.documents import DocumentDrafter, Prepared, Progress, Settled, StoredDocument
 from memos.mem_scheduler.change_logs import tell_capacity
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import ADD_TASK_LABEL, MEM_READ_TASK_LABEL
 from memos.mem_scheduler.unread import unread
 from memos.mem_scheduler.web_log import LogSink
+from memos.memory.document_items import ReadDocument
 from memos.memory.extract import derive
 from memos.memory.hygiene import TOKENS_MAX, Action, check
+from memos.memory.intake import DocumentIntake
 from memos.memory.item import ItemStatus, MemoryItem, ReadState
 from memos.memory.learning import Extractor, Learned, Learner
 from memos.memory.reader import MemReader, Reading
@@ -35,6 +39,7 @@ from memos.memory.store import AddItems, Cause, Change, IndexedItem, ItemFilter,
 from memos.memory.turns import Conversation, Skipped, parse_conversation
 
 if TYPE_CHECKING:
+    from memos.documents.sandbox import Sandbox
     from memos.memory.indexer import Indexer
 
 CONFLICT_TRIES = 3
@@ -70,6 +75,7 @@ class Written:
     task_error: str = ""  # why the task that follows is not queued
     quarantined: tuple[Held, ...] = ()
     derived: tuple[MemoryItem, ...] = ()  # what was read from the turns at once
+    documents: tuple[StoredDocument, ...] = ()
 
 
 @dataclass(slots=True)
@@ -82,6 +88,7 @@ class _Draft:
     skipped: dict[Skipped, None] = field(default_factory=dict)
     indexed: list[IndexedItem] = field(default_factory=list)
     learned: list[Learned] = field(default_factory=list)
+    documents: list[Settled] = field(default_factory=list)
 
 
 class ConversationWriter:
@@ -99,8 +106,11 @@ class ConversationWriter:
         extract: Extractor = derive,
         tokens_max: int = TOKENS_MAX,
         sink: LogSink | None = None,
+        intake: DocumentIntake | None = None,
     ) -> None:
         self._store = store
+        self._intake = intake
+        self._drafter = DocumentDrafter(store, indexer, clock or SystemClock(), tokens_max=tokens_max)
         self._sink = sink
         self._indexer = indexer
         self._reader = reader
@@ -127,15 +137,33 @@ class ConversationWriter:
         tags: Sequence[str] = (),
         reason: str = "added",
         read: ReadWhen = "never",
+        sandbox: Sandbox | None = None,
+        progress: Progress | None = None,
     ) -> Written:
-        """Store `messages` in each cube. Raises InvalidInput, StoreError; then nothing is stored.
+        """Store `messages` and their files in each cube. Raises InvalidInput (DocumentError for a file),
+        StoreError; then nothing is stored.
 
         read: whether facts and preferences are read from the turns: never, later by a `mem_read` task, or
-        now, in the same transaction (what the extractor raises then comes out here).
+        now, in the same transaction (what the extractor raises then comes out here). sandbox: where to
+        read the files, for a caller who brings many.
         """
         conversation = messages if isinstance(messages, Conversation) else parse_conversation(messages)
+        reads, passed = self._read_files(conversation, sandbox)
+        prepared = self._drafter.prepare(
+            reads,
+            cube_ids=cube_ids,
+            user_id=user_id,
+            session_id=session_id,
+            turn_id=turn_id,
+            info=info,
+            tags=tags,
+            due=_STATE[read],
+            progress=progress,
+        )
 
         def reading_of(cube_id: str) -> Reading:
+            if not conversation.turns and conversation.attachments:
+                return Reading((), conversation.skipped)
             return self._reader.read_messages(
                 conversation,
                 user_id=user_id,
@@ -157,14 +185,17 @@ class ConversationWriter:
             for slot in sorted({hash(cube_id) % _LOCKS for cube_id in cube_ids}):
                 held.enter_context(self._locks[slot])
             for left in reversed(range(CONFLICT_TRIES)):
-                draft = _Draft()
+                draft = _Draft(skipped=dict.fromkeys(passed))
                 for cube_id in cube_ids:
-                    self._draft(draft, conversation, reading_of(cube_id), cube_id, read)
+                    self._draft(draft, conversation, reading_of(cube_id), cube_id, read, prepared)
                 try:
                     applied = self._store.apply(_changes(draft, reason), cause=cause)
                     break
                 except VersionConflict:  # a fact changed since it was looked at
                     if not left:
+                        raise
+                except InvalidInput:  # another process stored the same document a moment ago
+                    if not left or not any(one.indexed for one in draft.documents):
                         raise
         tell_capacity(self._store, applied.archived, cause=cause, sink=self._sink)
         derived = tuple(item for one in draft.learned for item in one.added if item.live)
@@ -177,12 +208,36 @@ class ConversationWriter:
             task_error=self._announce(tasks),
             quarantined=tuple(draft.held),
             derived=derived,
+            documents=tuple(one.document for one in draft.documents),
         )
+
+    def sandbox(self) -> Sandbox | None:
+        """A process to read the files of several writes in; close it."""
+        return None if self._intake is None else self._intake.sandbox()
 
     # -- what is stored --------------------------------------------------------------------------------
 
+    def _read_files(
+        self, conversation: Conversation, sandbox: Sandbox | None
+    ) -> tuple[list[ReadDocument], list[Skipped]]:
+        """The files of the conversation, read; and those that were passed over."""
+        if self._intake is None:
+            return [], [
+                Skipped(one.index, f"{one.name}: no files are read here") for one in conversation.attachments
+            ]
+        reads, passed = self._intake.read(conversation.attachments, sandbox=sandbox)
+        if passed and not reads and not conversation.turns:
+            raise DocumentUnsupported("; ".join(reason for _, reason in passed))
+        return reads, [Skipped(one.index, reason) for one, reason in passed]
+
     def _draft(
-        self, draft: _Draft, conversation: Conversation, reading: Reading, cube_id: str, read: ReadWhen
+        self,
+        draft: _Draft,
+        conversation: Conversation,
+        reading: Reading,
+        cube_id: str,
+        read: ReadWhen,
+        prepared: Sequence[Prepared],
     ) -> None:
         """Screen the turns of one cube, index the new ones and read them where that is wanted at once."""
         draft.skipped.update(dict.fromkeys(reading.skipped))
@@ -208,6 +263,12 @@ class ConversationWriter:
                 draft.answer.append(item)
             fresh.append(item)
         indexed = self._index(cube_id, fresh)
+        for one in prepared:
+            if one.cube_id == cube_id:
+                settled = self._drafter.settle(one)
+                draft.documents.append(settled)
+                _take(draft, settled)
+                indexed += settled.indexed
         draft.indexed += indexed
         if read == "now":
             raw = [one.item for one in indexed if one.item.live]
@@ -323,7 +384,21 @@ def _changes(draft: _Draft, reason: str) -> list[Change]:
             changes.append(AddItems((one,), reason=f"quarantined: {reasons[one.item.id]}"))
     for learned in draft.learned:
         changes += learned.changes
+    changes += [one.archive for one in draft.documents if one.archive is not None]
     return changes
+
+
+def _take(draft: _Draft, settled: Settled) -> None:
+    """What a document adds to what is told of the write."""
+    held = {item.id for item, _ in settled.held}
+    draft.held += [Held(item, settled.index, reason) for item, reason in settled.held]
+    new = [one.item for one in settled.indexed if one.item.id not in held]
+    draft.items += new
+    draft.answer += [*settled.there, *new]
+    if settled.there:
+        document = settled.document
+        reason = f"{document.name} is stored already as {document.file_id}"
+        draft.skipped[Skipped(settled.index, reason)] = None
 
 
 def _name_key(item: MemoryItem) -> tuple[object, ...]:

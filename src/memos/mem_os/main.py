@@ -27,7 +27,7 @@ from memos.errors import InvalidInput
 from memos.mem_chat.chat import ChatQuery
 from memos.mem_cube.bundle import holds_bundle, read_bundle
 from memos.mem_cube.general import PREFERENCE_KINDS, TEXT_KINDS, GeneralMemCube
-from memos.mem_os.documents import read_document
+from memos.mem_os.documents import attachment
 from memos.mem_os.histories import Histories
 from memos.mem_os.users import User, Users
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
@@ -35,6 +35,7 @@ from memos.memory.cube import NaiveMemCube, TextMemory
 from memos.memory.item import MemoryKind
 from memos.memory.store import ItemFilter
 from memos.memory.textual import TextualMemoryItem
+from memos.memory.turns import Conversation
 from memos.retrieval.request import RecallRequest
 
 if TYPE_CHECKING:
@@ -191,9 +192,10 @@ class MOS:
     ) -> list[str]:
         """Store a conversation, a text or a document; returns the ids, recallable when it returns.
 
-        Give exactly one of the first three. `doc_path` is one text file of this machine (.txt or .md, UTF-8);
-        a server refuses it, here it is the caller's own. Default cube: the first one registered. Raises
-        InvalidInput, CubeNotFound, StoreError; then nothing is stored.
+        Give exactly one of the first three. `doc_path` is one file of this machine, of any kind that
+        docs/reading.md lists; a server refuses it, here it is the caller's own. Messages may carry files
+        as parts. Default cube: the first one registered. Raises InvalidInput (DocumentError for a file),
+        CubeNotFound, StoreError; then nothing is stored.
         """
         given = [one for one in (messages, memory_content, doc_path) if one is not None]
         if len(given) != 1:
@@ -202,10 +204,10 @@ class MOS:
             )
         who = self._who(user_id)
         cube_id = self._users.some_of(who, [mem_cube_id] if mem_cube_id else None)[0]
-        content: str | Sequence[Mapping[str, Any]]
-        info: dict[str, Any] = {}
+        content: str | Sequence[Mapping[str, Any]] | Conversation
         if doc_path is not None:
-            content, info = read_document(Path(doc_path)), {"file": Path(doc_path).name}
+            bytes_max = self.runtime.settings.documents.bytes_max
+            content = Conversation((), attachments=(attachment(Path(doc_path), bytes_max=bytes_max),))
         elif memory_content is not None:
             content = check_text("memory_content", memory_content)
         else:
@@ -215,8 +217,6 @@ class MOS:
             user_id=who,
             cube_ids=(cube_id,),
             session_id=self._session(session_id),
-            source_type="document" if doc_path is not None else "chat",
-            info=info,
         )
         return [item.id for item in written.items]
 

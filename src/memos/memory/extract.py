@@ -129,6 +129,8 @@ def _of_item(item: MemoryItem) -> tuple[list[Derived], str]:
         return [], "it is derived already"
     if not item.live:
         return [], f"it is {item.status.value}"
+    if item.role == "document":  # its "I" is whoever wrote it
+        return [], "a document states nothing about the user by itself"
     if item.role in ("system", "tool") or (item.role == "assistant" and not speaker):
         return [], f"a turn of the {item.role} states nothing about the user"
     read = sentences(item.memory)

@@ -80,7 +80,9 @@ def test_an_empty_list_of_cubes_is_no_list() -> None:
         (DeleteMemoryRequest, {"memory_ids": ["a"], "user_id": "u"}, "exactly one way"),
         (DeleteMemoryRequest, {"memory_ids": []}, "empty list"),
         (DeleteMemoryRequest, {"filter": {}}, "match everything"),
-        (DeleteMemoryRequest, {"file_ids": ["f"]}, "stores no files"),
+        (DeleteMemoryRequest, {"file_ids": []}, "empty list"),
+        (DeleteMemoryRequest, {"file_ids": ["f"], "memory_ids": ["a"]}, "exactly one way"),
+        (DeleteMemoryRequest, {"file_ids": ["f"], "user_id": "u"}, "exactly one way"),
     ],
 )
 def test_a_bad_field_is_refused_by_name(kind: type[BaseModel], fields: dict[str, object], says: str) -> None:

@@ -8,6 +8,8 @@ silence: what was skipped, quarantined, archived or not announced is in the resp
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
 from memos.api.product_models import APIADDRequest, MemoryResponse
 from memos.errors import InvalidInput
@@ -71,6 +73,7 @@ def memory_response(written: Written) -> MemoryResponse:
             }
             for one in written.quarantined
         ],
+        documents=[asdict(one) for one in written.documents],
     )
 
 

@@ -18,6 +18,7 @@ from memos.api.shapes import buckets, memory_shape
 from memos.clock import Clock, utc
 from memos.errors import InvalidInput, ItemGone, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_text
+from memos.memory.document_items import DOCUMENT_ROLE, DOCUMENT_TAG
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
 from memos.memory.store import Cause, ItemFilter, MemoryStore, SetStatus, UpdateItem
 from memos.memory.summary import stale_summaries
@@ -82,6 +83,35 @@ class MemoryHandler(BaseHandler):
             )
         return len(living)
 
+    def delete_documents(self, file_ids: Sequence[str], *, cube_ids: Sequence[str] = ()) -> int:
+        """Delete documents, every version, with all that was read from them, in one step.
+
+        Returns how many memories were theirs. An id without a document raises ItemNotFound; nothing is
+        deleted then.
+        """
+        ids: list[str] = []
+        for file_id in dict.fromkeys(file_ids):
+            wanted = ItemFilter(cube_ids=tuple(cube_ids), session_ids=(file_id,), statuses=_KEPT, raw=True)
+            parsed = ParsedFilter(wanted, lambda item: item.role == DOCUMENT_ROLE)
+            found = [item.id for item in self._matching(parsed)]
+            if not found:
+                raise ItemNotFound(f"there is no document {file_id!r}; nothing was deleted")
+            ids += found
+        self._store.apply(
+            [SetStatus(tuple(ids), ItemStatus.DELETED, "document deleted by request")], cause=_cause("")
+        )
+        return len(ids)
+
+    def documents(self, *, cube_id: str = "", user_id: str = "") -> list[MemoryItem]:
+        """The first chunk of each document, newest first; `document_of` tells the rest."""
+        wanted = ItemFilter(
+            cube_ids=(cube_id,) if cube_id else (),
+            user_ids=(user_id,) if user_id else (),
+            tags=(DOCUMENT_TAG,),
+            raw=True,
+        )
+        return self._matching(ParsedFilter(wanted, lambda item: item.role == DOCUMENT_ROLE))
+
     def delete_matching(self, parsed: ParsedFilter) -> int:
         """Delete everything that passes; returns how many. Raises InvalidInput for a filter without bounds."""
         if parsed.wanted == ItemFilter(statuses=parsed.wanted.statuses):
@@ -119,7 +149,9 @@ class MemoryHandler(BaseHandler):
 
     def handle_delete_memories(self, asked: DeleteMemoryRequest) -> DeleteMemoryResponse:
         """Delete by id or by match; answers success only after it is done. Raises ItemNotFound."""
-        if asked.memory_ids is not None:
+        if asked.file_ids is not None:
+            deleted = self.delete_documents(asked.file_ids, cube_ids=tuple(asked.writable_cube_ids or ()))
+        elif asked.memory_ids is not None:
             deleted = self.delete(asked.memory_ids, cube_ids=tuple(asked.writable_cube_ids or ()))
         else:
             if not (asked.writable_cube_ids or asked.user_id):
