@@ -112,3 +112,21 @@ def test_example_configurations_are_in_order(file: Path) -> None:
     factory = SchedulerConfigFactory.from_yaml_file(file)
     assert file.name == f"{factory.backend}_config.yaml"
     assert factory.config.context_window_size == 10
+
+
+@pytest.mark.parametrize("embedder", ["minilm", "none"])
+def test_documents(embedder: str, tmp_path: Path) -> None:
+    """Files are recalled with their place, a new version replaces the old, deleting takes every version."""
+    printed = run("documents.py", tmp_path / "home", MEMOS_MODELS__EMBEDDER=embedder)
+    assert printed.splitlines() == [
+        "handbook.md: 2 memories",
+        "prices.csv: 1 memories",
+        "How long is the warranty of the pump?",
+        "  The pump has a warranty of seven years.   [handbook.md, Pump handbook › Warranty]",
+        "What is the price of a valve?",
+        "  Part: Valve; Price: 30 euros   [prices.csv, rows 2–3]",
+        "How long is the warranty of the pump?",
+        "  The pump has a warranty of nine years.   [handbook.md, Pump handbook › Warranty]",
+        "deleted handbook.md: 4 memories",
+        "deleted prices.csv: 1 memories",
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -287,19 +288,20 @@ def test_cube_names_may_hold_any_character(mos: MOS) -> None:
 
 
 def test_a_document_is_one_text_file_of_the_caller(mos: MOS, tmp_path: Path) -> None:
-    """`doc_path` stores the file's text, marked as a document with the file's name."""
+    """`doc_path` stores the file's text, marked as a document with the file's name and the place in it."""
     file = tmp_path / "notes.md"
     file.write_text("# Lisbon\nThe tram 28 starts at Martim Moniz.\n", encoding="utf-8")
     ids = mos.add(doc_path=file, user_id="ann")
     [stored] = mos.runtime.store.get(ids)
     assert stored.sources[0].type == "document"
-    assert dict(stored.extra) == {"file": "notes.md"}
+    assert (stored.extra["file"], stored.extra["document"]["headings"]) == ("notes.md", ["Lisbon"])
+    assert stored.extra["file_id"] == stored.session_id == stored.extra["document"]["id"]
     assert ids[0] in {one.id for one in mos.search("tram 28", user_id="ann")["text_mem"][0]["memories"]}
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.pdf", b"text"), ("a", b"text"), ("a.txt", b"\xff\xfe\x00"), ("a.txt", b"  "), ("b.md", None)],
+    [("a.pdf", b"text"), ("a", b"\x7fELF"), ("a.txt", b"\xff\xfe\x00"), ("a.txt", b"  "), ("b.md", None)],
 )
 def test_documents_that_cannot_be_read(name: str, content: bytes | None, mos: MOS, tmp_path: Path) -> None:
     """Another type, bytes that are no text, an empty and a missing file are refused."""
@@ -316,7 +318,9 @@ def test_a_folder_and_a_huge_file_are_no_documents(
     """A folder with a fitting name and a file over the bound are refused."""
     (tmp_path / "folder.md").mkdir()
     (tmp_path / "big.md").write_text("word " * 10)
-    monkeypatch.setattr("memos.mem_os.documents.CONTENT_BYTES_MAX", 20)
+    small = mos.runtime.settings.documents.model_copy(update={"bytes_max": 20})
+    settings = mos.runtime.settings.model_copy(update={"documents": small})
+    monkeypatch.setattr(mos, "runtime", dataclasses.replace(mos.runtime, settings=settings))
     for name in ("folder.md", "big.md"):
         with pytest.raises(InvalidInput, match=name):
             mos.add(doc_path=tmp_path / name, user_id="ann")
