@@ -25,7 +25,9 @@ _FIELDS = {
     "CreationDate": "created",
     "ModDate": "modified",
 }
-_BROKEN_WORD = re.compile(r"(?<=\w)[\ufffe\u0002\u00ad]\n?(?=[a-zà-ÿ])")  # pdfium marks a hyphen at a line's end
+_BROKEN_WORD = re.compile(
+    r"(?<=\w)[\ufffe\u0002\u00ad]\n?(?=[a-zà-ÿ])"
+)  # pdfium marks a hyphen at a line's end
 _HYPHEN = re.compile(r"(?<=\w)-\n(?=\w)")
 _UNSPACED = "[\u2e80-\u9fff\uac00-\ud7a3\uff00-\uffef]"
 _WRAPPED_HAN = re.compile(rf"(?<={_UNSPACED})\n(?={_UNSPACED})")
