@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from memos.documents.model import Budget, Document, Format, Part
-from memos.documents.package import Element, Package
+from memos.documents.package import Element, Package, number_of
 from memos.documents.table import table_parts
 from memos.documents.text import HEADING_CHARS_MAX, Headings
 
@@ -84,8 +84,8 @@ def _levels(package: Package, main: str) -> dict[str, int | None]:
             found[style.get("styleId", "")] = int(named[1])
         elif name == "title":
             found[style.get("styleId", "")] = 0
-        elif outline.isdigit() and int(outline) < 9:
-            found[style.get("styleId", "")] = int(outline) + 1
+        elif (level := _level(outline)) is not None:
+            found[style.get("styleId", "")] = level
     return found
 
 
@@ -99,8 +99,13 @@ def _style(paragraph: Element) -> str:
 
 
 def _outline(paragraph: Element) -> int | None:
-    level = _value(paragraph, "pPr/outlineLvl")
-    return int(level) + 1 if level.isdigit() and int(level) < 9 else None
+    return _level(_value(paragraph, "pPr/outlineLvl"))
+
+
+def _level(written: str) -> int | None:
+    """The level of an outline, which is written from 0 to 8; 9 is text."""
+    number = number_of(written)
+    return number + 1 if number is not None and number < 9 else None
 
 
 def text_of(element: Element) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import posixpath
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from memos.documents.model import Budget, too_large
-from memos.errors import DocumentEncrypted, DocumentUnreadable
+from memos.errors import DocumentEncrypted, DocumentError, DocumentUnreadable
 
 ENTRIES_MAX = 20_000
 RATIO_FREE_BYTES = 1024 * 1024  # smaller entries may be as repetitive as they like
@@ -26,6 +27,20 @@ RELATION = "r:"  # attributes of the relationships namespace keep this prefix
 _RELATIONS_NAMESPACE = "/relationships"
 
 Element = ElementTree.Element
+
+# What zipfile raises for entries that are not what the directory says, besides its own error.
+_UNPACKING = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    KeyError,
+)
+NUMBER_CHARS_MAX = 9
 
 
 class Package:
@@ -71,14 +86,9 @@ class Package:
                             "expansion_ratio_max",
                             ratio_max,
                         )
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            NotImplementedError,
-            OSError,
-            RuntimeError,
-        ) as error:
+        except DocumentError:
+            raise
+        except _UNPACKING as error:
             raise self._damaged(f"{name}: {error}") from error
         return bytes(found)
 
@@ -142,6 +152,11 @@ class Package:
 
     def _damaged(self, reason: str) -> DocumentUnreadable:
         return DocumentUnreadable(f"{self._budget.name} is damaged: {reason}")
+
+
+def number_of(text: str) -> int | None:
+    """A small number as XML attributes hold it; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= NUMBER_CHARS_MAX else None
 
 
 class _Builder:

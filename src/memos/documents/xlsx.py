@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 from memos.documents.model import Budget, Document, Format, Part
-from memos.documents.package import RELATION, Element, Package
+from memos.documents.package import RELATION, Element, Package, number_of
 from memos.documents.table import table_parts
 from memos.errors import DocumentUnreadable
 
@@ -75,10 +75,10 @@ def _date_styles(package: Package, name: str) -> dict[int, str]:
     found: dict[int, str] = {}
     for part in package.elements(name, frozenset({"numFmts", "cellXfs"})):
         if part.tag == "numFmts":
-            custom = {int(one.get("numFmtId", "0")): one.get("formatCode", "") for one in part}
+            custom = {number_of(one.get("numFmtId", "")) or 0: one.get("formatCode", "") for one in part}
             continue
         for place, one in enumerate(part):
-            shown = _shows(int(one.get("numFmtId", "0")), custom)
+            shown = _shows(number_of(one.get("numFmtId", "")) or 0, custom)
             if shown:
                 found[place] = shown
     return found
@@ -100,8 +100,8 @@ def _rows(
 ) -> Iterator[tuple[int, list[str]]]:
     number = 0
     for row in package.elements(name, frozenset({"row"})):
-        told = row.get("r", "")
-        number = int(told) if told.isdigit() and len(told) < 9 else number + 1
+        told = number_of(row.get("r", ""))
+        number = number + 1 if told is None else told
         cells: list[str] = []
         for cell in row.iterfind("c"):
             place = _column(cell.get("r", ""), len(cells))
@@ -133,13 +133,14 @@ def _value(cell: Element, texts: Sequence[str], dates: dict[int, str], since: da
     stored = cell.find("v")
     text = "" if stored is None else stored.text or ""
     if kind == "s":
-        return texts[int(text)] if text.isdigit() and int(text) < len(texts) else ""
+        place = number_of(text)
+        return texts[place] if place is not None and place < len(texts) else ""
     if kind == "b":
         return "yes" if text == "1" else "no"
     if kind in ("str", "e", "d"):
         return text
-    style = cell.get("s", "")
-    shown = dates.get(int(style), "") if style.isdigit() else ""
+    style = number_of(cell.get("s", ""))
+    shown = "" if style is None else dates.get(style, "")
     return _as_date(text, shown, since) if shown else _as_number(text)
 
 
