@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -236,6 +237,13 @@ def _remote(settings: ModelSettings, clock: Clock, opened: ExitStack) -> Embedde
 def _reranker(settings: ModelSettings, opened: ExitStack) -> Reranker | None:
     if settings.reranker == "none":
         return None
+    if settings.reranker == "cross_encoder":
+        from memos.models.cross_encoder import CrossEncoder
+
+        try:
+            return CrossEncoder(settings.reranker_folder or Path(), threads=settings.embedder_threads)
+        except ModelUnavailable as error:
+            raise ConfigError(f"MEMOS_MODELS__RERANKER_FOLDER: {error}") from error
     from memos.models.rerank import HttpReranker
 
     try:

@@ -176,11 +176,14 @@ class ModelSettings(Section):
     embedder_api_key: SecretStr | None = None
     embedder_timeout_s: float = Field(30.0, gt=0, description="seconds for one batch at most")
     embedder_batch_max: int = Field(64, ge=1, le=512, description="texts of one request at most")
-    reranker: Literal["none", "http"] = Field("none", description="http: the endpoint at reranker_url")
+    reranker: Literal["none", "http", "cross_encoder"] = Field(
+        "none", description="http: the endpoint at reranker_url; cross_encoder: the model in reranker_folder"
+    )
     reranker_url: str | None = Field(None, description="the whole address, /rerank included")
     reranker_model: str | None = Field(None, description="the model's name, where the endpoint wants one")
     reranker_api_key: SecretStr | None = None
     reranker_timeout_s: float = Field(10.0, gt=0, description="seconds for one reranking at most")
+    reranker_folder: Path | None = Field(None, description="a folder with model.onnx and vocab.txt")
     embedder_folder: Path | None = Field(None, description="a folder with model.safetensors and vocab.txt")
     embedder_threads: int = Field(1, ge=1, le=64, description="threads of one encoding")
     embedding_cache_entries_max: int = Field(4_096, ge=0, description="sentence vectors kept by content hash")
@@ -193,6 +196,10 @@ class ModelSettings(Section):
             )
         if self.reranker == "http" and not self.reranker_url:
             raise ValueError("the reranker 'http' needs its address: set MEMOS_MODELS__RERANKER_URL")
+        if self.reranker == "cross_encoder" and self.reranker_folder is None:
+            raise ValueError(
+                "the reranker 'cross_encoder' needs its model: set MEMOS_MODELS__RERANKER_FOLDER"
+            )
         return self
 
 

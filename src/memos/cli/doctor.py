@@ -151,7 +151,8 @@ def _reranker(runtime: Any) -> str:
     near, far = runtime.reranker.rerank("What is my boat called?", ["My boat is called Petrel.", "Rain."])
     if near <= far:
         raise BadCompletion(f"the reranker prefers noise to the answer ({far:g} to {near:g})", "")
-    return f"{runtime.settings.models.reranker_url}: scores {near:.2f} and {far:.2f}"
+    chosen = runtime.settings.models
+    return f"{chosen.reranker_url or chosen.reranker_folder}: scores {near:.2f} and {far:.2f}"
 
 
 def _store(runtime: Any) -> str:
