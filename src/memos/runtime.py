@@ -258,6 +258,9 @@ def _assemble(
         sink=sink,
         intake=build_intake(settings),
     )
+    client = redis_client(queue)
+    if client is not None:
+        scheduler.status_tracker.share(client, prefix=f"{settings.queue.redis_prefix}:{{ms:0}}:status")
     return Runtime(
         settings=settings,
         clock=clock,
@@ -277,7 +280,7 @@ def _assemble(
         scheduler=scheduler,
         status_tracker=scheduler.status_tracker,
         chat=chat,
-        redis_client=redis_client(queue),
+        redis_client=client,
     )
 
 

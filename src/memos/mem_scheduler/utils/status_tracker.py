@@ -1,15 +1,15 @@
 """The documented `TaskStatusTracker`: what became of tasks, by item, by business task, for everybody.
 
 The queue's state is the status. A tracker that is given the queue answers from it; its write methods are
-for users' own programs and keep a bounded table in memory that is merged in (where the queue knows an
-item, the queue is right). Several messages may share an `item_id` (documented code chains copies): their
-state is then that of a business task.
+for users' own programs. What those write stands on Redis where a client is given, for all processes, else
+in a bounded table of this process (`status_entries`), and is merged in: where the queue knows an item, the
+queue is right. Several messages may share an `item_id` (documented code chains copies): their state is
+then that of a business task.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,8 +17,9 @@ from typing import Any
 from memos.clock import utc
 from memos.mem_scheduler.queues.base import TaskQueue, TaskStatus
 from memos.mem_scheduler.schemas.task_schemas import TaskState
+from memos.mem_scheduler.status_entries import ENTRIES_MAX, PREFIX, MemoryEntries, RedisEntries, StatusEntries
 
-ENTRIES_MAX = 10_000
+__all__ = ["ENTRIES_MAX", "TaskStatusTracker", "business_state", "item_status"]
 
 
 def business_state(states: Sequence[TaskState]) -> TaskState:
@@ -36,7 +37,8 @@ def business_state(states: Sequence[TaskState]) -> TaskState:
 
 
 class TaskStatusTracker:
-    """Thread-safe. `redis_client` is the documented first parameter; statuses live in the queue."""
+    """Thread-safe. `redis_client` is a synchronous client of redis-py, or None; a call then raises
+    QueueUnavailable where the server does not answer. `prefix` begins its keys."""
 
     def __init__(
         self,
@@ -44,16 +46,23 @@ class TaskStatusTracker:
         *,
         queue: TaskQueue | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        prefix: str = PREFIX,
     ) -> None:
         self.redis = redis_client
         self._queue = queue
         self._now = now
-        self._lock = threading.Lock()
-        self._own: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
+        self._own: StatusEntries = (
+            MemoryEntries() if redis_client is None else RedisEntries(redis_client, prefix=prefix)
+        )
 
     def attach(self, queue: TaskQueue) -> None:
         """Answer from `queue` from now on."""
         self._queue = queue
+
+    def share(self, redis_client: Any, *, prefix: str = PREFIX) -> None:
+        """Keep what programs write on Redis from now on."""
+        self.redis = redis_client
+        self._own = RedisEntries(redis_client, prefix=prefix)
 
     # -- for users' own programs ---------------------------------------------------------------------
 
@@ -66,19 +75,16 @@ class TaskStatusTracker:
         business_task_id: str | None = None,
     ) -> None:
         """An item of the caller's own is waiting."""
+        now = self._now()
         entry: dict[str, Any] = {
             "status": str(TaskState.WAITING),
             "task_type": task_type,
             "mem_cube_id": mem_cube_id,
-            "submitted_at": self._now().isoformat(),
+            "submitted_at": now.isoformat(),
         }
         if business_task_id:
             entry["business_task_id"] = business_task_id
-        with self._lock:
-            self._own[(user_id, task_id)] = entry
-            self._own.move_to_end((user_id, task_id))
-            while len(self._own) > ENTRIES_MAX:
-                self._own.popitem(last=False)
+        self._own.submit(user_id, task_id, entry, at=now.timestamp())
 
     def task_started(self, task_id: str, user_id: str) -> None:
         """The caller's item is being worked on."""
@@ -95,40 +101,27 @@ class TaskStatusTracker:
     def _write(
         self, task_id: str, user_id: str, state: TaskState, moment: str, *, error: str | None = None
     ) -> None:
-        with self._lock:
-            entry = self._own.get((user_id, task_id))
-            if entry is None:
-                return  # never submitted, or long ago: there is nothing to say of it
-            entry = {**entry, "status": str(state), moment: self._now().isoformat()}
-            if error is not None:
-                entry["error"] = error
-            self._own[(user_id, task_id)] = entry
+        now = self._now()  # an item that was never submitted, or long ago, has nothing to be said of it
+        fields: dict[str, Any] = {"status": str(state), moment: now.isoformat()}
+        if error is not None:
+            fields["error"] = error
+        self._own.write(user_id, task_id, fields, at=now.timestamp())
 
     # -- answers -------------------------------------------------------------------------------------
 
     def get_task_status(self, task_id: str, user_id: str) -> dict[str, Any] | None:
         """The status of an item; None where nobody knows it."""
         known = self._statuses(user_id=user_id, item_id=task_id)
-        if known:
-            return item_status(known)
-        with self._lock:
-            entry = self._own.get((user_id, task_id))
-        return dict(entry) if entry is not None else None
+        return item_status(known) if known else self._own.get(user_id, task_id)
 
     def get_all_tasks_for_user(self, user_id: str) -> dict[str, dict[str, Any]]:
         """Status by item id."""
-        with self._lock:
-            own = {item: dict(entry) for (user, item), entry in self._own.items() if user == user_id}
-        return {**own, **_by_item(self._statuses(user_id=user_id))}
+        return {**self._own.of_user(user_id), **_by_item(self._statuses(user_id=user_id))}
 
     def get_task_status_by_business_id(self, business_task_id: str, user_id: str) -> dict[str, Any] | None:
         """The state of a business task and of its items; None where nobody knows it."""
         known = self._statuses(user_id=user_id, task_id=business_task_id)
-        items = _by_item(known)
-        with self._lock:
-            for (user, item), entry in self._own.items():
-                if user == user_id and entry.get("business_task_id") == business_task_id:
-                    items.setdefault(item, dict(entry))
+        items = {**self._own.of_business_task(user_id, business_task_id), **_by_item(known)}
         if not items:
             return None
         return {
@@ -144,10 +137,7 @@ class TaskStatusTracker:
         by_user: dict[str, list[TaskStatus]] = defaultdict(list)
         for status in self._statuses():
             by_user[status.user_id].append(status)
-        answer: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
-        with self._lock:
-            for (user, item), entry in self._own.items():
-                answer[user][item] = dict(entry)
+        answer = defaultdict(dict, self._own.everybody(at=self._now().timestamp()))
         for user, statuses in by_user.items():
             answer[user].update(_by_item(statuses))
         return dict(answer)
