@@ -8,6 +8,7 @@
     │       ├── DocumentEncrypted       a password is needed
     │       ├── DocumentEmpty           it holds no text
     │       └── DocumentTooLarge        a bound is reached; names the setting
+    ├── AccessDenied                    the key of this caller is not for that
     ├── ConfigError                     settings, YAML or wiring; raised at start, never in the middle
     ├── QueueError
     │   ├── QueueFull                   a bound is reached; nothing of the call was queued
@@ -75,6 +76,10 @@ class DocumentEmpty(DocumentError):
 
 class DocumentTooLarge(DocumentError):
     """Reading the file reaches a bound of size, pages, time or memory; the message names the setting."""
+
+
+class AccessDenied(MemosError):
+    """Who asks may not do this: another user's data, another cube, or a role that does not reach so far."""
 
 
 class ConfigError(MemosError):

@@ -278,7 +278,12 @@ class ApiSettings(Section):
         None, description="the chat endpoints; off: 503. Unset: off for importers, on for `memos serve`"
     )
     body_bytes_max: int = Field(8 * 1024 * 1024, ge=1_024, description="bytes of one request body")
-    key: SecretStr | None = Field(None, description="needed as a bearer token when listening off loopback")
+    key: SecretStr | None = Field(None, description="one key for everything, of the role admin")
+    keys_path: Path | None = Field(None, description="the file of `memos keys`; unset: keys.json under home")
+    rate_per_minute: int = Field(6_000, ge=0, description="requests a key and minute; 0: no limit")
+    hosts: tuple[str, ...] = Field((), description="further names under which a server without keys answers")
+    cors_origins: tuple[str, ...] = Field((), description="web pages that may call the API; none by default")
+    business_chat_keys: tuple[SecretStr, ...] = Field((), description="who may use the business chat")
 
 
 class LogSettings(Section):
@@ -321,6 +326,11 @@ class Settings(Section):
     def store_path(self) -> Path:
         """The memory file."""
         return self.store.path or self.home / "memory.db"
+
+    @property
+    def keys_path(self) -> Path:
+        """The file of API keys."""
+        return self.api.keys_path or self.home / "keys.json"
 
     @property
     def queue_path(self) -> Path:
@@ -391,6 +401,7 @@ ALIASES: dict[str, tuple[Path_, Callable[[str], Any]]] = {
     "MEMSCHEDULER_REDIS_STREAM_KEY_PREFIX": (("queue", "redis_prefix"), _verbatim),
     "MEMSCHEDULER_STREAM_KEY_PREFIX": (("queue", "redis_prefix"), _verbatim),
     "ENABLE_CHAT_API": (("api", "enable_chat"), _boolean),
+    "BUSINESS_CHAT_KEYS": (("api", "business_chat_keys"), _json_list),
     "MOS_SCHEDULER_TOP_K": (("scheduler", "top_k"), _verbatim),
     "MOS_SCHEDULER_ACT_MEM_UPDATE_INTERVAL": (("scheduler", "act_mem_update_interval"), _verbatim),
     "MOS_SCHEDULER_CONTEXT_WINDOW_SIZE": (("scheduler", "context_window_size"), _verbatim),

@@ -12,11 +12,13 @@ from typing import Any
 
 import anyio.to_thread
 from fastapi import FastAPI, Response
+from fastapi.middleware.cors import CORSMiddleware
 
 from memos import __version__, runtime
 from memos.api import auth, errors
 from memos.api.boundary import Boundary
 from memos.api.handlers import Handlers, handlers_of
+from memos.api.keys import KeyFile
 from memos.api.metrics_page import CONTENT_TYPE, MetricsPage
 from memos.api.routers import server_router
 from memos.api.routers.product import product_router
@@ -34,7 +36,8 @@ def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None
     """
     chosen = open_runtime.settings if open_runtime else settings or Settings.load()
     key = chosen.api.key.get_secret_value() if chosen.api.key else None
-    auth.check_exposure(chosen.api.host, key)
+    keys = KeyFile(chosen.keys_path)
+    auth.check_exposure(chosen.api.host, key, keys)
     built = open_runtime or runtime.build(chosen)
 
     @asynccontextmanager
@@ -70,7 +73,24 @@ def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None
         """Counters, histograms and levels of this process, as Prometheus reads them."""
         return Response(page.text(), media_type=CONTENT_TYPE)
 
-    app.add_middleware(Boundary, body_bytes_max=chosen.api.body_bytes_max, key=key)
+    gate = auth.Gate(
+        host=chosen.api.host,
+        key=key,
+        keys=keys,
+        rate_per_minute=chosen.api.rate_per_minute,
+        hosts=chosen.api.hosts,
+        clock=built.clock,
+    )
+    app.add_middleware(Boundary, body_bytes_max=chosen.api.body_bytes_max, gate=gate)
+    # Outermost: a browser asks with OPTIONS, without the key, before it sends anything.
+    if chosen.api.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(chosen.api.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-api-key", "x-trace-id"],
+            expose_headers=["x-trace-id"],
+        )
     return app
 
 

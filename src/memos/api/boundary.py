@@ -1,4 +1,4 @@
-"""The outermost layer of the application: request ids, the key, body limits, the last catch.
+"""The outermost layer of the application: request ids, keys, rates, body limits, the last catch.
 
 A plain ASGI middleware, so that streams pass through untouched. Every request gets a trace id, its
 caller's (`x-trace-id`, `g-trace-id`, `trace-id`) if that is a sane one, and every answer carries it.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fastapi import HTTPException
 
 from memos import context, log, metrics
-from memos.api import auth
+from memos.api import access, auth
 from memos.api.errors import envelope, of_http_error
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ logger = log.get_logger(__name__)
 class Boundary:
     """Wraps an ASGI application. `body_bytes_max`: longer request bodies are refused with 413."""
 
-    def __init__(self, app: ASGIApp, *, body_bytes_max: int, key: str | None) -> None:
+    def __init__(self, app: ASGIApp, *, body_bytes_max: int, gate: auth.Gate) -> None:
         self._app = app
         self._body_bytes_max = body_bytes_max
-        self._key = key
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,11 +50,9 @@ class Boundary:
 
     async def _guarded(self, scope: Scope, receive: Receive, send: _Traced) -> None:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        needs_key = self._key is not None and scope["path"] not in auth.OPEN_PATHS
-        if needs_key and not auth.carries(headers, self._key or ""):
-            metrics.REFUSALS.add(reason="key")
-            challenge = {"WWW-Authenticate": "Bearer"}
-            refusal = envelope(401, "a key is needed: Authorization: Bearer …", headers=challenge)
+        admitted = self._gate.admit(scope["path"], headers)
+        if isinstance(admitted, auth.Refusal):
+            refusal = envelope(admitted.status, admitted.message, headers=admitted.headers)
             await refusal(scope, receive, send)
             return
         declared = _content_length(headers)
@@ -64,6 +62,7 @@ class Boundary:
             await refusal(scope, receive, send)
             return
         counted = _Counted(receive, self._body_bytes_max)
+        who = access.become(admitted)
         try:
             await self._app(scope, counted, send)
         except Exception as error:  # the last place that can still answer
@@ -72,6 +71,8 @@ class Boundary:
                 raise  # the server must cut the connection: half an answer must not look whole
             fault = envelope(500, "internal error; the log has the cause under this request id")
             await fault(scope, receive, send)
+        finally:
+            access.forget(who)
 
 
 class _TooLarge(HTTPException):
@@ -120,10 +121,22 @@ class _Traced:
 
 
 def _count(scope: Scope, status: int, seconds: float) -> None:
-    route = getattr(scope.get("route"), "path", "(none)")
+    route = _pattern(scope)
     method = scope["method"] if scope["method"] in _METHODS else metrics.OTHER
     metrics.HTTP_REQUESTS.add(method=method, route=route, status=str(status or "cut"))
     metrics.HTTP_SECONDS.observe(seconds, route=route)
+
+
+def _pattern(scope: Scope) -> str:
+    """The pattern of the route that matched, with the prefixes of the routers that it is included by."""
+    own: str | None = getattr(scope.get("route"), "path", None)
+    if own is None:
+        return "(none)"
+    concrete = own
+    for name, value in scope.get("path_params", {}).items():
+        concrete = concrete.replace(f"{{{name}}}", str(value))
+    path: str = scope["path"]
+    return path.removesuffix(concrete) + own if path.endswith(concrete) else own
 
 
 def _trace_of(headers: list[tuple[bytes, bytes]]) -> str:

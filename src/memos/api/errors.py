@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from memos import context, errors, log
@@ -21,6 +22,7 @@ logger = log.get_logger(__name__)
 
 STATUS_OF: tuple[tuple[type[errors.MemosError], int], ...] = (
     (errors.InvalidInput, 400),
+    (errors.AccessDenied, 403),
     (errors.CubeNotFound, 404),
     (errors.ItemNotFound, 404),
     (errors.ItemGone, 410),
@@ -81,6 +83,48 @@ def of_validation_error(error: RequestValidationError) -> JSONResponse:
         where = ".".join(part for part in fault["loc"] if part != "body")
         lines.append(f"{where}: {fault['msg']}" if where else str(fault["msg"]))
     return envelope(422, "; ".join(lines), detail=detail)
+
+
+class ErrorEnvelope(BaseModel):
+    """Every error: `data` is null, `request_id` stands in the log too, `detail` lists what is invalid."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "code": 403,
+                    "message": "this key is not for the user 'bob'",
+                    "data": None,
+                    "request_id": "4f1c",
+                }
+            ]
+        }
+    )
+
+    code: int
+    message: str
+    data: None = None
+    request_id: str | None = None
+    detail: list[dict[str, Any]] | None = None
+
+
+# What the description of the API says about errors, on every route.
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorEnvelope, "description": text}
+    for status, text in (
+        (400, "a value that can never work"),
+        (401, "no good key"),
+        (403, "the key is not for this user, cube or kind of request"),
+        (404, "there is no such thing"),
+        (409, "somebody wrote in between"),
+        (410, "it was deleted"),
+        (413, "the body is too long"),
+        (422, "the request is not of the described form"),
+        (429, "too many requests"),
+        (502, "the model's reply could not be used"),
+        (503, "busy or not available now; Retry-After says when to come back"),
+    )
+}
 
 
 class EnvelopeRoute(APIRoute):

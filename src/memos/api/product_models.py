@@ -1,79 +1,40 @@
 """Requests and responses of the HTTP API: the documented names, fields and defaults.
 
-Validation happens here, at the border, with errors that name the field, the value and the way out.
-Unknown fields are ignored, so that a client written for a larger server still works. Every answer is
-the envelope `{code, message, data}`; `request_id` names the request in logs and traces.
+Every answer is the envelope `{code, message, data}`; `request_id` names the request in logs and traces.
+What an answer of ours says beyond the documented fields stands beside `data`, never inside of it, so that
+a client written for the reference finds what it knows.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
+from typing_extensions import TypedDict  # pydantic refuses the one of `typing` before Python 3.12
 
-from memos import context
+from memos.api.model_base import (
+    TOP_K_MAX,
+    BaseRequest,
+    BaseResponse,
+    CubeId,
+    CubeIds,
+    Feedback,
+    Filter,
+    History,
+    ItemIds,
+    Messages,
+    Query,
+    SessionId,
+    Tags,
+    TaskId,
+    UserId,
+    example,
+)
 from memos.errors import InvalidInput
-from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
-from memos.memory.turns import ROLES, parse_conversation
+from memos.mem_scheduler.schemas.message_schemas import check_text
 
-QUERY_BYTES_MAX = 64 * 1024
-CUBES_MAX = 100
-TAGS_MAX = 100
-IDS_MAX = 1_000
-TOP_K_MAX = 1_000
-
-T = TypeVar("T")
-
-
-def _cube_ids(value: list[str]) -> list[str]:
-    if len(value) > CUBES_MAX:
-        raise InvalidInput(f"{len(value)} cube ids; at most {CUBES_MAX} are taken in one call")
-    return list(dict.fromkeys(check_id("cube id", cube) for cube in value))
-
-
-def _item_ids(value: list[str]) -> list[str]:
-    if len(value) > IDS_MAX:
-        raise InvalidInput(f"{len(value)} memory ids; at most {IDS_MAX} are taken in one call")
-    return list(dict.fromkeys(check_id("memory id", one) for one in value))
-
-
-def _tags(value: list[str]) -> list[str]:
-    if len(value) > TAGS_MAX:
-        raise InvalidInput(f"{len(value)} tags; at most {TAGS_MAX} are kept with a memory")
-    return [check_id("tag", tag, chars_max=200) for tag in value]
-
-
-def _messages(value: Any) -> Any:
-    parse_conversation(value)
-    return value
-
-
-def _history(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    for index, message in enumerate(value):
-        if message.get("role") not in ROLES:
-            raise InvalidInput(
-                f"history[{index}].role is {message.get('role')!r}; known roles are {', '.join(ROLES)}"
-            )
-        content = message.get("content")
-        if not isinstance(content, str):
-            raise InvalidInput(f"history[{index}].content must be text, not {type(content).__name__}")
-    return value
-
-
-# An empty list of cube ids is the same as none: the cube named like the user.
-UserId = Annotated[str, AfterValidator(lambda v: check_id("user_id", v))]
-CubeId = Annotated[str, AfterValidator(lambda v: check_id("mem_cube_id", v))]
-SessionId = Annotated[str, AfterValidator(lambda v: check_id("session_id", v) if v else v)]
-TaskId = Annotated[str, AfterValidator(lambda v: check_id("task_id", v) if v else v)]
-Query = Annotated[str, AfterValidator(lambda v: check_text("query", v, bytes_max=QUERY_BYTES_MAX))]
-Feedback = Annotated[str, AfterValidator(lambda v: check_text("feedback_content", v))]
-CubeIds = Annotated[list[str], AfterValidator(_cube_ids)]
-ItemIds = Annotated[list[str], AfterValidator(_item_ids)]
-Tags = Annotated[list[str], AfterValidator(_tags)]
-Messages = Annotated[str | list[Any], BeforeValidator(_messages)]
-History = Annotated[list[dict[str, Any]], AfterValidator(_history)]
-Filter = dict[str, Any]
+WAIT_MS_MAX = 60_000
 
 
 class SearchMode(StrEnum):
@@ -84,16 +45,14 @@ class SearchMode(StrEnum):
     MIXTURE = "mixture"
 
 
-class BaseRequest(BaseModel):
-    """What all requests share."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    user_id: UserId = Field(description="who asks; without cube ids also the cube")
-
-
 class APIADDRequest(BaseRequest):
     """Store a conversation."""
+
+    model_config = example(
+        user_id="alice",
+        session_id="harbour",
+        messages=[{"role": "user", "content": "My boat is called Petrel."}],
+    )
 
     session_id: SessionId | None = Field(None, description="the conversation it belongs to")
     task_id: TaskId | None = Field(None, description="a business task, to ask for its status later")
@@ -134,7 +93,13 @@ class APIADDRequest(BaseRequest):
 
 
 class APISearchRequest(BaseRequest):
-    """Recall memories."""
+    """Recall memories.
+
+    `min_seq` asks for a cube as it is at that sequence number or later (what `add` returned as `seqs`), for
+    at most `wait_ms`; a whole number counts for every cube. What came of it stands in `freshness`.
+    """
+
+    model_config = example(user_id="alice", query="What is my boat called?", top_k=5)
 
     query: Query
     readable_cube_ids: CubeIds | None = Field(None, description="default: the cube named like the user")
@@ -158,10 +123,16 @@ class APISearchRequest(BaseRequest):
     source: str | None = None
     neighbor_discovery: bool = False
     mem_cube_id: CubeId | None = Field(None, description="deprecated: use readable_cube_ids")
+    min_seq: int | dict[str, int] | None = Field(
+        None, description="read each cube at this sequence number or later; a number, or one by cube"
+    )
+    wait_ms: int = Field(0, ge=0, le=WAIT_MS_MAX, description="how long to wait for min_seq")
 
 
 class ChatRequest(BaseRequest):
     """Ask, and be answered out of memory."""
+
+    model_config = example(user_id="alice", query="What is my boat called?")
 
     query: Query
     readable_cube_ids: CubeIds | None = None
@@ -192,7 +163,7 @@ class ChatPlaygroundRequest(ChatRequest):
 
 
 class ChatBusinessRequest(ChatRequest):
-    """A chat on behalf of a business user."""
+    """A chat on behalf of a business user. `need_search` false: answered without memories."""
 
     business_key: str = ""
     need_search: bool = True
@@ -204,6 +175,15 @@ class APIChatCompleteRequest(ChatRequest):
 
 class APIFeedbackRequest(BaseRequest):
     """What the user says about an answer."""
+
+    model_config = example(
+        user_id="alice",
+        feedback_content="No, the boat is called Kestrel now.",
+        history=[
+            {"role": "user", "content": "What is my boat called?"},
+            {"role": "assistant", "content": "Petrel."},
+        ],
+    )
 
     session_id: SessionId | None = "default_session"
     task_id: TaskId | None = None
@@ -219,22 +199,43 @@ class APIFeedbackRequest(BaseRequest):
 
 
 class GetMemoryRequest(BaseModel):
-    """List the memories of a cube, newest first."""
+    """List the memories of a cube, newest first. Without a page all of them."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = example(mem_cube_id="alice", page=1, page_size=20)
 
     mem_cube_id: CubeId
     user_id: UserId | None = None
     include_preference: bool = True
+    include_tool_memory: bool = True
+    include_skill_memory: bool = True
     filter: Filter | None = None
     page: int | None = Field(None, ge=1)
     page_size: int | None = Field(None, ge=1, le=1_000)
 
 
+class GetMemoryDashboardRequest(GetMemoryRequest):
+    """The same over every cube in which the user has memories, where no cube is named."""
+
+    model_config = example(user_id="alice", page=1, page_size=20)
+
+    mem_cube_id: CubeId | None = None  # type: ignore[assignment]  # the documented request is wider here
+
+
+class GetMemoryPlaygroundRequest(BaseRequest):
+    """Everything that cubes hold as a graph, or what fits `search_query`."""
+
+    model_config = example(user_id="alice", memory_type="text_mem")
+
+    memory_type: Literal["text_mem", "act_mem", "param_mem", "para_mem"] = "text_mem"
+    mem_cube_ids: CubeIds | None = Field(None, description="default: the cube named like the user")
+    search_query: Query | None = None
+    search_type: Literal["embedding", "fulltext"] = Field("fulltext", description="hybrid recall does both")
+
+
 class GetMemoryByIdsRequest(BaseModel):
     """Fetch memories by id."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = example(memory_ids=["3f0c8f0e-1d1c-4a5b-9a0e-7a1f5f0e9b11"])
 
     memory_ids: ItemIds
 
@@ -242,7 +243,7 @@ class GetMemoryByIdsRequest(BaseModel):
 class DeleteMemoryRequest(BaseModel):
     """Delete memories: by id, or all that match."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = example(writable_cube_ids=["alice"], memory_ids=["3f0c8f0e-1d1c-4a5b-9a0e-7a1f5f0e9b11"])
 
     writable_cube_ids: CubeIds | None = None
     memory_ids: ItemIds | None = None
@@ -268,13 +269,44 @@ class DeleteMemoryRequest(BaseModel):
         return self
 
 
-class BaseResponse(BaseModel, Generic[T]):
-    """The envelope of every answer."""
+class AddedMemory(TypedDict):
+    """One stored memory."""
 
-    code: int = 200
-    message: str = "success"
-    data: T | None = None
-    request_id: str | None = Field(default_factory=lambda: context.trace_id.get() or None)
+    memory: str
+    memory_id: str
+    memory_type: str
+    cube_id: str
+
+
+class FoundMemory(TypedDict):
+    """One memory as the API shows it; `metadata` also repeats id, memory and ref_id."""
+
+    id: str
+    memory: str
+    ref_id: str
+    metadata: dict[str, Any]
+
+
+class CubeMemories(TypedDict):
+    """The memories of one cube. `total_nodes`: of a listing, how many there are on all pages."""
+
+    cube_id: str
+    memories: list[FoundMemory]
+
+
+class Freshness(TypedDict):
+    """How fresh one cube was read.
+
+    `seq` is what was read and `fresh` whether that is at least what was asked for, after `waited_ms`.
+    `unread`: turns that are stored and searchable, of which no facts were read yet. `queued`: tasks of the
+    cube that wait or run, by label, as of the answer.
+    """
+
+    seq: int
+    fresh: bool
+    waited_ms: int
+    unread: int
+    queued: dict[str, int]
 
 
 class MemoryResponse(BaseResponse[list[dict[str, Any]]]):
@@ -294,11 +326,12 @@ class MemoryResponse(BaseResponse[list[dict[str, Any]]]):
 class SearchResponse(BaseResponse[dict[str, Any]]):
     """What was recalled, in the documented buckets.
 
-    `seqs` is the sequence number at which each cube was read; `degraded` says which part of recall did
-    not take part, and why.
+    `seqs` is the sequence number at which each cube was read; `freshness` says more about that, by cube;
+    `degraded` says which part of recall did not take part, and why.
     """
 
     seqs: dict[str, int] = Field(default_factory=dict)
+    freshness: dict[str, Freshness] = Field(default_factory=dict)
     degraded: list[str] = Field(default_factory=list)
 
 
@@ -306,21 +339,88 @@ class GetMemoryResponse(BaseResponse[dict[str, Any]]):
     """Memories in the documented buckets; data is null when there is none of that id."""
 
 
-class DeleteMemoryResponse(BaseResponse[dict[str, Any]]):
+class DeletedMemories(TypedDict):
+    """What became of a deletion: `deleted` is how many memories lived until then."""
+
+    status: str
+    deleted: int
+
+
+class DeleteMemoryResponse(BaseResponse[DeletedMemories]):
     """`{status, deleted}`."""
 
 
-class ChatCompleteResponse(BaseResponse[dict[str, Any]]):
+class ChatAnswered(TypedDict):
+    """An answer in one piece."""
+
+    response: str
+    reasoning: str
+
+
+class ChatCompleteResponse(BaseResponse[ChatAnswered]):
     """`{response, reasoning}`."""
 
 
-class StatusResponse(BaseResponse[list[dict[str, Any]]]):
+class TaskStatusRow(TypedDict):
+    """The state of one task: waiting, in_progress, completed, failed or cancelled."""
+
+    task_id: str
+    status: str
+
+
+class StatusResponse(BaseResponse[list[TaskStatusRow]]):
     """`[{task_id, status}]`."""
 
 
-class AllStatusResponse(BaseResponse[dict[str, dict[str, int]]]):
+class TaskSummary(TypedDict):
+    """Tasks by state."""
+
+    waiting: int
+    in_progress: int
+    pending: int
+    completed: int
+    failed: int
+    cancelled: int
+    total: int
+
+
+class AllStatus(TypedDict):
+    """What the queue holds now, and everything whose outcome it remembers."""
+
+    scheduler_summary: TaskSummary
+    all_tasks_summary: TaskSummary
+
+
+class AllStatusResponse(BaseResponse[AllStatus]):
     """Counts of tasks by state."""
 
 
-class TaskQueueResponse(BaseResponse[dict[str, Any]]):
+class TaskQueueStatus(TypedDict):
+    """What a user has in the queue, lane by lane: `pending` is taken by a worker, `remaining` is not."""
+
+    user_id: str
+    user_name: str
+    mem_cube_id: str | None
+    stream_keys: list[str]
+    users_count: int
+    pending_tasks_count: int
+    remaining_tasks_count: int
+    pending_tasks_detail: list[str]
+    remaining_tasks_detail: list[str]
+
+
+class TaskQueueResponse(BaseResponse[TaskQueueStatus]):
     """What is queued for a user."""
+
+
+class Waited(TypedDict):
+    """What a wait came to."""
+
+    running_tasks: int
+    waited_seconds: float
+    timed_out: bool
+    user_name: str
+
+
+class WaitResponse(BaseResponse[Waited]):
+    """`message` is idle or timeout."""

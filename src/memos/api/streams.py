@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from typing import Any
 
 from fastapi import HTTPException
 from fastapi.responses import StreamingResponse
@@ -10,6 +11,24 @@ from fastapi.responses import StreamingResponse
 from memos.api.handlers import Handlers
 from memos.api.handlers.chat import ChatHandler
 from memos.api.sse import HEADERS, MEDIA_TYPE, in_threads
+
+# What the description of the API says about a route that streams.
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events: `data: {json}` and an empty line each",
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "description": "one event",
+                    "properties": {"data": {"type": "string", "description": "an object as JSON"}},
+                    "required": ["data"],
+                },
+                "example": {"data": '{"type": "end"}'},
+            }
+        },
+    }
+}
 
 
 def chat_of(handlers: Handlers) -> ChatHandler:

@@ -23,6 +23,7 @@ from memos.cli import (
     evaluate,
     hygiene,
     items,
+    keys,
     logs,
     models,
     serve,
@@ -61,6 +62,7 @@ for module in (demo, serve, worker, items, cubes, compact, hygiene, status, task
     module.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(documents.app, name="documents")
+app.add_typer(keys.app, name="keys")
 app.add_typer(evaluate.app, name="eval")
 models.register(app)
 

@@ -397,5 +397,10 @@ def test_the_description_of_the_api_is_complete(client: TestClient) -> None:
         *("/product/delete_memory", "/product/scheduler/allstatus", "/product/scheduler/status"),
         *("/product/scheduler/task_queue_status", "/product/scheduler/wait"),
         *("/product/scheduler/wait/stream", "/health", "/metrics"),
+        *("/product/chat/stream/business_user", "/product/feedback", "/product/suggestions"),
+        *("/product/get_memory_by_ids", "/product/get_all", "/product/get_memory_dashboard"),
+        *("/product/create_cube", "/product/register_cube", "/product/exist_mem_cube_id"),
+        *("/product/get_user_names_by_memory_ids", "/product/delete_memory_by_record_id"),
+        "/product/recover_memory_by_record_id",
     } == set(paths)
     assert all(operation["description"] for path in paths.values() for operation in path.values())

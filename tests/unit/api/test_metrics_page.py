@@ -55,6 +55,7 @@ def test_what_happens_is_counted(client: TestClient, runtime: Runtime) -> None:
     )
     runtime.scheduler.start()
     run_until_idle(runtime.scheduler)
+    runtime.scheduler.stop()  # what the queue settled is counted right after
     after = samples(client)
 
     def grown(name: str, **labels: str) -> float:
@@ -104,6 +105,7 @@ def test_retries_and_dead_letters_are_counted(client: TestClient, runtime: Runti
     )
     runtime.scheduler.start()
     run_until_idle(runtime.scheduler)
+    runtime.scheduler.stop()  # what the queue settled is counted right after
     assert value("memos_task_retries_total") - before[0] == 1
     assert value("memos_tasks_dead_total") - before[1] == 1
     assert samples(client)[key("memos_dead_letters")] == 1

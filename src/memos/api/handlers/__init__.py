@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from memos.api.handlers.chat import ChatHandler
     from memos.api.handlers.cube import CubeHandler
     from memos.api.handlers.feedback import FeedbackHandler
+    from memos.api.handlers.graph import GraphHandler
     from memos.api.handlers.memory import MemoryHandler
+    from memos.api.handlers.records import RecordHandler
     from memos.api.handlers.search import SearchHandler
+    from memos.api.handlers.suggest import SuggestHandler
     from memos.api.handlers.tasks import TaskHandler
     from memos.runtime import Runtime
 
@@ -39,6 +42,9 @@ class Handlers:
     feedback: FeedbackHandler
     memory: MemoryHandler
     cube: CubeHandler
+    records: RecordHandler
+    graph: GraphHandler
+    suggest: SuggestHandler
     tasks: TaskHandler
 
 
@@ -85,8 +91,12 @@ def _make(runtime: Runtime) -> Handlers:
     from memos.api.handlers.chat import ChatHandler
     from memos.api.handlers.cube import CubeHandler
     from memos.api.handlers.feedback import FeedbackHandler
+    from memos.api.handlers.freshness import FreshnessReader
+    from memos.api.handlers.graph import GraphHandler
     from memos.api.handlers.memory import MemoryHandler
+    from memos.api.handlers.records import RecordHandler
     from memos.api.handlers.search import SearchHandler
+    from memos.api.handlers.suggest import SuggestHandler
     from memos.api.handlers.tasks import TaskHandler
 
     components = _components(runtime)
@@ -97,12 +107,17 @@ def _make(runtime: Runtime) -> Handlers:
         components=components,
         dependencies=dependencies,
         add=AddHandler(dependencies),
-        search=SearchHandler(dependencies),
+        search=SearchHandler(
+            dependencies, freshness=FreshnessReader(runtime.store, runtime.queue, runtime.clock)
+        ),
         chat=chat if runtime.settings.api.enable_chat else None,
         chat_service=chat,
         feedback=FeedbackHandler(dependencies),
         memory=MemoryHandler(dependencies, indexer=runtime.indexer, clock=runtime.clock),
         cube=CubeHandler(dependencies),
+        records=RecordHandler(runtime.store),
+        graph=GraphHandler(runtime.store, runtime.retriever),
+        suggest=SuggestHandler(runtime.store, runtime.retriever),
         tasks=TaskHandler(queue=runtime.queue, tracker=runtime.status_tracker, clock=runtime.clock),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from memos.api import access
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
 from memos.api.product_models import APIADDRequest, MemoryResponse
 from memos.errors import InvalidInput
@@ -24,7 +25,12 @@ class AddHandler(BaseHandler):
         self._validate_dependencies("mem_reader", "mem_scheduler", "memory_manager")
 
     def handle_add_memories(self, add_req: APIADDRequest) -> MemoryResponse:
-        """Store the messages in each writable cube. Raises InvalidInput, StoreError: nothing is stored."""
+        """Store the messages in each writable cube.
+
+        Raises AccessDenied, InvalidInput, StoreError: nothing is stored.
+        """
+        cubes = cubes_of(add_req.writable_cube_ids, add_req.mem_cube_id, add_req.user_id)
+        access.may_write(users=[add_req.user_id], cubes=cubes)
         writer: ConversationWriter = self.deps.memory_manager
         messages = add_req.messages if add_req.messages is not None else add_req.memory_content
         if messages is None:  # the model refuses it; this is for requests built without validation
@@ -32,7 +38,7 @@ class AddHandler(BaseHandler):
         written = writer.write(
             messages,
             user_id=add_req.user_id,
-            cube_ids=cubes_of(add_req.writable_cube_ids, add_req.mem_cube_id, add_req.user_id),
+            cube_ids=cubes,
             session_id=add_req.session_id or "",
             task_id=add_req.task_id,
             source_type="feedback" if add_req.is_feedback else "chat",

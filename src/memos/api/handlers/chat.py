@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import hmac
+from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
+from memos.api import access
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
-from memos.api.product_models import APIChatCompleteRequest, ChatCompleteResponse, ChatRequest
+from memos.api.product_models import (
+    APIChatCompleteRequest,
+    ChatBusinessRequest,
+    ChatCompleteResponse,
+    ChatRequest,
+)
 from memos.api.sse import frames
+from memos.errors import AccessDenied
 from memos.mem_chat.chat import ChatAnswer, ChatQuery, MemChat
+from memos.memory.store import ItemFilter
 from memos.models.base import ChatMessage
-from memos.retrieval.filters import parse_filter
+from memos.retrieval.filters import ParsedFilter, parse_filter
 
 
 class ChatHandler(BaseHandler):
@@ -40,14 +50,33 @@ class ChatHandler(BaseHandler):
         query = query_of(chat_req)
         return frames(self._chat.stream(query), kind=kind)
 
+    def handle_chat_stream_for_business_user(
+        self, chat_req: ChatBusinessRequest, *, keys: Sequence[str]
+    ) -> Generator[str]:
+        """The plain stream, for who carries one of `keys`; no key configured: for nobody.
+
+        Raises AccessDenied, InvalidInput before the first frame.
+        """
+        given = chat_req.business_key.encode()
+        if not any(hmac.compare_digest(given, key.encode()) for key in keys):
+            raise AccessDenied("this business_key does not open the business chat")
+        query = query_of(chat_req)
+        if not chat_req.need_search:
+            nothing = ParsedFilter(ItemFilter(ids=("",)))
+            query = replace(query, filter=nothing, include_preference=False)
+        return frames(self._chat.stream(query), kind="plain")
+
 
 def query_of(asked: ChatRequest) -> ChatQuery:
-    """The question of a request. Raises InvalidInput."""
+    """The question of a request. Raises AccessDenied (a chat also writes), InvalidInput."""
+    readable = cubes_of(asked.readable_cube_ids, asked.mem_cube_id, asked.user_id)
+    writable = cubes_of(asked.writable_cube_ids, asked.mem_cube_id, asked.user_id)
+    access.may_write(users=[asked.user_id], cubes=[*readable, *writable])
     return ChatQuery(
         user_id=asked.user_id,
         query=asked.query,
-        readable_cube_ids=cubes_of(asked.readable_cube_ids, asked.mem_cube_id, asked.user_id),
-        writable_cube_ids=cubes_of(asked.writable_cube_ids, asked.mem_cube_id, asked.user_id),
+        readable_cube_ids=readable,
+        writable_cube_ids=writable,
         session_id=asked.session_id or "",
         history=tuple(_message(message) for message in asked.history or ()),
         system_prompt=asked.system_prompt or "",

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from memos import context
+from memos.api import access
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
 from memos.api.product_models import APIFeedbackRequest, MemoryResponse
 from memos.mem_scheduler.general_scheduler import GeneralScheduler
@@ -30,10 +31,11 @@ class FeedbackHandler(BaseHandler):
         self._validate_dependencies("mem_scheduler")
 
     def handle_feedback_memories(self, feedback_req: APIFeedbackRequest) -> MemoryResponse:
-        """Queue the feedback, or carry it out. Raises InvalidInput, QueueError, StoreError."""
+        """Queue the feedback, or carry it out. Raises AccessDenied, InvalidInput, QueueError, StoreError."""
+        cubes = cubes_of(feedback_req.writable_cube_ids, feedback_req.mem_cube_id, feedback_req.user_id)
+        access.may_write(users=[feedback_req.user_id], cubes=cubes)
         if feedback_req.feedback_time:
             parse_moment(feedback_req.feedback_time, field="feedback_time")
-        cubes = cubes_of(feedback_req.writable_cube_ids, feedback_req.mem_cube_id, feedback_req.user_id)
         messages = [_message(feedback_req, cube_id) for cube_id in cubes]
         scheduler: GeneralScheduler = self.deps.mem_scheduler
         if feedback_req.async_mode == "async":

@@ -7,10 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memos import context
+from memos.api import access
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies
 from memos.api.product_models import (
     DeleteMemoryRequest,
     DeleteMemoryResponse,
+    GetMemoryDashboardRequest,
     GetMemoryRequest,
     GetMemoryResponse,
 )
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 100
 SCAN_SIZE = 500
+MISSING_SHOWN = 20  # ids named in a message
 _KEPT = tuple(status for status in ItemStatus if status is not ItemStatus.DELETED)
 
 
@@ -43,13 +46,18 @@ class MemoryHandler(BaseHandler):
         self._clock = clock
 
     def get(self, item_ids: Sequence[str]) -> list[MemoryItem]:
-        """Items by id, in order. Raises ItemNotFound, ItemGone."""
-        return self._store.get(item_ids)
+        """Items by id, in order. Raises ItemNotFound (also of what who asks may not see), ItemGone."""
+        items = self._store.get(item_ids)
+        for item_id, item in zip(item_ids, items, strict=True):
+            if not access.current().has_cube(item.cube_id):
+                raise ItemNotFound(f"no item {item_id!r} was ever stored here")
+        return items
 
     def edit(self, item_id: str, text: str) -> MemoryItem:
         """Replace the text of a memory; indexes and working memory follow. Raises VersionConflict."""
         check_text("text", text)
-        [item] = self._store.get([item_id])
+        [item] = self.get([item_id])
+        access.may_write(cubes=[item.cube_id])
         changed = replace(item, memory=text.strip(), updated_at=utc(self._clock.now()))
         with self._store.read(item.cube_id) as view:
             participants = view.participants()
@@ -64,12 +72,13 @@ class MemoryHandler(BaseHandler):
         """Delete memories everywhere in one step; returns how many lived.
 
         An unknown id, or one outside `cube_ids` when those are given, raises ItemNotFound and nothing is
-        deleted. Deleting again is no error.
+        deleted. Deleting again is no error. Raises AccessDenied.
         """
+        access.may_write(cubes=cube_ids)
         living: list[str] = []
         for item_id in dict.fromkeys(item_ids):
             try:
-                [item] = self._store.get([item_id])
+                [item] = self.get([item_id])
             except ItemGone:
                 continue
             if cube_ids and item.cube_id not in cube_ids:
@@ -87,11 +96,13 @@ class MemoryHandler(BaseHandler):
         """Delete documents, every version, with all that was read from them, in one step.
 
         Returns how many memories were theirs. An id without a document raises ItemNotFound; nothing is
-        deleted then.
+        deleted then. Raises AccessDenied; without cubes only those that who asks may write are looked at.
         """
+        access.may_write(cubes=cube_ids)
+        cubes = tuple(cube_ids) or access.current().scope()
         ids: list[str] = []
         for file_id in dict.fromkeys(file_ids):
-            wanted = ItemFilter(cube_ids=tuple(cube_ids), session_ids=(file_id,), statuses=_KEPT, raw=True)
+            wanted = ItemFilter(cube_ids=cubes, session_ids=(file_id,), statuses=_KEPT, raw=True)
             parsed = ParsedFilter(wanted, lambda item: item.role == DOCUMENT_ROLE)
             found = [item.id for item in self._matching(parsed)]
             if not found:
@@ -127,28 +138,65 @@ class MemoryHandler(BaseHandler):
     def handle_get_memory(self, item_id: str) -> GetMemoryResponse:
         """One memory; an unknown or deleted id is an answer with data null that says which."""
         try:
-            [item] = self._store.get([item_id])
+            [item] = self.get([item_id])
         except ItemGone:
             return GetMemoryResponse(message=f"memory {item_id!r} was deleted", data=None)
         except ItemNotFound:
             return GetMemoryResponse(message=f"no memory has the id {item_id!r}", data=None)
         return GetMemoryResponse(message="Memory retrieved successfully", data=memory_shape(item))
 
+    def handle_get_memory_by_ids(self, item_ids: Sequence[str]) -> GetMemoryResponse:
+        """The memories of these ids that are there, in order; the message says which are not."""
+        memories, missing = [], []
+        for item_id in item_ids:
+            try:
+                [item] = self.get([item_id])
+            except (ItemGone, ItemNotFound):
+                missing.append(item_id)
+            else:
+                memories.append(memory_shape(item))
+        message = "Memories retrieved successfully"
+        if missing:
+            message += f"; deleted or never stored: {', '.join(missing[:MISSING_SHOWN])}"
+            message += ", …" if len(missing) > MISSING_SHOWN else ""
+        return GetMemoryResponse(message=message, data={"memories": memories})
+
     def handle_get_memories(self, asked: GetMemoryRequest) -> GetMemoryResponse:
-        """The memories of a cube, newest first, in the documented buckets."""
+        """The memories of a cube, newest first, in the documented buckets. Raises AccessDenied."""
+        return self._listing(asked, [asked.mem_cube_id])
+
+    def handle_get_memories_dashboard(self, asked: GetMemoryDashboardRequest) -> GetMemoryResponse:
+        """The same over the named cube, or every cube in which the user has memories, one bucket each.
+
+        Without a cube and a user it is over all cubes, for admins. Raises AccessDenied.
+        """
+        if asked.mem_cube_id:
+            return self._listing(asked, [asked.mem_cube_id])
+        if not asked.user_id:
+            access.must_be_admin("a listing of all users")
+        cubes = [one for one in self._store.cubes(asked.user_id) if access.current().has_cube(one)]
+        return self._listing(asked, cubes)
+
+    def _listing(self, asked: GetMemoryRequest, cubes: Sequence[str]) -> GetMemoryResponse:
+        access.may_read(users=[asked.user_id] if asked.user_id else [], cubes=cubes)
         parsed = parse_filter(asked.filter)
-        wanted = replace(parsed.wanted, cube_ids=(asked.mem_cube_id,))
-        if asked.user_id:
-            wanted = replace(wanted, user_ids=(asked.user_id,))
-        text = self._bucket(asked, replace(parsed, wanted=replace(wanted, kinds=_TEXT_KINDS)))
-        preferences = self._bucket(asked, replace(parsed, wanted=replace(wanted, kinds=_PREFERENCE_KINDS)))
-        return GetMemoryResponse(
-            message="Memories retrieved successfully",
-            data=buckets(text_mem=[text], pref_mem=[preferences] if asked.include_preference else []),
-        )
+        found: dict[str, list[dict[str, object]]] = {"text_mem": [], "pref_mem": []}
+        for cube_id in cubes:
+            wanted = replace(parsed.wanted, cube_ids=(cube_id,))
+            if asked.user_id:
+                wanted = replace(wanted, user_ids=(asked.user_id,))
+            for name, kinds in (("text_mem", _TEXT_KINDS), ("pref_mem", _PREFERENCE_KINDS)):
+                if name == "text_mem" or asked.include_preference:
+                    of_kinds = replace(parsed, wanted=replace(wanted, kinds=kinds))
+                    found[name].append(self._bucket(asked, cube_id, of_kinds))
+        return GetMemoryResponse(message="Memories retrieved successfully", data=buckets(**found))
 
     def handle_delete_memories(self, asked: DeleteMemoryRequest) -> DeleteMemoryResponse:
-        """Delete by id or by match; answers success only after it is done. Raises ItemNotFound."""
+        """Delete by id or by match; answers success only after it is done.
+
+        Raises AccessDenied, InvalidInput, ItemNotFound.
+        """
+        access.may_write(users=[asked.user_id] if asked.user_id else [], cubes=asked.writable_cube_ids or ())
         if asked.file_ids is not None:
             deleted = self.delete_documents(asked.file_ids, cube_ids=tuple(asked.writable_cube_ids or ()))
         elif asked.memory_ids is not None:
@@ -159,7 +207,8 @@ class MemoryHandler(BaseHandler):
                     "name writable_cube_ids or user_id: a session or filter alone spans every user"
                 )
             parsed = parse_filter(asked.filter)
-            wanted = replace(parsed.wanted, statuses=_KEPT, cube_ids=tuple(asked.writable_cube_ids or ()))
+            cubes = tuple(asked.writable_cube_ids or access.current().scope())
+            wanted = replace(parsed.wanted, statuses=_KEPT, cube_ids=cubes)
             if asked.user_id:
                 wanted = replace(wanted, user_ids=(asked.user_id,))
             if asked.session_id:
@@ -169,7 +218,10 @@ class MemoryHandler(BaseHandler):
             message=f"{deleted} memories deleted", data={"status": "success", "deleted": deleted}
         )
 
-    def _bucket(self, asked: GetMemoryRequest, parsed: ParsedFilter) -> dict[str, object]:
+    def _bucket(self, asked: GetMemoryRequest, cube_id: str, parsed: ParsedFilter) -> dict[str, object]:
+        if asked.page is None and asked.page_size is None:
+            everything = [memory_shape(item) for item in self._matching(parsed)]
+            return {"cube_id": cube_id, "memories": everything, "total_nodes": len(everything)}
         size = asked.page_size or PAGE_SIZE
         first = ((asked.page or 1) - 1) * size
         if parsed.predicate is None and first == 0:
@@ -179,7 +231,7 @@ class MemoryHandler(BaseHandler):
             matching = self._matching(parsed)
             items, total = matching[first : first + size], len(matching)
         memories = [memory_shape(item) for item in items]
-        return {"cube_id": asked.mem_cube_id, "memories": memories, "total_nodes": total}
+        return {"cube_id": cube_id, "memories": memories, "total_nodes": total}
 
     def _matching(self, parsed: ParsedFilter) -> list[MemoryItem]:
         """Everything that passes, newest first. Ends: a cube holds no more than its capacities."""

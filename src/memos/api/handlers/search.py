@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from memos.api import access
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
+from memos.api.handlers.freshness import FreshnessReader, wanted_seqs
 from memos.api.product_models import APISearchRequest, SearchMode, SearchResponse
 from memos.api.shapes import buckets, memory_shape
 from memos.errors import InvalidInput, QueueError
@@ -36,13 +38,35 @@ _KINDS_OF_TYPE: dict[str, tuple[MemoryKind, ...]] = {
 class SearchHandler(BaseHandler):
     """The documented entry: `handle_search_memories`."""
 
-    def __init__(self, dependencies: HandlerDependencies) -> None:
+    def __init__(
+        self, dependencies: HandlerDependencies, *, freshness: FreshnessReader | None = None
+    ) -> None:
         super().__init__(dependencies)
         self._validate_dependencies("naive_mem_cube", "searcher", "graph_db", "api_module")
+        self._freshness = freshness
 
-    def handle_search_memories(self, search_req: APISearchRequest) -> SearchResponse:
-        """Recall for the query. An unknown cube is an empty one. Raises InvalidInput, StoreError."""
-        cubes = cubes_of(search_req.readable_cube_ids, search_req.mem_cube_id, search_req.user_id)
+    async def wait(self, search_req: APISearchRequest) -> int:
+        """Wait for `min_seq`, holding no thread; the milliseconds that it took.
+
+        Raises AccessDenied, InvalidInput, StoreError.
+        """
+        _, wanted = _allowed(search_req)
+        if self._freshness is None or not wanted or not search_req.wait_ms:
+            return 0
+        return await self._freshness.wait_async(wanted, wait_ms=search_req.wait_ms)
+
+    def handle_search_memories(
+        self, search_req: APISearchRequest, waited_ms: int | None = None
+    ) -> SearchResponse:
+        """Recall for the query; None for `waited_ms`: wait for `min_seq` first, in this thread.
+
+        An unknown cube is an empty one. Raises AccessDenied, InvalidInput, StoreError.
+        """
+        cubes, wanted_seq = _allowed(search_req)
+        if waited_ms is None:
+            waited_ms = 0
+            if self._freshness is not None and wanted_seq and search_req.wait_ms:
+                waited_ms = self._freshness.wait(wanted_seq, wait_ms=search_req.wait_ms)
         store: MemoryStore = self.deps.graph_db
         with_preferences = tuple(cube for cube in cubes if store.sizes(cube).preference)
         request = self._request(search_req, cubes)
@@ -77,6 +101,9 @@ class SearchHandler(BaseHandler):
                 pref_mem=_by_cube(cubes, preferences),
             ),
             seqs=dict(recall.seqs),
+            freshness=self._freshness.of(recall.seqs, wanted_seq, waited_ms=waited_ms)
+            if self._freshness is not None
+            else {},
             degraded=[*recall.degraded, *said],
         )
 
@@ -125,6 +152,13 @@ class SearchHandler(BaseHandler):
             dedup=asked.dedup or "no",
             reference_time=now,
         )
+
+
+def _allowed(asked: APISearchRequest) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The cubes to read and what is asked of them. Raises AccessDenied, InvalidInput."""
+    cubes = cubes_of(asked.readable_cube_ids, asked.mem_cube_id, asked.user_id)
+    access.may_read(users=[asked.user_id], cubes=cubes)
+    return cubes, wanted_seqs(asked.min_seq, cubes)
 
 
 def _is_preference(hit: Hit) -> bool:

@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from memos.api.product_models import AllStatusResponse, StatusResponse, TaskQueueResponse
+from memos.api import access
+from memos.api.product_models import (
+    AllStatusResponse,
+    StatusResponse,
+    TaskQueueResponse,
+    TaskStatusRow,
+    TaskSummary,
+)
 from memos.clock import Clock
 from memos.mem_scheduler.queues.base import LaneDepth, QueueDepth, TaskQueue
 from memos.mem_scheduler.schemas.message_schemas import check_id
@@ -62,10 +69,12 @@ class TaskHandler:
 
     def task_states(self, user_id: str, task_id: str | None) -> StatusResponse | None:
         """The state of a business task or of an item, or of all tasks of a user; None: unknown."""
-        check_id("user_id", user_id)
+        access.may_read(users=[check_id("user_id", user_id)])
         if task_id is None:
             known = self._tracker.get_all_tasks_for_user(user_id)
-            rows = [{"task_id": item_id, "status": fields["status"]} for item_id, fields in known.items()]
+            rows = [
+                TaskStatusRow(task_id=item_id, status=fields["status"]) for item_id, fields in known.items()
+            ]
             return StatusResponse(message="Memory get status successfully", data=rows)
         found: dict[str, Any] | None = self._tracker.get_task_status_by_business_id(task_id, user_id)
         if found is None:
@@ -78,7 +87,7 @@ class TaskHandler:
 
     def handle_task_queue(self, user_id: str) -> TaskQueueResponse:
         """The lanes of a user. `pending` is taken by a worker, `remaining` is not, as on Redis Streams."""
-        check_id("user_id", user_id)
+        access.may_read(users=[check_id("user_id", user_id)])
         depth = self._queue.depth()
         lanes = [lane for lane in depth.lanes if lane.lane.user_id == user_id]
         pending = {str(lane.lane): _running(lane) for lane in lanes}
@@ -100,7 +109,8 @@ class TaskHandler:
 
     def activity(self, user_id: str) -> Activity:
         """What the user has in the queue right now."""
-        return _activity(self._queue.depth(), check_id("user_name", user_id))
+        access.may_read(users=[check_id("user_name", user_id)])
+        return _activity(self._queue.depth(), user_id)
 
     async def watch(
         self, user_id: str, *, timeout_s: float, poll_s: float
@@ -126,9 +136,17 @@ class TaskHandler:
             await anyio.sleep(min(poll_s, timeout_s - waited))
 
 
-def _summary(counts: dict[str, int] | Counter[str]) -> dict[str, int]:
+def _summary(counts: dict[str, int] | Counter[str]) -> TaskSummary:
     shown = {name: counts.get(name, 0) for name in _SHOWN.values()}
-    return shown | {"total": sum(shown.values())}
+    return TaskSummary(
+        waiting=shown["waiting"],
+        in_progress=shown["in_progress"],
+        pending=shown["pending"],
+        completed=shown["completed"],
+        failed=shown["failed"],
+        cancelled=shown["cancelled"],
+        total=sum(shown.values()),
+    )
 
 
 def _activity(depth: QueueDepth, user_id: str) -> Activity:

@@ -6,16 +6,24 @@ The answers are those of the queue itself, the same on every backend: nothing is
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query
 from fastapi.responses import StreamingResponse
 
-from memos.api.errors import EnvelopeRoute
+from memos.api import access
+from memos.api.errors import ERRORS, EnvelopeRoute
 from memos.api.handlers import Handlers
 from memos.api.handlers.tasks import TaskHandler
-from memos.api.product_models import AllStatusResponse, BaseResponse, StatusResponse, TaskQueueResponse
+from memos.api.product_models import (
+    AllStatusResponse,
+    StatusResponse,
+    TaskQueueResponse,
+    Waited,
+    WaitResponse,
+)
 from memos.api.sse import HEADERS, MEDIA_TYPE, frame
+from memos.api.streams import STREAM
 from memos.mem_scheduler.schemas.message_schemas import check_id
 
 PREFIX = "/scheduler"  # below /product
@@ -27,7 +35,7 @@ Poll = Annotated[float, Query(ge=0.02, le=60)]
 
 def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> APIRouter:
     """The routes over whatever `handlers` returns at the time of a request."""
-    router = APIRouter(prefix=PREFIX, tags=["scheduler"], route_class=EnvelopeRoute)
+    router = APIRouter(prefix=PREFIX, tags=["scheduler"], route_class=EnvelopeRoute, responses=ERRORS)
 
     @router.get("/allstatus", response_model=AllStatusResponse)
     def all_status() -> AllStatusResponse:
@@ -47,31 +55,32 @@ def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> A
         """What a user has in the queue, lane by lane."""
         return handlers().tasks.handle_task_queue(user_id)
 
-    @router.post("/wait", response_model=BaseResponse[dict[str, Any]])
+    @router.post("/wait", response_model=WaitResponse)
     async def wait(
         user_name: str, timeout_seconds: Timeout = 120.0, poll_interval: Poll = 0.5
-    ) -> BaseResponse[dict[str, Any]]:
+    ) -> WaitResponse:
         """Answer when the user has nothing left in the queue, or when the time is over."""
         looks = handlers().tasks.watch(user_name, timeout_s=timeout_seconds, poll_s=poll_interval)
         async for look in looks:
             seen, waited, outcome = look
-        return BaseResponse[dict[str, Any]](
+        return WaitResponse(
             message=outcome,
-            data={
-                "running_tasks": seen.total,
-                "waited_seconds": round(waited, 3),
-                "timed_out": outcome == "timeout",
-                "user_name": user_name,
-            },
+            data=Waited(
+                running_tasks=seen.total,
+                waited_seconds=round(waited, 3),
+                timed_out=outcome == "timeout",
+                user_name=user_name,
+            ),
         )
 
-    @router.get("/wait/stream", response_class=StreamingResponse)
+    @router.get("/wait/stream", response_class=StreamingResponse, responses=STREAM)
     async def wait_stream(
         user_name: str, timeout_seconds: Timeout = 120.0, poll_interval: Poll = 0.5
     ) -> StreamingResponse:
         """The same as a stream: one frame a look, the last one idle or timeout."""
         tasks = handlers().tasks
-        check_id("user_name", user_name)  # while it can still be refused: a stream has begun with a 200
+        # While it can still be refused: a stream has begun with a 200.
+        access.may_read(users=[check_id("user_name", user_name)])
         frames = _looks(tasks, user_name, timeout_seconds, poll_interval, instance_id)
         return StreamingResponse(frames, media_type=MEDIA_TYPE, headers=HEADERS)
 
