@@ -434,8 +434,11 @@ ALIASES: dict[str, tuple[Path_, Callable[[str], Any]]] = {
     "MOS_RERANKER_MODEL": (("models", "reranker_model"), _verbatim),
 }
 
-# Names of the reference implementation that carry our prefix and mean nothing here.
+# Names of the reference implementation that mean nothing here, and that somebody may count on.
 WITHOUT_EFFECT: dict[str, str] = {
+    "MOS_CHAT_MODEL_PROVIDER": "every model is reached through an OpenAI-compatible endpoint",
+    "MOS_EMBEDDER_PROVIDER": "every remote embedder is reached through an OpenAI-compatible endpoint",
+    "MOS_RERANKER_STRATEGY": "memories are reranked as they are",
     "MEMOS_ENABLE_REDIS": "the queue is chosen by MEMOS_QUEUE__BACKEND",
     "MEMOS_ENABLE_RABBITMQ": "this version writes web logs to the store only",
 }

@@ -90,9 +90,11 @@ def test_a_repeated_preference_is_confirmed(made: Any) -> None:
     """Said again in other words, it gains a source and no second row."""
     one = found(row("left after ten minutes", "dislike", "loud places"))
     two = found(row("too loud for me", "dislike", "loud places"))
-    parts, _ = made(one, two)
+    parts, llm = made(one, two)
     tell(parts, "It was loud, we left after ten minutes.")
     tell(parts, "Loud places again: too loud for me.")
+    shown = [call.messages[1].content for call in llm.calls]
+    assert ["seems not to like loud places" in one for one in shown] == [False, True]
     ((_, item),) = kept(parts).items()
     assert len(item.sources) == 2 and item.use_count == 1
 

@@ -26,15 +26,17 @@ from memos.mem_scheduler.handlers.learned import commit, learner, with_retries
 from memos.mem_scheduler.handlers.mem_update import TURN_ID
 from memos.mem_scheduler.model_steps.account import Account, patiently
 from memos.mem_scheduler.model_steps.preferences import (
+    KNOWN_MAX,
     STEP,
     PreferencesRead,
     read_preferences,
     turns_to_read,
 )
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
-from memos.memory.item import MemoryItem
+from memos.memory.item import MemoryItem, MemoryKind
 from memos.memory.learning import Extractor
 from memos.memory.reader import MemReader
+from memos.memory.store import ItemFilter
 from memos.models.ask import Answer
 
 logger = log.get_logger(__name__)
@@ -76,9 +78,13 @@ def _read(
     if llm is None or not turns:
         return None
     read: list[PreferencesRead] = []
+    stored = ItemFilter(cube_ids=(message.mem_cube_id,), kinds=(MemoryKind.PREFERENCE,)).of_user(
+        message.user_id
+    )
+    known = ctx.services.store.find(stored, limit=KNOWN_MAX).items
 
     def question() -> Answer:
-        read.append(read_preferences(llm, turns))
+        read.append(read_preferences(llm, turns, known=known))
         return read[-1].answer
 
     answer = patiently(ctx, message, STEP, question)

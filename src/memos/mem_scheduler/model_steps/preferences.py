@@ -23,6 +23,8 @@ from memos.models.extractive import is_chinese
 
 STEP = "preference_extraction"
 TURNS_MAX = 40  # of one question
+KNOWN_MAX = 30  # stored preferences that are shown
+KNOWN_CHARS_MAX = 120
 FOUND_MAX = 20
 QUOTE_CHARS_MIN = 3
 EXPLICIT_CONFIDENCE = 0.8
@@ -84,12 +86,19 @@ def turns_to_read(items: Sequence[MemoryItem]) -> list[MemoryItem]:
     return [item for item in items if item.raw and item.live and item.role == "user"]
 
 
-def read_preferences(llm: LLM, items: Sequence[MemoryItem]) -> PreferencesRead:
-    """Ask about the user's turns among the items, the newest `TURNS_MAX`. Raises RateLimited."""
+def read_preferences(
+    llm: LLM, items: Sequence[MemoryItem], *, known: Sequence[MemoryItem] = ()
+) -> PreferencesRead:
+    """Ask about the user's turns among the items, the newest `TURNS_MAX`. Raises RateLimited.
+
+    known: stored preferences, so that the same one is named in the same words and can be merged.
+    """
     turns = turns_to_read(items)[-TURNS_MAX:]
     language = language_of(*(item.memory for item in turns))
     lines = [f"{f'{speaker_of(item)}: ' if speaker_of(item) else ''}{quoted(item.memory)}" for item in turns]
-    answer = ask(llm, STEP, {"turns": numbered(lines, language)}, SCHEMA, language=language)
+    held = [quoted(item.memory, chars_max=KNOWN_CHARS_MAX) for item in known[:KNOWN_MAX]]
+    values = {"turns": numbered(lines, language), "known": "\n".join(f"- {one}" for one in held) or "-"}
+    answer = ask(llm, STEP, values, SCHEMA, language=language)
     if not answer.usable:
         return PreferencesRead(answer)
     rows = answer.fields["preferences"]
