@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import redis
+import tests.services
 
+from memos.clock import SystemClock
 from memos.configs.mem_scheduler import SchedulerConfigFactory
+from memos.mem_scheduler.queues.base import Dead, Done
+from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 PROGRAMS = sorted(
@@ -18,10 +25,10 @@ PROGRAMS = sorted(
 )
 
 
-def run(program: str, home: Path, **environment: str) -> str:
+def run(program: str, home: Path, *options: str, **environment: str) -> str:
     """What the example prints; it must end with 0 and say nothing on stderr."""
     ran = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / program)],
+        [sys.executable, "-W", "error", str(EXAMPLES / program), *options],
         env={**os.environ, "MEMOS_HOME": str(home), **environment},
         cwd=home.parent,
         capture_output=True,
@@ -37,7 +44,8 @@ def test_every_example_has_its_test_and_its_line() -> None:
     """No example is without a test here and a line in the README."""
     text = Path(__file__).read_text(encoding="utf-8")
     readme = (EXAMPLES / "README.md").read_text(encoding="utf-8")
-    assert [name for name in PROGRAMS if f'run("{name}"' not in text or f"`{name}`" not in readme] == []
+    called = "".join(text.split())
+    assert [name for name in PROGRAMS if f'run("{name}"' not in called or f"`{name}`" not in readme] == []
     assert len(PROGRAMS) >= 3
 
 
@@ -104,6 +112,48 @@ def test_custom_handler(tmp_path: Path) -> None:
         assert printed.count(f"user_123 in cube_001: {text}") == 1
     assert printed.index("runs again in a moment") < printed.index("cube_001: this one needs patience")
     assert "3 greeted, 0 waiting, 0 running" in printed
+
+
+def everything(client: redis.Redis, prefix: str) -> dict[bytes, tuple[bytes, int]]:
+    """Every key under the prefix with its value, as the server dumps it, and the moment of its end."""
+    keys = sorted(client.scan_iter(f"{prefix}*", count=1_000))
+    return {key: (client.dump(key), client.pexpiretime(key)) for key in keys}
+
+
+@pytest.mark.skipif(not tests.services.redis_is_there(), reason="no Redis answers on loopback")
+def test_show_redis_status(tmp_path: Path) -> None:
+    """It shows every stream, and leaves every key, value and time to live as it was."""
+    address = tests.services.redis_address()
+    prefix = f"memos-test:{os.getpid()}:{secrets.token_hex(4)}"
+    client = redis.Redis.from_url(address.url)
+    queue = RedisStreamsQueue(address, clock=SystemClock(), prefix=prefix)
+    try:
+        sent = [
+            ScheduleMessageItem(user_id=user, mem_cube_id="c", label=label, content="x", task_id="t")
+            for user in ("ann", "b:ob")
+            for label in ("query", "mem_update", "own")
+        ]
+        queue.submit(sent, idempotency_key=None)
+        queue.submit(sent[:1], delay_s=3_600, idempotency_key="k")
+        (done, failed, *_) = queue.claim({"query", "own"}, lanes_max=4, timeout_s=0)
+        queue.finish(done, [Done()])
+        queue.finish(failed, [Dead("never")])
+        assert queue.depth().running == 2
+        before = everything(client, prefix)
+        printed = run(
+            "mem_scheduler/show_redis_status.py",
+            tmp_path / "home",
+            *("--interval", "0.3", "--prefix", prefix, "--looks", "2"),
+            MEMSCHEDULER_REDIS_URL=address.url,
+        )
+        assert everything(client, prefix) == before
+        assert printed.count("remaining=3 (queued 0, delayed 1, parked 2)  running=2  dead=1") == 2
+        assert len(re.findall(r"b:ob:c:mem_update +remaining +1", printed)) == 2
+        assert re.search(r"ann:c:query +remaining +1", printed)
+    finally:
+        queue.close()
+        tests.services.drop_keys(address, prefix)
+        client.close()
 
 
 @pytest.mark.parametrize("file", sorted((EXAMPLES / "data" / "config" / "mem_scheduler").glob("*.yaml")))
