@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tests.services
 
 from memos.cli.worker import worker
 from memos.clock import SystemClock
 from memos.errors import ConfigError
+from memos.mem_scheduler.queues.base import TaskQueue
+from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
 from memos.mem_scheduler.queues.sqlite import SqliteQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 
@@ -36,10 +41,30 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture
-def queue(ledger: Path) -> Iterator[SqliteQueue]:
-    with SqliteQueue(ledger.with_name("home") / "queue.db", clock=SystemClock(), busy_timeout_s=30) as opened:
-        yield opened
+@pytest.fixture(params=["sqlite"])
+def queue(
+    request: pytest.FixtureRequest, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TaskQueue]:
+    """The queue of the workers, as another process has it."""
+    if request.param == "sqlite":
+        with SqliteQueue(
+            ledger.with_name("home") / "queue.db", clock=SystemClock(), busy_timeout_s=30
+        ) as one:
+            yield one
+        return
+    if not tests.services.redis_is_there():
+        pytest.skip("no Redis answers on loopback")
+    address = tests.services.redis_address()
+    prefix = f"memos-test:{os.getpid()}:{secrets.token_hex(4)}"
+    monkeypatch.setenv("MOS_SCHEDULER_USE_REDIS_QUEUE", "true")
+    monkeypatch.setenv("MEMSCHEDULER_REDIS_URL", address.url)
+    monkeypatch.setenv("MEMSCHEDULER_REDIS_STREAM_KEY_PREFIX", prefix)
+    with closing(RedisStreamsQueue(address, clock=SystemClock(), prefix=prefix)) as one:
+        yield one
+    tests.services.drop_keys(address, prefix)
+
+
+both = pytest.mark.parametrize("queue", ["sqlite", "redis"], indirect=True)
 
 
 @pytest.fixture
@@ -84,7 +109,7 @@ def message(label: str, content: str, *, user: str = "u") -> ScheduleMessageItem
     return ScheduleMessageItem(user_id=user, mem_cube_id="c", label=label, content=content)
 
 
-def test_the_first_signal_drains(start: Start, queue: SqliteQueue, ledger: Path) -> None:
+def test_the_first_signal_drains(start: Start, queue: TaskQueue, ledger: Path) -> None:
     """What runs is finished, what waits stays for others, and the exit code is 0."""
     worker = start("--labels", "slow", "--concurrency", "1")
     queue.submit([message("slow", "1.5"), message("slow", "0.01", user="v")])
@@ -98,7 +123,8 @@ def test_the_first_signal_drains(start: Start, queue: SqliteQueue, ledger: Path)
     assert queue.instances() == []
 
 
-def test_the_second_signal_hands_back_at_once(start: Start, queue: SqliteQueue, ledger: Path) -> None:
+@both
+def test_the_second_signal_hands_back_at_once(start: Start, queue: TaskQueue, ledger: Path) -> None:
     """A task that would run for long is free for others at once, unblamed; the exit code says so."""
     worker = start()
     (key,) = queue.submit([message("slow", "300")])
@@ -112,7 +138,7 @@ def test_the_second_signal_hands_back_at_once(start: Start, queue: SqliteQueue, 
     assert [(one.key, one.attempts, one.recoveries) for one in batch.deliveries] == [(key, 0, 0)]
 
 
-def test_the_grace_has_an_end(start: Start, queue: SqliteQueue, ledger: Path) -> None:
+def test_the_grace_has_an_end(start: Start, queue: TaskQueue, ledger: Path) -> None:
     """After `--grace` seconds the rest is handed back without a second signal."""
     worker = start("--grace", "0.2")
     queue.submit([message("slow", "300")])
@@ -122,8 +148,9 @@ def test_the_grace_has_an_end(start: Start, queue: SqliteQueue, ledger: Path) ->
     assert len(queue.claim({"slow"}, lanes_max=1, timeout_s=0)) == 1
 
 
+@both
 def test_workers_share_the_work_and_one_that_is_killed_loses_none(
-    start: Start, queue: SqliteQueue, ledger: Path
+    start: Start, queue: TaskQueue, ledger: Path
 ) -> None:
     """Two processes run forty tasks; one is killed in the middle; every task is finished, by both hands."""
     first = start("-c", "2", "--name", "early bird")
@@ -143,7 +170,7 @@ def test_workers_share_the_work_and_one_that_is_killed_loses_none(
     assert repeated <= 2, "only what was in flight at the kill runs again"
 
 
-def test_a_worker_serves_the_labels_it_is_told(start: Start, queue: SqliteQueue, ledger: Path) -> None:
+def test_a_worker_serves_the_labels_it_is_told(start: Start, queue: TaskQueue, ledger: Path) -> None:
     """Labels are repeated or separated by commas; work of others stays where it is."""
     start("-l", "quick,threads", "-l", "query")
     queue.submit([message("slow", "0"), message("quick", "a"), message("threads", "x")])
@@ -191,7 +218,7 @@ def test_the_queue_in_memory_is_refused(ledger: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_a_module_may_take_the_workers_own_scheduler(ledger: Path, start: Start, queue: SqliteQueue) -> None:
+def test_a_module_may_take_the_workers_own_scheduler(ledger: Path, start: Start, queue: TaskQueue) -> None:
     """The documented import names the scheduler of the worker, and `register(scheduler)` is called."""
     (ledger.parent / "documented_way.py").write_text(
         "from memos.api.routers.server_router import mem_scheduler\n"
