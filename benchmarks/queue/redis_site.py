@@ -28,6 +28,7 @@ class Site:
     host: str
     port: int
     prefix: str
+    home: Path  # of the one memory store whose work the queue holds
     client: Any
     server: str  # name and version
 
@@ -39,6 +40,7 @@ class Site:
             "MEMSCHEDULER_REDIS_HOST": self.host,
             "MEMSCHEDULER_REDIS_PORT": str(self.port),
             "MEMSCHEDULER_REDIS_STREAM_KEY_PREFIX": self.prefix,
+            "MEMOS_HOME": str(self.home),
         }
 
     def left(self) -> list[bytes]:
@@ -68,7 +70,9 @@ def redis_site() -> Iterator[Site | str]:
             url = opened.enter_context(PrivateRedis(aof=False)).url
         host, port = parts_of(url)
         client = opened.enter_context(redis.Redis(host=host, port=port))
-        site = Site(host, port, f"bench-{uuid.uuid4().hex[:8]}", client, _name(client.info("server")))
+        home = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        prefix = f"bench-{uuid.uuid4().hex[:8]}"
+        site = Site(host, port, prefix, home, client, _name(client.info("server")))
         opened.callback(site.wipe)
         with environment(site.environment):
             yield site
@@ -91,14 +95,11 @@ def environment(wanted: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def redis_runtime(*, start: bool = False) -> Iterator[Runtime]:
-    """A whole runtime over the site's queue, as production builds it, with a store in a new folder."""
-    with tempfile.TemporaryDirectory() as home:
-        settings = Settings.load()
-        models = settings.models.model_copy(update={"embedder": "none"})
-        with build(
-            settings.model_copy(update={"home": Path(home), "models": models}), start=start
-        ) as runtime:
-            yield runtime
+    """A whole runtime over the site's queue and store, as production builds it."""
+    settings = Settings.load()
+    models = settings.models.model_copy(update={"embedder": "none"})
+    with build(settings.model_copy(update={"models": models}), start=start) as runtime:
+        yield runtime
 
 
 def _name(server: dict[str, Any]) -> str:
