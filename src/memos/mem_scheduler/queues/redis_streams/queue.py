@@ -19,7 +19,7 @@ cursor for each lane and a lease with an epoch say the same in one step.
 
 Keys begin with "<prefix>:{ms:0}:". A lane is "<user>/<cube>/<class>", percent-encoded.
 
-    lane:<lane>    stream of the messages until they are settled: key, label, at, message, parent
+    lane:<lane>    stream of the messages until they are settled, each one text: key, label, at, parent, message
     at:<lane>      hash: counts by label (q: d:), held (h), cursor (cur), head (hl, hd), slots, ready label (rl)
     back:<lane>    list: entries handed back while others hold batches of the lane
     aside:<lane>   hash: payloads of delayed messages and of those that another runs for
@@ -27,8 +27,8 @@ Keys begin with "<prefix>:{ms:0}:". A lane is "<user>/<cube>/<class>", percent-e
     info:<lane> out:<lane>   hashes: status rows since submit, since the end; kept for 7 days
     where          hash: key -> its place and lane, for every live message
     leases leased  hash and sorted set: who holds what until when; epoch: never goes back
-    ready:<label> standing:<label> turn:<label>:<user> flow:<class> capped:<user> busy   the fair order
-    delayed blocked waiting served heads lanes rows counts policy policy_version weight
+    ready:<label> standing:<label> turn:<label>:<user> flow:<class> capped:<user>   the fair order
+    delayed blocked waiting served heads lanes rows counts policy weight
     dead dead_order absorbed:<lane>   dead letters
     instances instances_seen   who claims
     seen seen_order idempotent idempotent_ends task:<user>/<task> cancelled times:<label> timed finished reply:<call> store
@@ -80,6 +80,7 @@ from memos.mem_scheduler.queues.redis_streams.connection import (
     translated,
 )
 from memos.mem_scheduler.queues.redis_streams.dead import RedisDeadLetters
+from memos.mem_scheduler.queues.redis_streams.lines import Lines
 from memos.mem_scheduler.queues.redis_streams.policies import RedisPolicyTable
 from memos.mem_scheduler.queues.redis_streams.reading import (
     StatusRows,
@@ -198,6 +199,7 @@ class RedisStreamsQueue:
         self._closing = threading.Event()
         self._plans: dict[tuple[frozenset[str], int], tuple[str, str]] = {}
         self._client = connect(self.address)
+        self._lines = Lines(self._client)
         self._scripts = Scripts(
             self._base,
             letters_max=dead_letters_max,
@@ -417,11 +419,18 @@ class RedisStreamsQueue:
         return found
 
     def _batch(self, reply: list[Any]) -> Batch:
-        epoch, lane, slot, length, now, wall, states, *fields = reply
+        epoch, lane, slot, length, now, wall, states, *texts = reply
         exceptional = json.loads(states) if states else {}
         deliveries, waited_s = [], []
-        for key, at, message, parent in zip(*[iter(fields)] * 4, strict=True):
-            state = exceptional.get(key, {})
+        for text in texts:
+            key, _, at, parent, message = text.split("\n", 4)
+            state = exceptional.get(key) if exceptional else None
+            if state is None:
+                deliveries.append(
+                    Delivery(key, decode(message, key=key, stream=lane), parent, 0, 0, float(at))
+                )
+                waited_s.append(float(wall) - float(at))
+                continue
             deliveries.append(
                 Delivery(
                     key,
@@ -564,18 +573,21 @@ class RedisStreamsQueue:
     def get(self, keys: Sequence[str]) -> list[Delivery]:
         if not keys:
             return []
-        return [
-            Delivery(
-                key,
-                decode(message, key=key, stream=lane),
-                parent,
-                int(attempts),
-                int(recoveries),
-                float(at),
-                _absorbed(json.loads(absorbed) if absorbed else (), lane),
+        found: list[Delivery] = []
+        for lane, text, attempts, recoveries, absorbed in self._run("get", *keys):
+            key, _, at, parent, message = text.split("\n", 4)
+            found.append(
+                Delivery(
+                    key,
+                    decode(message, key=key, stream=lane),
+                    parent,
+                    int(attempts),
+                    int(recoveries),
+                    float(at),
+                    _absorbed(json.loads(absorbed) if absorbed else (), lane),
+                )
             )
-            for key, lane, at, message, parent, attempts, recoveries, absorbed in self._run("get", *keys)
-        ]
+        return found
 
     # -- waiting and closing ------------------------------------------------------------------------
 
@@ -646,7 +658,7 @@ class RedisStreamsQueue:
 
         def once(time: str = "") -> Any:
             time = "" if self._server_time else f"{self._clock.monotonic()!r} {self._clock.now()!r}"
-            return self._scripts.run(self._client, name, time, *arguments)
+            return self._scripts.run(self._lines.ask, name, time, *arguments)
 
         def on_repeat() -> None:
             if again is not None:
@@ -681,11 +693,11 @@ class RedisStreamsQueue:
             raise QueueUnavailable("the queue is closed; build a new runtime to go on")
 
     def _policy_version(self) -> int:
-        return int(self._ask(lambda: self._client.get(f"{self._base}policy_version")) or 0)
+        return int(self._ask(lambda: self._client.hget(f"{self._base}counts", "policy_version")) or 0)
 
     def _read_policies(self) -> tuple[int, Mapping[str, str]]:
         pipe = self._client.pipeline(transaction=True)
-        pipe.get(f"{self._base}policy_version")
+        pipe.hget(f"{self._base}counts", "policy_version")
         pipe.hgetall(f"{self._base}policy")
         version, texts = self._ask(pipe.execute)
         return int(version or 0), texts

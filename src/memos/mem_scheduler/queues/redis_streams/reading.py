@@ -173,7 +173,7 @@ def _running_since(leases: Iterable[str]) -> dict[str, float]:
     for text in leases:
         head, _, keys = text.split("\n")
         since = float(json.loads(head)["wall"])
-        running.update((key, since) for key in keys.split())
+        running.update((key, since) for key in json.loads(keys))
     return running
 
 

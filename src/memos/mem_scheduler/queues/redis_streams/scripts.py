@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -45,10 +46,13 @@ class Scripts:
         self._base = base
         folder = resources.files("memos.mem_scheduler.queues.redis_streams") / "lua"
         texts = {name: (folder / f"{name}.lua").read_text(encoding="utf-8") for name in (*_COMMON, *_NAMES)}
-        built_in = {label: asdict(default_policy(label)) for label in CLASS_OF_LABEL}
+        built_in = ", ".join(
+            f"[ {_lua_text(label)} ] = {_lua_text(json.dumps(asdict(default_policy(label))))}"
+            for label in CLASS_OF_LABEL
+        )
         constants = (
-            f"local BUILT_IN = cjson.decode({_lua_text(json.dumps(built_in))})\n"
-            f"local UNORDERED = cjson.decode({_lua_text(json.dumps(asdict(TaskPolicy())))})\n"
+            f"local BUILT_IN = {{ {built_in} }}\n"
+            f"local UNORDERED = {_lua_text(json.dumps(asdict(TaskPolicy())))}\n"
             f"local LETTERS_MAX, STATUSES_MAX, TOKENS_MAX = {letters_max}, {statuses_max}, {tokens_max}\n"
             f"local INSTANCES_MAX, SEEN_S, LAG_LOOK = {INSTANCES_MAX}, {INSTANCE_SEEN_S}, {_LAG_LOOK}\n"
         )
@@ -61,13 +65,13 @@ class Scripts:
             for name, text in self._texts.items()
         }
 
-    def run(self, client: redis.Redis, name: str, *args: Any) -> Any:
-        """Run the script `name`. Raises what redis-py raises."""
+    def run(self, ask: Callable[..., Any], name: str, *args: Any) -> Any:
+        """Run the script `name`; `ask` sends a command. Raises what redis-py raises."""
         try:
-            return client.execute_command("EVALSHA", self._hashes[name], 1, self._base, *args)
+            return ask("EVALSHA", self._hashes[name], 1, self._base, *args)
         except redis.exceptions.NoScriptError:
-            client.script_load(self._texts[name])
-            return client.execute_command("EVALSHA", self._hashes[name], 1, self._base, *args)
+            ask("SCRIPT", "LOAD", self._texts[name])
+            return ask("EVALSHA", self._hashes[name], 1, self._base, *args)
 
 
 def _lua_text(text: str) -> str:

@@ -1,59 +1,58 @@
 -- ARGV from 3: call, keys. Reply: JSON, the keys that were taken out.
-local before_this = answered(ARGV[3])
+local before_this = Q.answered(ARGV[3])
 if before_this then return before_this end
 local held = {}
 for _, text in ipairs(call('HVALS', B .. 'leases')) do
-  for key in string.gmatch(string.match(text, '\n[^\n]*\n(.*)$'), '%S+') do held[key] = true end
+  for _, key in ipairs(cjson.decode(string.match(text, '\n[^\n]*\n(.*)$'))) do held[key] = true end
 end
 
 -- The next of those that `x` runs for takes over.
 local function hand_over(L, x)
-  local heir = take_aside(L, x.m[1])
+  local heir = Q.take_aside(L, x.m[1])
   local rest = {}
   for i = 2, #x.m do
     rest[#rest + 1] = x.m[i]
-    put_state(L, x.m[i], { i = heir.key })
+    Q.put_state(L, x.m[i], { i = heir.key })
     call('HSET', B .. 'where', x.m[i], 'a' .. heir.key .. ' ' .. L.lane)
   end
   x.m = nil
-  if #rest > 0 then put_state(L, heir.key, { m = rest }) else drop_state(L, heir.key) end
+  if #rest > 0 then Q.put_state(L, heir.key, { m = rest }) else Q.drop_state(L, heir.key) end
   return heir
 end
 
 local function absorbed_left(L, key, runner)
   local place = string.sub(call('HGET', B .. 'where', runner) or '', 1, 1)
   if held[runner] or (place ~= 'q' and place ~= 'd') then return false end
-  local x, rest = state_of(L, runner), {}
+  local x, rest = Q.state_of(L, runner), {}
   for _, one in ipairs(x.m or {}) do
     if one ~= key then rest[#rest + 1] = one end
   end
   x.m = #rest > 0 and rest or nil
-  put_state(L, runner, x)
-  call('HDEL', key_of('aside', L.lane), key)
+  Q.put_state(L, runner, x)
+  call('HDEL', Q.key_of('aside', L.lane), key)
   return true
 end
 
 local function delayed_left(L, key, x)
-  local e = take_aside(L, key)
+  local e = Q.take_aside(L, key)
   call('ZREM', B .. 'delayed', L.lane .. ' ' .. key)
-  bump(L, 'd:' .. e.label, -1)
-  count('delayed', -1)
-  if x.m then queue_entry(L, hand_over(L, x)) end
+  Q.bump(L, 'd:' .. e.label, -1)
+  Q.count('delayed', -1)
+  if x.m then Q.queue_entry(L, hand_over(L, x)) end
 end
 
 local function queued_left(L, key, x, id)
-  local e = read_entry(L, id)
+  local e = Q.read_entry(L, id)
   if x.m then -- the heir stands in its place: order stays
     local heir = hand_over(L, x)
-    call('HSET', key_of('x', L.lane), '@' .. id, cjson.encode({ key = heir.key, label = heir.label,
-         at = heir.at, message = heir.message, parent = heir.parent }))
-    put(L, 'redirected', 1)
+    call('HSET', Q.key_of('x', L.lane), '@' .. id, heir.value)
+    Q.put(L, 'redirected', 1)
     call('HSET', B .. 'where', heir.key, 'q' .. id .. ' ' .. L.lane)
-    if L.f['n:' .. e.label] == key then put(L, 'n:' .. e.label, heir.key) end
+    if L.f['n:' .. e.label] == key then Q.put(L, 'n:' .. e.label, heir.key) end
   else
     call('XDEL', L.stream, id)
-    waiting_left(L, e.label, 1)
-    if L.f['n:' .. e.label] == key then put(L, 'n:' .. e.label, '') end
+    Q.waiting_left(L, e.label, 1)
+    if L.f['n:' .. e.label] == key then Q.put(L, 'n:' .. e.label, '') end
   end
   L.head_known = false
 end
@@ -61,12 +60,12 @@ end
 local function cancel(key)
   local place, id, lane = string.match(call('HGET', B .. 'where', key) or '', '^(.)(%S*) (.*)$')
   if not place or place == 'x' then return false end
-  local L = find_lane(lane)
-  local x = state_of(L, key)
+  local L = Q.find_lane(lane)
+  local x = Q.state_of(L, key)
   if held[key] then
     x.c = 1
-    put_state(L, key, x)
-    note_cancelled(key)
+    Q.put_state(L, key, x)
+    Q.note_cancelled(key)
     return false
   end
   if place == 'a' then
@@ -77,8 +76,8 @@ local function cancel(key)
     queued_left(L, key, x, id)
   end
   x.m = nil
-  settle_key(L, key, 'K', x)
-  drop_state(L, key)
+  Q.settle_key(L, key, 'K', x)
+  Q.drop_state(L, key)
   return true
 end
 
@@ -86,5 +85,5 @@ local taken = {}
 for i = 4, #ARGV do
   if cancel(ARGV[i]) then taken[#taken + 1] = ARGV[i] end
 end
-commit()
-return answer(ARGV[3], cjson.encode(taken))
+Q.commit()
+return Q.answer(ARGV[3], cjson.encode(taken))

@@ -2,8 +2,8 @@
 -- does not wait), register ("1": tell that the labels are served), plan (JSON: levels of [class, [labels]]),
 -- limits (JSON: label -> messages of a batch), claimed labels (JSON), presence as in `note_presence`.
 -- Reply: version, seconds to the next due time or "", labels whose lease was lost (JSON or ""), then a batch
--- each: {epoch, lane, slot, length_s, now, wall, states (JSON or ""), then key, at, message, parent of each}. A
--- state has `p`: the payloads of those that the message runs for.
+-- each: {epoch, lane, slot, length_s, now, wall, states (JSON or ""), then the text of each message}. A state
+-- has `p`: the payloads of those that the message runs for.
 local caller, again, lanes_max, wait_s = ARGV[3], ARGV[4] == '1', tonumber(ARGV[5]), tonumber(ARGV[6])
 local plan, limits, claimed = cjson.decode(ARGV[8]), cjson.decode(ARGV[9]), cjson.decode(ARGV[10])
 local instance = string.match(caller, '^(.*):')
@@ -11,17 +11,14 @@ local lost = {}
 
 local function deliver(epoch, lease, entries)
   local states, any = {}, false
-  local reply = { epoch, lease.lane, lease.slot, exact(lease.length), lease.at, lease.wall, '' }
+  local reply = { epoch, lease.lane, lease.slot, Q.exact(lease.length), lease.at, lease.wall, '' }
   for _, e in ipairs(entries) do
     if e.x then
-      if e.x.m then e.x.p = payloads(find_lane(lease.lane), e.x) end
+      if e.x.m then e.x.p = Q.payloads(Q.find_lane(lease.lane), e.x) end
       states[e.key] = e.x
       any = true
     end
-    reply[#reply + 1] = e.key
-    reply[#reply + 1] = e.at
-    reply[#reply + 1] = e.message
-    reply[#reply + 1] = e.parent or ''
+    reply[#reply + 1] = e.value
   end
   if any then reply[7] = cjson.encode(states) end
   return reply
@@ -29,52 +26,52 @@ end
 
 -- Nobody renewed the lease: its messages go back to the head, to be claimed one at a time.
 local function lose(epoch)
-  local lease = lease_of(epoch)
+  local lease = Q.lease_of(epoch)
   if not lease then call('ZREM', B .. 'leased', epoch) return end
-  local L = find_lane(lease.lane)
-  end_lease(epoch, lease, L)
-  count('leases_lost', 1)
+  local L = Q.find_lane(lease.lane)
+  Q.end_lease(epoch, lease, L)
+  Q.count('leases_lost', 1)
   local back = {}
   for label in pairs(lease.labels) do lost[label] = true end
   for i, key in ipairs(lease.keys) do
-    local x, e = state_of(L, key), read_entry(L, lease.ids[i])
+    local x, e = Q.state_of(L, key), Q.read_entry(L, lease.ids[i])
     x.r = (x.r or 0) + 1
-    x.y, x.s = exact(now), lease.wall
+    x.y, x.s = Q.exact(now), lease.wall
     if x.c then
       call('XDEL', L.stream, e.id)
-      settle_key(L, key, 'K', x)
-      drop_state(L, key)
-    elseif x.r > policy(e.label).max_recoveries then
+      Q.settle_key(L, key, 'K', x)
+      Q.drop_state(L, key)
+    elseif x.r > Q.policy(e.label).max_recoveries then
       call('XDEL', L.stream, e.id)
-      bury(L, e, x, 'its lease was lost ' .. x.r .. ' times: no worker survived the run')
+      Q.bury(L, e, x, 'its lease was lost ' .. x.r .. ' times: no worker survived the run')
     else
-      put_state(L, key, x)
+      Q.put_state(L, key, x)
       back[#back + 1] = { id = e.id, label = e.label }
     end
   end
-  hand_back(L, back)
-  refresh(L)
+  Q.hand_back(L, back)
+  Q.refresh(L)
 end
 
 -- Everything that is due: ends of delays, ends of blocks, lost leases.
 local function look_after()
-  for _, member in ipairs(call('ZRANGEBYSCORE', B .. 'delayed', '-inf', exact(now), 'LIMIT', 0, 1000)) do
+  for _, member in ipairs(call('ZRANGEBYSCORE', B .. 'delayed', '-inf', Q.exact(now), 'LIMIT', 0, 1000)) do
     local lane, key = string.match(member, '^(%S+) (.*)$')
     local due = call('ZSCORE', B .. 'delayed', member)
     call('ZREM', B .. 'delayed', member)
-    local L = find_lane(lane)
-    local e, x = take_aside(L, key), state_of(L, key)
+    local L = Q.find_lane(lane)
+    local e, x = Q.take_aside(L, key), Q.state_of(L, key)
     x.y, x.u = due, nil
-    put_state(L, key, x)
-    bump(L, 'd:' .. e.label, -1)
-    count('delayed', -1)
-    queue_entry(L, e)
-    refresh(L)
+    Q.put_state(L, key, x)
+    Q.bump(L, 'd:' .. e.label, -1)
+    Q.count('delayed', -1)
+    Q.queue_entry(L, e)
+    Q.refresh(L)
   end
-  for _, lane in ipairs(call('ZRANGEBYSCORE', B .. 'blocked', '-inf', exact(now), 'LIMIT', 0, 1000)) do
-    refresh(find_lane(lane))
+  for _, lane in ipairs(call('ZRANGEBYSCORE', B .. 'blocked', '-inf', Q.exact(now), 'LIMIT', 0, 1000)) do
+    Q.refresh(Q.find_lane(lane))
   end
-  for _, epoch in ipairs(call('ZRANGEBYSCORE', B .. 'leased', '-inf', exact(now), 'LIMIT', 0, 1000)) do
+  for _, epoch in ipairs(call('ZRANGEBYSCORE', B .. 'leased', '-inf', Q.exact(now), 'LIMIT', 0, 1000)) do
     lose(epoch)
   end
 end
@@ -82,7 +79,7 @@ end
 -- The next lane: levels in order, with one claim in 16 for the lower ones; in a level the class that was
 -- served longest ago; in a class the user whose turn it is.
 local function pick()
-  local picks, order = counter('picks'), plan
+  local picks, order = Q.counter('picks'), plan
   local n = #plan
   if picks % 16 == 15 and n > 1 then
     order = {}
@@ -97,14 +94,14 @@ local function pick()
     local chosen
     for _, class in ipairs(level) do
       local any = false
-      for _, label in ipairs(class[2]) do any = top_of(class[1], label) or any end
-      if any and (not chosen or counter('served:' .. class[1]) < counter('served:' .. chosen[1])) then
+      for _, label in ipairs(class[2]) do any = Q.top_of(class[1], label) or any end
+      if any and (not chosen or Q.counter('served:' .. class[1]) < Q.counter('served:' .. chosen[1])) then
         chosen = class
       end
     end
     if chosen then
-      local L = pop_ready(chosen[1], chosen[2])
-      set_counter('served:' .. chosen[1], count('picks', 1))
+      local L = Q.pop_ready(chosen[1], chosen[2])
+      Q.set_counter('served:' .. chosen[1], Q.count('picks', 1))
       return L
     end
   end
@@ -113,21 +110,21 @@ end
 -- What one batch may hold, from the head: a message whose lease was lost goes alone.
 local function take(L)
   local limit = limits[L.f.hl]
-  local raws, from_back = {}, num(L, 'back') > 0
+  local raws, from_back = {}, Q.num(L, 'back') > 0
   if from_back then
-    for _, id in ipairs(call('LRANGE', key_of('back', L.lane), 0, limit)) do
+    for _, id in ipairs(call('LRANGE', Q.key_of('back', L.lane), 0, limit)) do
       raws[#raws + 1] = call('XRANGE', L.stream, id, id)[1] or { id }
     end
   else
     local cur = L.f.cur
     raws = call('XRANGE', L.stream, cur and ('(' .. cur) or '-', '+', 'COUNT', limit + 1)
   end
-  local with_states = call('EXISTS', key_of('x', L.lane)) == 1
+  local with_states = call('EXISTS', Q.key_of('x', L.lane)) == 1
   local entries, seen, passed, next_entry = {}, nil, 0, nil
   for _, raw in ipairs(raws) do
     if raw[2] then
-      local e = entry_of(L, raw)
-      local text = with_states and call('HGET', key_of('x', L.lane), e.key)
+      local e = Q.entry_of(L, raw)
+      local text = with_states and call('HGET', Q.key_of('x', L.lane), e.key)
       if text then e.x = cjson.decode(text) end
       if e.label ~= seen then
         seen = e.label
@@ -147,13 +144,13 @@ local function take(L)
     end
   end
   if from_back then
-    call('LTRIM', key_of('back', L.lane), passed, -1)
-    bump(L, 'back', -passed)
+    call('LTRIM', Q.key_of('back', L.lane), passed, -1)
+    Q.bump(L, 'back', -passed)
     L.head_known = false
   else
-    put(L, 'cur', entries[#entries].id)
+    Q.put(L, 'cur', entries[#entries].id)
     if next_entry then
-      set_head(L, next_entry.label, tonumber((next_entry.x or {}).u or 0))
+      Q.set_head(L, next_entry.label, tonumber((next_entry.x or {}).u or 0))
     else
       L.head_known = false
     end
@@ -161,30 +158,41 @@ local function take(L)
   return entries
 end
 
+-- The newest waiting message of a label that coalesces; a name is made once a label.
+local newest = {}
+local function coalescing(L, label)
+  local name = newest[label]
+  if not name then
+    name = 'n:' .. label
+    newest[label] = name
+  end
+  return L.f[name]
+end
+
 local function lease_next()
   local L = pick()
   if not L then return nil end
   local entries = take(L)
-  local lease = { lane = L.lane, slot = 0, call = caller, labels = {}, claimed = claimed, at = exact(now),
+  local lease = { lane = L.lane, slot = 0, call = caller, labels = {}, claimed = claimed, at = Q.exact(now),
                   wall = WALL }
   local ids, keys = {}, {}
   for i, e in ipairs(entries) do
     ids[i], keys[i] = e.id, e.key
     lease.labels[e.label] = (lease.labels[e.label] or 0) + 1
-    if L.f['n:' .. e.label] == e.key then put(L, 'n:' .. e.label, '') end
+    if coalescing(L, e.label) == e.key then Q.put(L, 'n:' .. e.label, '') end
   end
-  for label, number in pairs(lease.labels) do waiting_left(L, label, number) end
+  for label, number in pairs(lease.labels) do Q.waiting_left(L, label, number) end
   while L.f['slot:' .. lease.slot] do lease.slot = lease.slot + 1 end
-  put(L, 'slot:' .. lease.slot, '1')
-  bump(L, 'leased', 1)
-  now_busy(L.user)
-  lease.length = lease_s(lease.labels)
+  Q.put(L, 'slot:' .. lease.slot, '1')
+  Q.bump(L, 'leased', 1)
+  lease.length = Q.lease_s(lease.labels)
   local epoch = call('INCR', B .. 'epoch')
   call('HSET', B .. 'leases', epoch,
-       cjson.encode(lease) .. '\n' .. table.concat(ids, ' ') .. '\n' .. table.concat(keys, ' '))
-  call('ZADD', B .. 'leased', exact(now + lease.length), epoch)
-  charge(L, #entries)
-  refresh(L)
+       cjson.encode(lease) .. '\n' .. cjson.encode(ids) .. '\n' .. cjson.encode(keys))
+  call('ZADD', B .. 'leased', Q.exact(now + lease.length), epoch)
+  Q.now_busy()
+  Q.charge(L, #entries)
+  Q.refresh(L)
   return deliver(epoch, lease, entries)
 end
 
@@ -192,12 +200,12 @@ end
 local function leased_before(reply)
   local flat = call('HGETALL', B .. 'leases')
   for i = 1, #flat, 2 do
-    local lease = lease_of(flat[i])
+    local lease = Q.lease_of(flat[i])
     if lease.call == caller then
-      local L, entries = find_lane(lease.lane), {}
+      local L, entries = Q.find_lane(lease.lane), {}
       for n, id in ipairs(lease.ids) do
-        local e = read_entry(L, id)
-        local text = call('HGET', key_of('x', L.lane), e.key)
+        local e = Q.read_entry(L, id)
+        local text = call('HGET', Q.key_of('x', L.lane), e.key)
         e.x = text and cjson.decode(text)
         entries[n] = e
       end
@@ -206,7 +214,7 @@ local function leased_before(reply)
   end
 end
 
-local reply = { version(), '', '' }
+local reply = { Q.version(), '', '' }
 if again then
   leased_before(reply)
   if #reply > 3 then return reply end
@@ -214,40 +222,40 @@ end
 if ARGV[7] == '1' then
   local told = {}
   for _, label in ipairs(claimed) do
-    told[#told + 1] = exact(now)
+    told[#told + 1] = Q.exact(now)
     told[#told + 1] = label
   end
-  many('ZADD', B .. 'served', told, 2)
-  call('ZREMRANGEBYSCORE', B .. 'served', '-inf', exact(now - REPLY_S))
-  call('ZREMRANGEBYSCORE', B .. 'cancelled', '-inf', exact(wall - KEPT_S))
+  Q.many('ZADD', B .. 'served', told, 2)
+  call('ZREMRANGEBYSCORE', B .. 'served', '-inf', Q.exact(now - REPLY_S))
+  call('ZREMRANGEBYSCORE', B .. 'cancelled', '-inf', Q.exact(wall - KEPT_S))
   call('ZREMRANGEBYRANK', B .. 'cancelled', 0, -STATUSES_MAX - 1)
 end
-note_presence(ARGV[11])
+Q.note_presence(ARGV[11])
 look_after()
 -- What became ready is looked at below: others are told of what is left, not of what is taken here.
-woken, woken_any = {}, false
+Q.woken, Q.woken_any = {}, false
 while #reply - 3 < lanes_max do
   local batch = lease_next()
   if not batch then break end
   reply[#reply + 1] = batch
 end
-woken, woken_any = {}, false
+Q.woken, Q.woken_any = {}, false
 if call('EXISTS', B .. 'waiting') == 1 then
   for _, label in ipairs(call('HKEYS', B .. 'heads')) do
-    if call('EXISTS', B .. 'ready:' .. label) == 1 then wake(label) end
+    if call('EXISTS', B .. 'ready:' .. label) == 1 then Q.wake(label) end
   end
 end
-commit()
+Q.commit()
 if #reply == 3 and wait_s > 0 then
-  call('ZADD', B .. 'waiting', exact(now + wait_s), instance)
-  call('ZREMRANGEBYSCORE', B .. 'waiting', '-inf', exact(now))
+  call('ZADD', B .. 'waiting', Q.exact(now + wait_s), instance)
+  call('ZREMRANGEBYSCORE', B .. 'waiting', '-inf', Q.exact(now))
 end
 local next_due
 for _, name in ipairs({ 'delayed', 'blocked', 'leased' }) do
   local score = tonumber(call('ZRANGE', B .. name, 0, 0, 'WITHSCORES')[2])
   if score and (not next_due or score < next_due) then next_due = score end
 end
-if next_due then reply[2] = exact(next_due - now) end
+if next_due then reply[2] = Q.exact(next_due - now) end
 local names = {}
 for label in pairs(lost) do names[#names + 1] = label end
 if #names > 0 then reply[3] = cjson.encode(names) end

@@ -1,6 +1,6 @@
 -- ARGV from 3: call, "retry", "purge" or "edit", keys ("edit": key, message). Without keys, retry and purge mean
 -- all letters. Reply: how many.
-local before_this = answered(ARGV[3])
+local before_this = Q.answered(ARGV[3])
 if before_this then return before_this end
 
 local function edit(key, message)
@@ -17,18 +17,18 @@ local function requeue(key, text)
   local d = cjson.decode(text)
   call('HDEL', B .. 'dead', key)
   call('ZREM', B .. 'dead_order', key)
-  local L, m = open_lane(d.lane), d.m or {}
-  call('HDEL', key_of('out', d.lane), key, unpack(m))
-  put_state(L, key, { m = d.m, y = exact(now) })
+  local L, m = Q.open_lane(d.lane), d.m or {}
+  call('HDEL', Q.key_of('out', d.lane), key, unpack(m))
+  Q.put_state(L, key, { m = d.m, y = Q.exact(now) })
   for _, one in ipairs(m) do
-    put_state(L, one, { i = key })
-    local payload = call('HGET', key_of('absorbed', d.lane), one)
-    call('HSET', key_of('aside', d.lane), one, payload)
-    call('HDEL', key_of('absorbed', d.lane), one)
+    Q.put_state(L, one, { i = key })
+    local payload = call('HGET', Q.key_of('absorbed', d.lane), one)
+    call('HSET', Q.key_of('aside', d.lane), one, payload)
+    call('HDEL', Q.key_of('absorbed', d.lane), one)
   end
-  bump(L, 'h', 1 + #m)
-  count('held', 1 + #m)
-  queue_entry(L, { key = key, label = d.label, at = d.first, message = d.message, parent = d.parent })
+  Q.bump(L, 'h', 1 + #m)
+  Q.count('held', 1 + #m)
+  Q.queue_entry(L, { key = key, label = d.label, value = Q.pack(key, d.label, d.first, d.parent, d.message) })
 end
 
 local function each(keys)
@@ -37,7 +37,7 @@ local function each(keys)
     local text = call('HGET', B .. 'dead', key)
     if text then
       number = number + 1
-      if ARGV[4] == 'purge' then forget_letter(key) else requeue(key, text) end
+      if ARGV[4] == 'purge' then Q.forget_letter(key) else requeue(key, text) end
     end
   end
   return number
@@ -53,5 +53,5 @@ elseif ARGV[5] then
 else
   number = each(call('ZRANGE', B .. 'dead_order', 0, -1))
 end
-commit()
-return answer(ARGV[3], tostring(number))
+Q.commit()
+return Q.answer(ARGV[3], tostring(number))

@@ -4,8 +4,8 @@
 -- messages at the head of a lane are looked at, one where all have one label.
 local function lag(L, labels)
   local first, raws = labels == 1 and 1 or LAG_LOOK, {}
-  if num(L, 'back') > 0 then
-    for _, id in ipairs(call('LRANGE', key_of('back', L.lane), 0, first - 1)) do
+  if Q.num(L, 'back') > 0 then
+    for _, id in ipairs(call('LRANGE', Q.key_of('back', L.lane), 0, first - 1)) do
       raws[#raws + 1] = call('XRANGE', L.stream, id, id)[1]
     end
   end
@@ -15,18 +15,18 @@ local function lag(L, labels)
   end
   local found = {}
   for _, raw in ipairs(raws) do
-    local e = entry_of(L, raw)
+    local e = Q.entry_of(L, raw)
     if not found[e.label] then
-      local x = state_of(L, e.key)
+      local x = Q.state_of(L, e.key)
       local since = tonumber(x.b or x.y)
-      found[e.label] = math.max(0, since and now - since or wall - tonumber(e.at))
+      found[e.label] = math.max(0, since and now - since or wall - tonumber(Q.whole(e).at))
     end
   end
   return found
 end
 
 local served = {}
-for _, label in ipairs(call('ZRANGEBYSCORE', B .. 'served', exact(now - tonumber(ARGV[4])), '+inf')) do
+for _, label in ipairs(call('ZRANGEBYSCORE', B .. 'served', Q.exact(now - tonumber(ARGV[4])), '+inf')) do
   served[label] = true
 end
 local running, by_lane = 0, {}
@@ -44,11 +44,11 @@ local parked, heads = 0, call('HGETALL', B .. 'heads')
 for i = 1, #heads, 2 do
   if not served[heads[i]] then parked = parked + tonumber(heads[i + 1]) end
 end
-local answer = { queued = counter('queued'), delayed = counter('delayed'), running = running, parked = parked,
+local told = { queued = Q.counter('queued'), delayed = Q.counter('delayed'), running = running, parked = parked,
                  dead = call('ZCARD', B .. 'dead_order'), lanes = {}, times = {} }
 if ARGV[3] == '1' then
   for _, lane in ipairs(call('SMEMBERS', B .. 'lanes')) do
-    local L = find_lane(lane)
+    local L = Q.find_lane(lane)
     local q, d, labels = {}, {}, 0
     for name, value in pairs(L.f) do
       local kind, label = string.match(name, '^([qd]):(.*)$')
@@ -59,12 +59,12 @@ if ARGV[3] == '1' then
         d[label] = tonumber(value)
       end
     end
-    answer.lanes[#answer.lanes + 1] = { lane = lane, q = q, d = d, r = by_lane[lane] or {},
+    told.lanes[#told.lanes + 1] = { lane = lane, q = q, d = d, r = by_lane[lane] or {},
                                         lag = labels > 0 and lag(L, labels) or {},
                                         parked = L.f.hl ~= nil and not served[L.f.hl] }
   end
 end
 for _, label in ipairs(call('SMEMBERS', B .. 'timed')) do
-  answer.times[label] = call('LRANGE', B .. 'times:' .. label, 0, 511)
+  told.times[label] = call('LRANGE', B .. 'times:' .. label, 0, 511)
 end
-return cjson.encode(answer)
+return cjson.encode(told)

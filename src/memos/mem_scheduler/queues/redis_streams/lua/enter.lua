@@ -1,68 +1,84 @@
 -- Messages that come in.
 
 -- `e` will run for the newest message of its label that waits unrun.
-local function absorb(L, e)
+function Q.absorb(L, e)
   local older = L.f['n:' .. e.label]
-  put(L, 'n:' .. e.label, e.key)
+  Q.put(L, 'n:' .. e.label, e.key)
   if not older then return end
-  local x = state_of(L, older)
+  local x = Q.state_of(L, older)
   local m = x.m or {}
   if #m >= ABSORBED_MAX then return end
   local id = string.match(call('HGET', B .. 'where', older), '^q(%S+) ')
-  local old = read_entry(L, id)
+  local old = Q.read_entry(L, id)
   call('XDEL', L.stream, id)
-  keep_aside(L, old)
-  waiting_left(L, old.label, 1)
+  Q.keep_aside(L, old)
+  Q.waiting_left(L, old.label, 1)
   L.head_known = false
   local mine = { older }
   for _, one in ipairs(m) do mine[#mine + 1] = one end
   for _, one in ipairs(mine) do
-    put_state(L, one, { i = e.key })
+    Q.put_state(L, one, { i = e.key })
     call('HSET', B .. 'where', one, 'a' .. e.key .. ' ' .. L.lane)
   end
-  put_state(L, e.key, { m = mine })
+  Q.put_state(L, e.key, { m = mine })
 end
 
-local stamp
-local function enter(L, rows, wheres, e, row, wait_s)
-  stamp = stamp or string.format('%.0f', count('seq', 1)) .. ' ' .. WALL .. ' '
-  rows[#rows + 1] = e.key
-  rows[#rows + 1] = stamp .. row
-  bump(L, 'h', 1)
-  count('held', 1)
-  if wait_s > 0 then delay(L, e, now + wait_s) return end
-  if policy(e.label).coalesce then
-    queue_entry(L, e)
-    if L.f['n:' .. e.label] ~= e.key then absorb(L, e) end
-    return
+-- What a call brings into a lane: rows of `info`, places for `where`, and how many wait by label.
+function Q.new_arrivals() return { rows = {}, wheres = {}, queued = {}, number = 0, waiting = 0 } end
+
+function Q.enter(L, new, key, label, parent, message, row, wait_s)
+  Q.stamp = Q.stamp or string.format('%.0f', Q.count('seq', 1)) .. ' ' .. WALL .. ' '
+  local rows = new.rows
+  local at = #rows
+  rows[at + 1] = key
+  rows[at + 2] = Q.stamp .. row
+  new.number = new.number + 1
+  local value = Q.pack(key, label, WALL, parent, message)
+  if wait_s > 0 then
+    Q.delay(L, { key = key, label = label, value = value }, now + wait_s)
+  elseif Q.policy(label).coalesce then
+    local e = { key = key, label = label, value = value }
+    Q.queue_entry(L, e)
+    if L.f['n:' .. label] ~= key then Q.absorb(L, e) end
+  else
+    if Q.num(L, 'q') == 0 and new.waiting == 0 then Q.set_head(L, label, 0) end
+    local wheres = new.wheres
+    at = #wheres
+    wheres[at + 1] = key
+    wheres[at + 2] = 'q' .. call('XADD', L.stream, '*', 'm', value) .. ' ' .. L.lane
+    new.queued[label] = (new.queued[label] or 0) + 1
+    new.waiting = new.waiting + 1
   end
-  if num(L, 'q') == 0 then set_head(L, e.label, 0) end
-  local id = append(L, e)
-  wheres[#wheres + 1] = e.key
-  wheres[#wheres + 1] = 'q' .. id .. ' ' .. L.lane
-  bump(L, 'q', 1)
-  bump(L, 'q:' .. e.label, 1)
-  count('queued', 1)
+end
+
+function Q.arrived(L, new)
+  Q.bump(L, 'h', new.number)
+  Q.count('held', new.number)
+  for label, number in pairs(new.queued) do Q.bump(L, 'q:' .. label, number) end
+  if new.waiting > 0 then
+    Q.bump(L, 'q', new.waiting)
+    Q.count('queued', new.waiting)
+  end
+  Q.many('HSET', Q.key_of('info', L.lane), new.rows, 2)
+  Q.many('HSET', B .. 'where', new.wheres, 2)
 end
 
 -- The rows of a business task: `task:<user>/<task>` names its lanes and keys.
-local function of_task(task, members)
-  many('SADD', B .. 'task:' .. task, members)
+function Q.of_task(task, members)
+  Q.many('SADD', B .. 'task:' .. task, members)
   call('EXPIRE', B .. 'task:' .. task, KEPT_S)
 end
 
 -- The followup that stands at ARGV[at]: lane, key, label, row, message, parent, delay_s, task. It is queued
 -- unless it is live already; it is never refused. Returns where the next one stands.
-local function enter_followup(at)
+function Q.enter_followup(at)
   local lane, key = ARGV[at], ARGV[at + 1]
   if call('HEXISTS', B .. 'where', key) == 0 then
-    local L, rows, wheres = open_lane(lane), {}, {}
-    call('HDEL', key_of('out', lane), key)
-    enter(L, rows, wheres, { key = key, label = ARGV[at + 2], at = WALL, message = ARGV[at + 4],
-                             parent = ARGV[at + 5] }, ARGV[at + 3], tonumber(ARGV[at + 6]))
-    many('HSET', key_of('info', lane), rows, 2)
-    many('HSET', B .. 'where', wheres, 2)
-    if ARGV[at + 7] ~= '' then of_task(ARGV[at + 7], { key .. ' ' .. lane }) end
+    local L, new = Q.open_lane(lane), Q.new_arrivals()
+    call('HDEL', Q.key_of('out', lane), key)
+    Q.enter(L, new, key, ARGV[at + 2], ARGV[at + 5], ARGV[at + 4], ARGV[at + 3], tonumber(ARGV[at + 6]))
+    Q.arrived(L, new)
+    if ARGV[at + 7] ~= '' then Q.of_task(ARGV[at + 7], { key .. ' ' .. lane }) end
   end
   return at + 8
 end

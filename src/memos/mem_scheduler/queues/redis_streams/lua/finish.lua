@@ -4,85 +4,97 @@
 -- Reply: {"ok", version, answer} or {"lost", version, the answer to an earlier call or ""}; an answer is
 -- [what became of each message, letter by letter, errors by index]; K is cancelled.
 local epoch, fates = ARGV[3], ARGV[4]
-local lease = lease_of(epoch)
-if not lease then return { 'lost', version(), call('HGET', B .. 'finished', epoch) or '' } end
-local L = find_lane(lease.lane)
+local lease = Q.lease_of(epoch)
+if not lease then return { 'lost', Q.version(), call('HGET', B .. 'finished', epoch) or '' } end
+local L = Q.find_lane(lease.lane)
 local special, at = {}, 7
 for _ = 1, tonumber(ARGV[6]) do
   special[tonumber(ARGV[at])] = { a = tonumber(ARGV[at + 1]), delay = tonumber(ARGV[at + 2]), e = ARGV[at + 3] }
   at = at + 4
 end
-end_lease(epoch, lease, L)
+Q.end_lease(epoch, lease, L)
 local started = lease.wall
-local texts = call('EXISTS', key_of('x', L.lane)) == 1 and call('HMGET', key_of('x', L.lane), unpack(lease.keys))
+local texts = call('EXISTS', Q.key_of('x', L.lane)) == 1 and call('HMGET', Q.key_of('x', L.lane), unpack(lease.keys))
 local gone, states, back, letters, errors = {}, {}, {}, {}, {}
 
 local function settled(i, key, letter, x)
   gone[#gone + 1] = lease.ids[i]
   states[#states + 1] = key
-  settle_key(L, key, letter, x, started)
+  Q.settle_key(L, key, letter, x, started)
   return letter, ''
 end
 
 local function dead(e, x, attempts, error)
   x.a = attempts
   gone[#gone + 1] = e.id
-  bury(L, e, x, error, started)
+  Q.bury(L, e, x, error, started)
   return 'X', error
 end
 
 local function again(e, x, fate, s)
   x.a, x.e, x.t = s.a, s.e, 1
   if fate == 'H' then
-    local limit = policy(e.label).block_s_max
+    local limit = Q.policy(e.label).block_s_max
     local blocked = x.b and now - tonumber(x.b)
     if blocked and blocked >= limit then
       return dead(e, x, s.a, string.format('%s (it blocked its lane for %.0f s; at most %g)', s.e, blocked, limit))
     end
-    x.b = x.b or exact(now)
-    x.u = exact(now + math.min(s.delay, limit - (blocked or 0)))
+    x.b = x.b or Q.exact(now)
+    x.u = Q.exact(now + math.min(s.delay, limit - (blocked or 0)))
     x.y = x.u
-    put_state(L, e.key, x)
+    Q.put_state(L, e.key, x)
     back[#back + 1] = { id = e.id, label = e.label }
     return 'H', s.e
   end
   call('XDEL', L.stream, e.id)
-  put_state(L, e.key, x)
-  if s.delay > 0 then delay(L, e, now + s.delay) else queue_entry(L, e) end
+  Q.put_state(L, e.key, x)
+  if s.delay > 0 then Q.delay(L, e, now + s.delay) else Q.queue_entry(L, e) end
   return 'A', s.e
 end
 
 local function settle(i, key, fate, x)
   if fate == 'C' then return settled(i, key, 'C', x) end
-  local e = read_entry(L, lease.ids[i])
+  local e = Q.read_entry(L, lease.ids[i])
   if fate == 'X' then return dead(e, x, special[i].a, special[i].e) end
   if x.c then return settled(i, key, 'K', x) end
-  x.s, x.y = started, exact(now)
+  x.s, x.y = started, Q.exact(now)
   if fate ~= 'R' then return again(e, x, fate, special[i]) end
-  put_state(L, key, x)
+  Q.put_state(L, key, x)
   back[#back + 1] = { id = e.id, label = e.label }
   return 'R', ''
 end
 
-for i, key in ipairs(lease.keys) do
-  local text = texts and texts[i]
-  local letter, error = settle(i, key, string.sub(fates, i, i), text and cjson.decode(text) or {})
-  letters[i] = letter
-  if error ~= '' then errors[tostring(i)] = error end
+if not texts and not string.find(fates, '[^C]') then
+  gone = lease.ids
+  Q.all_done(L, lease.keys, started)
+  letters = { fates }
+else
+  for i, key in ipairs(lease.keys) do
+    local text = texts and texts[i]
+    local letter, error = settle(i, key, string.sub(fates, i, i), text and cjson.decode(text) or {})
+    letters[i] = letter
+    if error ~= '' then errors[tostring(i)] = error end
+  end
 end
-many('XDEL', L.stream, gone)
-if texts then many('HDEL', key_of('x', L.lane), states) end
-hand_back(L, back)
-while ARGV[at] do at = enter_followup(at) end
+Q.many('XDEL', L.stream, gone)
+if texts then Q.many('HDEL', Q.key_of('x', L.lane), states) end
+Q.hand_back(L, back)
+while ARGV[at] do at = Q.enter_followup(at) end
 for label, sample in pairs(cjson.decode(ARGV[5])) do
-  call('LPUSH', B .. 'times:' .. label, sample)
-  call('LTRIM', B .. 'times:' .. label, 0, 511)
-  call('EXPIRE', B .. 'times:' .. label, KEPT_S)
-  call('SADD', B .. 'timed', label)
+  local length = call('LPUSH', B .. 'times:' .. label, sample)
+  if length == 1 or length > 600 then
+    call('LTRIM', B .. 'times:' .. label, 0, 511)
+    call('EXPIRE', B .. 'times:' .. label, KEPT_S)
+    call('SADD', B .. 'timed', label)
+  end
 end
 local said = cjson.encode({ table.concat(letters), errors })
 call('HSET', B .. 'finished', epoch, said)
-call('HDEL', B .. 'finished', tonumber(epoch) - 4096)
-call('EXPIRE', B .. 'finished', REPLY_S)
-commit()
-return { 'ok', version(), said }
+if tonumber(epoch) % 64 == 0 then
+  local old = {}
+  for i = 0, 63 do old[i + 1] = tonumber(epoch) - 4096 - i end
+  Q.many('HDEL', B .. 'finished', old)
+  call('EXPIRE', B .. 'finished', REPLY_S)
+end
+Q.commit()
+return { 'ok', Q.version(), said }

@@ -1,79 +1,77 @@
--- Leases. One is a text: what it is in JSON, then the ids and the keys of its messages, a line each.
+-- Leases. One is a text of three lines of JSON: what it is, the ids and the keys of its messages.
 
-local function lease_of(epoch)
+function Q.lease_of(epoch)
   local text = call('HGET', B .. 'leases', epoch)
   if not text then return nil end
   local head, ids, keys = string.match(text, '^([^\n]*)\n([^\n]*)\n(.*)$')
   local lease = cjson.decode(head)
-  lease.ids, lease.keys = {}, {}
-  for id in string.gmatch(ids, '%S+') do lease.ids[#lease.ids + 1] = id end
-  for key in string.gmatch(keys, '%S+') do lease.keys[#lease.keys + 1] = key end
+  lease.ids, lease.keys = cjson.decode(ids), cjson.decode(keys)
   return lease
 end
 
 -- The length of a lease: the shortest of its labels'.
-local function lease_s(labels)
+function Q.lease_s(labels)
   local shortest
   for label in pairs(labels) do
-    local ms = policy(label).min_idle_ms
+    local ms = Q.policy(label).min_idle_ms
     if not shortest or ms < shortest then shortest = ms end
   end
   return shortest / 1000
 end
 
-local function end_lease(epoch, lease, L)
+function Q.end_lease(epoch, lease, L)
   call('HDEL', B .. 'leases', epoch)
   call('ZREM', B .. 'leased', epoch)
-  bump(L, 'leased', -1)
-  put(L, 'slot:' .. lease.slot, '')
-  for _, label in ipairs(less_busy(L.user)) do wake(label) end
+  Q.bump(L, 'leased', -1)
+  Q.put(L, 'slot:' .. lease.slot, '')
+  for _, label in ipairs(Q.less_busy(L.user)) do Q.wake(label) end
 end
 
 -- `back`: the entries {id, label} that wait again, in order.
-local function hand_back(L, back)
+function Q.hand_back(L, back)
   if #back == 0 then return end
-  if num(L, 'leased') == 0 then
-    put(L, 'cur', '')
-    if num(L, 'back') > 0 then
-      call('DEL', key_of('back', L.lane))
-      put(L, 'back', 0)
+  if Q.num(L, 'leased') == 0 then
+    Q.put(L, 'cur', '')
+    if Q.num(L, 'back') > 0 then
+      call('DEL', Q.key_of('back', L.lane))
+      Q.put(L, 'back', 0)
     end
   else
     local ids = {}
     for i = #back, 1, -1 do ids[#ids + 1] = back[i].id end
-    many('LPUSH', key_of('back', L.lane), ids)
-    bump(L, 'back', #ids)
+    Q.many('LPUSH', Q.key_of('back', L.lane), ids)
+    Q.bump(L, 'back', #ids)
   end
-  for _, one in ipairs(back) do bump(L, 'q:' .. one.label, 1) end
-  bump(L, 'q', #back)
-  count('queued', #back)
+  for _, one in ipairs(back) do Q.bump(L, 'q:' .. one.label, 1) end
+  Q.bump(L, 'q', #back)
+  Q.count('queued', #back)
   L.head_known = false
 end
 
-local function delay(L, e, due)
-  keep_aside(L, e)
+function Q.delay(L, e, due)
+  Q.keep_aside(L, e)
   call('HSET', B .. 'where', e.key, 'd ' .. L.lane)
   call('ZADD', B .. 'delayed', due, L.lane .. ' ' .. e.key)
-  bump(L, 'd:' .. e.label, 1)
-  count('delayed', 1)
-  due_changed = true
+  Q.bump(L, 'd:' .. e.label, 1)
+  Q.count('delayed', 1)
+  Q.due_changed = true
 end
 
-local function instance_of(lease) return string.match(lease.call, '^(.*):') end
+function Q.instance_of(lease) return string.match(lease.call, '^(.*):') end
 
 -- An instance says that it is there: `text` is JSON of its name, host, pid, labels and since when; "" says nothing.
-local function note_presence(text)
+function Q.note_presence(text)
   if text == '' then return end
   call('HSET', B .. 'instances', cjson.decode(text).name, text)
   call('ZADD', B .. 'instances_seen', WALL, cjson.decode(text).name)
   local over = call('ZRANGE', B .. 'instances_seen', 0, -INSTANCES_MAX - 1)
-  for _, name in ipairs(call('ZRANGEBYSCORE', B .. 'instances_seen', '-inf', exact(wall - 2 * SEEN_S))) do
+  for _, name in ipairs(call('ZRANGEBYSCORE', B .. 'instances_seen', '-inf', Q.exact(wall - 2 * SEEN_S))) do
     over[#over + 1] = name
   end
   if #over == 0 then return end
   local holding = {}
   for _, held in ipairs(call('HVALS', B .. 'leases')) do
-    holding[instance_of(cjson.decode(string.match(held, '^([^\n]*)')))] = true
+    holding[Q.instance_of(cjson.decode(string.match(held, '^([^\n]*)')))] = true
   end
   for _, name in ipairs(over) do
     if not holding[name] then
@@ -84,11 +82,11 @@ local function note_presence(text)
 end
 
 -- The payloads of those that a message with state `x` runs for, oldest first: {key, message} each.
-local function payloads(L, x)
+function Q.payloads(L, x)
   local found = {}
   for i = #(x.m or {}), 1, -1 do
-    local text = call('HGET', key_of('aside', L.lane), x.m[i])
-    if text then found[#found + 1] = { x.m[i], cjson.decode(text).message } end
+    local text = call('HGET', Q.key_of('aside', L.lane), x.m[i])
+    if text then found[#found + 1] = { x.m[i], Q.whole(Q.unpacked(text)).message } end
   end
   return found
 end

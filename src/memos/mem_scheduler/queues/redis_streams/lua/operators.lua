@@ -5,16 +5,16 @@ if ARGV[3] == 'leases' then
   for i = 1, #leases, 2 do epochs[#epochs + 1] = tonumber(leases[i]) end
   table.sort(epochs)
   for i = 1, math.min(#epochs, tonumber(ARGV[4])) do
-    local lease = lease_of(epochs[i])
-    found[i] = { epoch = epochs[i], lane = lease.lane, slot = lease.slot, instance = instance_of(lease),
-                 labels = lease.labels, held = exact(now - tonumber(lease.at)),
-                 left = exact(tonumber(call('ZSCORE', B .. 'leased', epochs[i])) - now) }
+    local lease = Q.lease_of(epochs[i])
+    found[i] = { epoch = epochs[i], lane = lease.lane, slot = lease.slot, instance = Q.instance_of(lease),
+                 labels = lease.labels, held = Q.exact(now - tonumber(lease.at)),
+                 left = Q.exact(tonumber(call('ZSCORE', B .. 'leased', epochs[i])) - now) }
   end
   return cjson.encode(found)
 end
 local holding = {}
 for i = 2, #leases, 2 do
-  holding[instance_of(cjson.decode(string.match(leases[i], '^([^\n]*)')))] = true
+  holding[Q.instance_of(cjson.decode(string.match(leases[i], '^([^\n]*)')))] = true
 end
 local seen = call('ZRANGE', B .. 'instances_seen', 0, -1, 'WITHSCORES')
 for i = 1, #seen, 2 do

@@ -2,18 +2,18 @@
 -- the class its slots. Reply: the version. What stands already changes nothing: a program that says it at
 -- every start must not prolong, start after start, the leases of those that died.
 local label = ARGV[3]
-if call('HGET', B .. 'policy', label) == ARGV[4] then return version() end
+if call('HGET', B .. 'policy', label) == ARGV[4] then return Q.version() end
 call('HSET', B .. 'policy', label, ARGV[4])
-call('INCR', B .. 'policy_version')
+Q.count('policy_version', 1)
 for _, epoch in ipairs(call('HKEYS', B .. 'leases')) do
-  local lease = lease_of(epoch)
+  local lease = Q.lease_of(epoch)
   if lease.labels[label] then
-    call('ZADD', B .. 'leased', exact(now + lease_s(lease.labels)), epoch)
-    due_changed = true
+    call('ZADD', B .. 'leased', Q.exact(now + Q.lease_s(lease.labels)), epoch)
+    Q.due_changed = true
   end
 end
 for _, lane in ipairs(call('SMEMBERS', B .. 'lanes')) do
-  if string.match(lane, '([^/]*)$') == ARGV[5] then find_lane(lane) end
+  if string.match(lane, '([^/]*)$') == ARGV[5] then Q.find_lane(lane) end
 end
-commit()
-return version()
+Q.commit()
+return Q.version()

@@ -1,78 +1,81 @@
 -- What follows any change to a lane, and what becomes of messages that leave it.
 
-local woken, woken_any, due_changed = {}, false, false
+Q.woken, Q.woken_any, Q.due_changed = {}, false, false
 
-local function wake(label)
-  woken[label] = true
-  woken_any = true
+function Q.wake(label)
+  Q.woken[label] = true
+  Q.woken_any = true
 end
 
-local function close_lane(L)
-  call('UNLINK', key_of('at', L.lane), L.stream, key_of('back', L.lane), key_of('x', L.lane),
-       key_of('aside', L.lane))
+function Q.close_lane(L)
+  call('UNLINK', Q.key_of('at', L.lane), L.stream, Q.key_of('back', L.lane), Q.key_of('x', L.lane),
+       Q.key_of('aside', L.lane))
   call('SREM', B .. 'lanes', L.lane)
-  call('EXPIRE', key_of('info', L.lane), KEPT_S)
-  call('EXPIRE', key_of('out', L.lane), KEPT_S)
+  call('EXPIRE', Q.key_of('info', L.lane), KEPT_S)
   L.there, L.f, L.dirty = false, {}, {}
-  if count('lanes:' .. L.class, -1) == 0 then
-    set_counter('vt:' .. L.class, 0)
-    set_counter('served:' .. L.class, 0)
+  if Q.count('lanes:' .. L.class, -1) == 0 then
+    Q.set_counter('vt:' .. L.class, 0)
+    Q.set_counter('served:' .. L.class, 0)
     call('DEL', B .. 'flow:' .. L.class)
   end
-  -- one other lane, by chance: its rows may have ended with their time
-  local other = call('ZRANDMEMBER', B .. 'rows')
-  if other and other ~= L.lane and call('EXISTS', key_of('info', other)) == 0 then
+  -- now and then one other lane, by chance: its rows may have ended with their time
+  local other = Q.counter('ticket') % 8 == 0 and call('ZRANDMEMBER', B .. 'rows')
+  if other and other ~= L.lane and call('EXISTS', Q.key_of('info', other)) == 0 then
     call('ZREM', B .. 'rows', other)
   end
 end
 
-local function refresh(L)
+function Q.refresh(L)
   if not L.there then return end
-  if not L.head_known then look_at_head(L) end
-  local q = num(L, 'q')
-  if q == 0 then set_head(L, '', 0) end
-  local label, due = L.f.hl, num(L, 'hd')
-  if label ~= L.f.hc or q ~= num(L, 'hw') then
-    if L.f.hc then add_hash(B .. 'heads', L.f.hc, -num(L, 'hw')) end
-    if label then add_hash(B .. 'heads', label, q) end
-    put(L, 'hc', label or '')
-    put(L, 'hw', q)
+  if not L.head_known then Q.look_at_head(L) end
+  local q = Q.num(L, 'q')
+  if q == 0 then Q.set_head(L, '', 0) end
+  local label, due = L.f.hl, Q.num(L, 'hd')
+  local counted = Q.num(L, 'hw')
+  if label ~= L.f.hc then
+    if L.f.hc then Q.add_hash(B .. 'heads', L.f.hc, -counted) end
+    if label then Q.add_hash(B .. 'heads', label, q) end
+    Q.put(L, 'hc', label or '')
+    Q.put(L, 'hw', q)
+  elseif q ~= counted then
+    Q.add_hash(B .. 'heads', label, q - counted)
+    Q.put(L, 'hw', q)
   end
   local wanted
-  if label and due <= now and (num(L, 'leased') == 0 or num(L, 'leased') < slots(label)) then
+  if label and due <= now and (Q.num(L, 'leased') == 0 or Q.num(L, 'leased') < Q.slots(label)) then
     wanted = label
   end
   if wanted ~= L.f.rl then
-    if L.f.rl then remove_ready(L, L.f.rl) end
-    if wanted then add_ready(L, wanted) end
-    put(L, 'rl', wanted or '')
+    if L.f.rl then Q.remove_ready(L, L.f.rl) end
+    if wanted then Q.add_ready(L, wanted) end
+    Q.put(L, 'rl', wanted or '')
   end
   if label and due > now then
     if L.f.bl ~= L.f.hd then
       call('ZADD', B .. 'blocked', due, L.lane)
-      put(L, 'bl', L.f.hd)
-      due_changed = true
+      Q.put(L, 'bl', L.f.hd)
+      Q.due_changed = true
     end
   elseif L.f.bl then
     call('ZREM', B .. 'blocked', L.lane)
-    put(L, 'bl', '')
+    Q.put(L, 'bl', '')
   end
   if wanted then
     -- work of a user who holds as much as it may wakes nobody
-    if USER_MAX == 0 or busy(L.user) < USER_MAX then wake(wanted) end
-  elseif num(L, 'h') == 0 then
-    close_lane(L)
+    if USER_MAX == 0 or Q.busy(L.user) < USER_MAX then Q.wake(wanted) end
+  elseif Q.num(L, 'h') == 0 then
+    Q.close_lane(L)
   end
 end
 
 -- What this call settled, by lane: rows of `out`, and the keys in the order in which they leave.
-local ends = {}
+Q.ends = {}
 
-local function end_row(L, key, state, started, attempts, error)
-  local rows = ends[L.lane]
+function Q.end_row(L, key, state, started, attempts, error)
+  local rows = Q.ends[L.lane]
   if not rows then
     rows = { rows = {}, keys = {} }
-    ends[L.lane] = rows
+    Q.ends[L.lane] = rows
   end
   rows.rows[#rows.rows + 1] = key
   rows.rows[#rows.rows + 1] =
@@ -80,78 +83,96 @@ local function end_row(L, key, state, started, attempts, error)
   return rows
 end
 
-local function note_cancelled(key) call('ZADD', B .. 'cancelled', wall, key) end
+function Q.note_cancelled(key) call('ZADD', B .. 'cancelled', wall, key) end
 
-local function ended(L, key, state, started, attempts, error)
-  local rows = end_row(L, key, state, started, attempts, error)
+-- All of these keys are done, nothing else is known of them: what most finishes say.
+function Q.all_done(L, keys, started)
+  local rows = Q.end_row(L, keys[1], 'C', started)
+  local text = rows.rows[#rows.rows]
+  rows.keys[#rows.keys + 1] = keys[1]
+  local at, list, last = #rows.rows, rows.rows, #rows.keys
+  for i = 2, #keys do
+    list[at + 1] = keys[i]
+    list[at + 2] = text
+    at = at + 2
+    rows.keys[last + i - 1] = keys[i]
+  end
+  Q.bump(L, 'h', -#keys)
+  Q.count('held', -#keys)
+end
+
+function Q.ended(L, key, state, started, attempts, error)
+  local rows = Q.end_row(L, key, state, started, attempts, error)
   rows.keys[#rows.keys + 1] = key
-  if state == 'K' then note_cancelled(key) end
+  if state == 'K' then Q.note_cancelled(key) end
 end
 
 -- `key` is done ('C') or cancelled ('K'), and so is what it runs for.
-local function settle_key(L, key, state, x, started)
+function Q.settle_key(L, key, state, x, started)
   local error = state ~= 'C' and x.e or ''
   for i = #(x.m or {}), 1, -1 do
     local one = x.m[i]
-    call('HDEL', key_of('aside', L.lane), one)
-    drop_state(L, one)
-    ended(L, one, state, started or x.s, x.a, error)
+    call('HDEL', Q.key_of('aside', L.lane), one)
+    Q.drop_state(L, one)
+    Q.ended(L, one, state, started or x.s, x.a, error)
   end
   local number = 1 + #(x.m or {})
-  bump(L, 'h', -number)
-  count('held', -number)
-  ended(L, key, state, started or x.s, x.a, error)
+  Q.bump(L, 'h', -number)
+  Q.count('held', -number)
+  Q.ended(L, key, state, started or x.s, x.a, error)
 end
 
-local function forget_letter(key)
+function Q.forget_letter(key)
   local text = call('HGET', B .. 'dead', key)
   call('HDEL', B .. 'dead', key)
   call('ZREM', B .. 'dead_order', key)
   local d = cjson.decode(text)
-  local L = find_lane(d.lane)
+  local L = Q.find_lane(d.lane)
   for _, one in ipairs(d.m or {}) do
-    call('HDEL', key_of('absorbed', d.lane), one)
-    ended(L, one, 'F', d.s, d.attempts, d.error)
+    call('HDEL', Q.key_of('absorbed', d.lane), one)
+    Q.ended(L, one, 'F', d.s, d.attempts, d.error)
   end
-  ended(L, key, 'F', d.s, d.attempts, d.error)
+  Q.ended(L, key, 'F', d.s, d.attempts, d.error)
 end
 
 -- `e` leaves its lane for the dead letters; what it runs for waits there with it.
-local function bury(L, e, x, error, started)
+function Q.bury(L, e, x, error, started)
   local m = x.m or {}
   for _, one in ipairs(m) do
-    local text = call('HGET', key_of('aside', L.lane), one)
+    local text = call('HGET', Q.key_of('aside', L.lane), one)
     if text then
-      call('HSET', key_of('absorbed', L.lane), one, text)
-      call('HDEL', key_of('aside', L.lane), one)
+      call('HSET', Q.key_of('absorbed', L.lane), one, text)
+      call('HDEL', Q.key_of('aside', L.lane), one)
     end
-    drop_state(L, one)
-    end_row(L, one, 'F', started or x.s, x.a, error)
+    Q.drop_state(L, one)
+    Q.end_row(L, one, 'F', started or x.s, x.a, error)
   end
-  drop_state(L, e.key)
-  end_row(L, e.key, 'F', started or x.s, x.a, error)
-  bump(L, 'h', -1 - #m)
-  count('held', -1 - #m)
+  Q.whole(e)
+  Q.drop_state(L, e.key)
+  Q.end_row(L, e.key, 'F', started or x.s, x.a, error)
+  Q.bump(L, 'h', -1 - #m)
+  Q.count('held', -1 - #m)
   call('HSET', B .. 'where', e.key, 'x ' .. L.lane)
   call('HSET', B .. 'dead', e.key, cjson.encode({
     lane = L.lane, label = e.label, message = e.message, parent = e.parent, error = error,
     attempts = x.a or 0, recoveries = x.r or 0, first = e.at, died = WALL, s = started or x.s,
     m = #m > 0 and m or nil }))
-  call('ZADD', B .. 'dead_order', count('letters', 1), e.key)
+  call('ZADD', B .. 'dead_order', Q.count('letters', 1), e.key)
   while call('ZCARD', B .. 'dead_order') > LETTERS_MAX do
-    forget_letter(call('ZRANGE', B .. 'dead_order', 0, 0)[1])
-    count('letters_dropped', 1)
+    Q.forget_letter(call('ZRANGE', B .. 'dead_order', 0, 0)[1])
+    Q.count('letters_dropped', 1)
   end
 end
 
 -- Drop the oldest settled rows beyond the bound, and those that are older than a week.
-local function trim_rows()
+function Q.trim_rows()
+  if Q.counter('settled') <= STATUSES_MAX and Q.count('trims', 1) % 64 ~= 0 then return end
   local list = B .. 'settled'
   while true do
     local item = call('LINDEX', list, 0)
     if not item then return end
     local at, number, lane, keys = string.match(item, '^(%S+) (%d+) (%S+) (.*)$')
-    local over = counter('settled') - STATUSES_MAX
+    local over = Q.counter('settled') - STATUSES_MAX
     local old = tonumber(at) <= wall - KEPT_S
     if over <= 0 and not old then return end
     local names = {}
@@ -162,9 +183,9 @@ local function trim_rows()
       -- a key may be back: a dead letter that was retried
       if call('HEXISTS', B .. 'where', names[i]) == 0 then gone[#gone + 1] = names[i] end
     end
-    many('HDEL', key_of('info', lane), gone)
-    many('HDEL', key_of('out', lane), gone)
-    count('settled', -drop)
+    Q.many('HDEL', Q.key_of('info', lane), gone)
+    Q.many('HDEL', Q.key_of('out', lane), gone)
+    Q.count('settled', -drop)
     if drop == #names then
       call('LPOP', list)
     else

@@ -7,21 +7,21 @@ local o = cjson.decode(ARGV[3])
 if o.token then
   local known = call('HGET', B .. 'seen', o.token)
   if known then
-    call('ZADD', B .. 'seen_order', count('ticket', 1), o.token)
-    commit()
-    return { 'known', version(), known, '' }
+    call('ZADD', B .. 'seen_order', Q.count('ticket', 1), o.token)
+    Q.commit()
+    return { 'known', Q.version(), known, '' }
   end
 end
 if o.scope then
-  local over = call('ZRANGEBYSCORE', B .. 'idempotent_ends', '-inf', exact(now), 'LIMIT', 0, 1000)
-  many('HDEL', B .. 'idempotent', over)
-  many('ZREM', B .. 'idempotent_ends', over)
+  local over = call('ZRANGEBYSCORE', B .. 'idempotent_ends', '-inf', Q.exact(now), 'LIMIT', 0, 1000)
+  Q.many('HDEL', B .. 'idempotent', over)
+  Q.many('ZREM', B .. 'idempotent_ends', over)
   local known = call('HGET', B .. 'idempotent', o.scope)
   if known then
     local used_for, said = string.match(known, '^(%S+) (.*)$')
-    return { 'known', version(), said, used_for }
+    return { 'known', Q.version(), said, used_for }
   end
-  if call('HLEN', B .. 'idempotent') >= o.keys_max then return { 'keys', version() } end
+  if call('HLEN', B .. 'idempotent') >= o.keys_max then return { 'keys', Q.version() } end
 end
 local groups, at = {}, 5
 for _ = 1, tonumber(ARGV[4]) do
@@ -30,18 +30,18 @@ for _ = 1, tonumber(ARGV[4]) do
   at = g.at + g.n * 4
 end
 -- After a lost reply the client sends the same keys again.
-if groups[1] and call('HEXISTS', key_of('info', groups[1].lane), ARGV[groups[1].at]) == 1 then
-  return { 'ok', version() }
+if groups[1] and call('HEXISTS', Q.key_of('info', groups[1].lane), ARGV[groups[1].at]) == 1 then
+  return { 'ok', Q.version() }
 end
 
 -- Whether every message joins a waiting one, so that no more wait than before.
 local function all_join()
   for _, g in ipairs(groups) do
-    local L, numbers = find_lane(g.lane), {}
+    local L, numbers = Q.find_lane(g.lane), {}
     for i = g.at, g.at + g.n * 4 - 1, 4 do numbers[ARGV[i + 1]] = (numbers[ARGV[i + 1]] or 0) + 1 end
     for label, number in pairs(numbers) do
-      local older = policy(label).coalesce and L.f['n:' .. label]
-      if not older or #(state_of(L, older).m or {}) + number > ABSORBED_MAX then return false end
+      local older = Q.policy(label).coalesce and L.f['n:' .. label]
+      if not older or #(Q.state_of(L, older).m or {}) + number > ABSORBED_MAX then return false end
     end
   end
   return true
@@ -50,36 +50,34 @@ end
 local function refusal()
   local total = 0
   for _, g in ipairs(groups) do total = total + g.n end
-  if counter('held') + total > o.messages_max then return { 'full', version(), '', counter('held') } end
+  if Q.counter('held') + total > o.messages_max then return { 'full', Q.version(), '', Q.counter('held') } end
   for _, g in ipairs(groups) do
-    local held = num(find_lane(g.lane), 'h')
-    if held + g.n > o.lane_max then return { 'full', version(), g.lane, held } end
+    local held = Q.num(Q.find_lane(g.lane), 'h')
+    if held + g.n > o.lane_max then return { 'full', Q.version(), g.lane, held } end
   end
 end
 
 local refused = not o.inside and refusal()
 if refused and not (o.coalesce and all_join()) then return refused end
 for _, g in ipairs(groups) do
-  local L, rows, wheres = open_lane(g.lane), {}, {}
+  local L, new = Q.open_lane(g.lane), Q.new_arrivals()
   for i = g.at, g.at + g.n * 4 - 1, 4 do
-    enter(L, rows, wheres, { key = ARGV[i], label = ARGV[i + 1], at = WALL, message = ARGV[i + 3], parent = '' },
-          ARGV[i + 2], o.delay_s)
+    Q.enter(L, new, ARGV[i], ARGV[i + 1], '', ARGV[i + 3], ARGV[i + 2], o.delay_s)
   end
-  many('HSET', key_of('info', g.lane), rows, 2)
-  many('HSET', B .. 'where', wheres, 2)
+  Q.arrived(L, new)
 end
-for task, members in pairs(o.tasks or {}) do of_task(task, members) end
-while ARGV[at] do at = enter_followup(at) end
+for task, members in pairs(o.tasks or {}) do Q.of_task(task, members) end
+while ARGV[at] do at = Q.enter_followup(at) end
 if o.token then
   call('HSET', B .. 'seen', o.token, o.answer)
-  call('ZADD', B .. 'seen_order', count('ticket', 1), o.token)
+  call('ZADD', B .. 'seen_order', Q.count('ticket', 1), o.token)
   while call('ZCARD', B .. 'seen_order') > TOKENS_MAX do
     call('HDEL', B .. 'seen', call('ZPOPMIN', B .. 'seen_order')[1])
   end
 end
 if o.scope then
   call('HSET', B .. 'idempotent', o.scope, o.used_for .. ' ' .. o.answer)
-  call('ZADD', B .. 'idempotent_ends', exact(now + o.ttl_s), o.scope)
+  call('ZADD', B .. 'idempotent_ends', Q.exact(now + o.ttl_s), o.scope)
 end
-commit()
-return { 'ok', version() }
+Q.commit()
+return { 'ok', Q.version() }
