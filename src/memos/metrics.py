@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 SERIES_MAX = 500
@@ -99,15 +99,19 @@ class Histogram(Metric):
 
     def observe(self, value: float, /, **labels: str) -> None:
         """Take one value in. What is below 0 (a clock was set back) counts as 0."""
+        self.observe_all((value,), **labels)
+
+    def observe_all(self, observed: Iterable[float], /, **labels: str) -> None:
+        """Take many values in under the same labels, at a fraction of the cost of one after the other."""
         values = self._values(labels)
-        value = max(0.0, value)
-        place = bisect_left(self.bounds, value)
         with self._lock:
             if values not in self._series and len(self._series) >= SERIES_MAX:
                 values = (OTHER,) * len(self.labels)
             counts, total = self._series.setdefault(values, ([0] * (len(self.bounds) + 1), [0.0]))
-            counts[place] += 1
-            total[0] += value
+            for value in observed:
+                value = max(0.0, value)
+                counts[bisect_left(self.bounds, value)] += 1
+                total[0] += value
 
     def of(self, **labels: str) -> Distribution:
         """What was seen under these label values so far."""

@@ -21,6 +21,7 @@ import concurrent.futures
 import inspect
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -104,10 +105,11 @@ class Dispatcher:
         """
         run = BatchRun(batch.deliveries, asked_to_stop=self._asked_to_stop, monotonic=self._clock.monotonic)
         now = self._clock.now()
-        for delivery in batch.deliveries:
-            if not delivery.attempts and not delivery.recoveries:  # a repeat waited for something else
-                waited_s = now - delivery.enqueued_at
-                metrics.TASK_WAITING_SECONDS.observe(waited_s, label=delivery.message.label)
+        for label, group in groupby(batch.deliveries, key=lambda delivery: delivery.message.label):
+            # a repeat waited for something else
+            fresh = [now - one.enqueued_at for one in group if not one.attempts and not one.recoveries]
+            if fresh:
+                metrics.TASK_WAITING_SECONDS.observe_all(fresh, label=label)
         with (
             running(run),
             context.bound(user=batch.lane.user_id, cube=batch.lane.mem_cube_id, trace="", task="", path=""),
@@ -139,8 +141,9 @@ class Dispatcher:
             run.close()
         for followup in followups:
             metrics.TASKS_SUBMITTED.add(label=followup.message.label)
-        for delivery, one in zip(batch.deliveries, settled, strict=True):
-            self._monitor.settled(delivery.message.label, one.state)
+        ended = zip(batch.deliveries, settled, strict=True)
+        for (label, state), number in Counter((one.message.label, said.state) for one, said in ended).items():
+            self._monitor.settled(label, state, number)
         self._aftermath(batch, run, settled)
         return True
 

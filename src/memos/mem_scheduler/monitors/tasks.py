@@ -68,23 +68,23 @@ class TaskMonitor:
             counts = self._of(label)
             self._put(label, replace(counts, running_s=counts.running_s + ran_s))
 
-    def settled(self, label: str, state: TaskState) -> None:
-        """The queue said what became of a message."""
-        metrics.TASKS_SETTLED.add(label=label, state=str(state))
+    def settled(self, label: str, state: TaskState, number: int = 1) -> None:
+        """The queue said what became of a message, or of so many alike."""
+        metrics.TASKS_SETTLED.add(number, label=label, state=str(state))
         if state is TaskState.RETRYING:
-            metrics.TASK_RETRIES.add(label=label)
+            metrics.TASK_RETRIES.add(number, label=label)
         elif state is TaskState.FAILED:
-            metrics.TASKS_DEAD.add(label=label)
+            metrics.TASKS_DEAD.add(number, label=label)
         with self._lock:
             counts = self._of(label)
             if state is TaskState.COMPLETED:
-                counts = replace(counts, completed=counts.completed + 1)
+                counts = replace(counts, completed=counts.completed + number)
             elif state is TaskState.RETRYING:
-                counts = replace(counts, retried=counts.retried + 1)
+                counts = replace(counts, retried=counts.retried + number)
             elif state is TaskState.FAILED:
-                counts = replace(counts, dead=counts.dead + 1)
+                counts = replace(counts, dead=counts.dead + number)
             else:
-                counts = replace(counts, released=counts.released + 1)
+                counts = replace(counts, released=counts.released + number)
             self._put(label, counts)
 
     def lease_lost(self, label: str) -> None:
