@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 USER = "demo_user"
 CUBE = "demo_cube"
 IDLE_TIMEOUT_S = 30.0
+IDLE_WITH_MODEL_TIMEOUT_S = 900.0  # a small model on a CPU takes a minute for a question
 SHOWN = 5  # places of working memory
 
 # (session, when, who says what); written for this demo after the pet conversation of the documents.
@@ -284,7 +285,8 @@ def _answer(runtime: Runtime, question: str) -> tuple[ChatAnswer, float]:
 
 def _settle(runtime: Runtime) -> None:
     """Wait until the scheduler has nothing left to do."""
-    deadline = time.monotonic() + IDLE_TIMEOUT_S
+    limit_s = IDLE_TIMEOUT_S if runtime.llm is None else IDLE_WITH_MODEL_TIMEOUT_S
+    deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline:
         status = runtime.scheduler.get_tasks_status()
         if not status["remaining"] and not status["running"]:
