@@ -161,6 +161,10 @@ TASK_RUNNING_SECONDS = Histogram(
 )
 QUEUE_MESSAGES = Gauge("memos_queue_messages", "Messages in the queue now", ("label", "state"))
 QUEUE_CAPACITY = Gauge("memos_queue_capacity_messages", "Messages that the queue may hold")
+QUEUE_LAG_SECONDS = Gauge(
+    "memos_queue_lag_seconds", "Seconds for which the oldest waiting message has been ready", ("label",)
+)
+QUEUE_INSTANCES = Gauge("memos_queue_instances", "Processes that claim from the queue now")
 DEAD_LETTERS = Gauge("memos_dead_letters", "Dead letters kept now")
 SCHEDULER_RUNNING = Gauge("memos_scheduler_running", "1 while the scheduler of this process runs")
 HANDLER_CALLS_RUNNING = Gauge("memos_handler_calls_running", "Handler calls of this process that run now")

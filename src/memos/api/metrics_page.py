@@ -63,6 +63,7 @@ class MetricsPage:
         queue = self._runtime.queue
         depth = queue.depth()
         messages: Tally[Values] = Tally()
+        lag: dict[Values, float] = {}
         for lane in depth.lanes:
             states = {
                 "queued": lane.queued,
@@ -73,10 +74,15 @@ class MetricsPage:
             for state, counts in states.items():
                 for label, count in counts.items():
                     messages[(label, state)] += count
+            for label, oldest_s in lane.oldest_s.items():
+                name = (label,) if (label,) in lag or len(lag) < metrics.SERIES_MAX else (metrics.OTHER,)
+                lag[name] = max(lag.get(name, 0.0), oldest_s)
         return {
             metrics.QUEUE_MESSAGES: _bounded(messages),
             metrics.QUEUE_CAPACITY: {(): queue.messages_max},
             metrics.DEAD_LETTERS: {(): depth.dead},
+            metrics.QUEUE_LAG_SECONDS: lag,
+            metrics.QUEUE_INSTANCES: {(): len(queue.instances())},
         }
 
     def _scheduler(self) -> dict[Gauge, Levels]:

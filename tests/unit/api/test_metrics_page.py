@@ -53,6 +53,8 @@ def test_what_happens_is_counted(client: TestClient, runtime: Runtime) -> None:
     assert sum(value for (name, labels), value in waiting.items() if name == "memos_queue_messages") == 1, (
         waiting
     )
+    assert waiting[key("memos_queue_lag_seconds", label="mem_read")] >= 0
+    assert waiting[key("memos_queue_instances")] == 0
     runtime.scheduler.start()
     run_until_idle(runtime.scheduler)
     runtime.scheduler.stop()  # what the queue settled is counted right after
@@ -68,6 +70,8 @@ def test_what_happens_is_counted(client: TestClient, runtime: Runtime) -> None:
     assert grown("memos_http_requests_total", method="POST", route="/product/add", status="200") == 1
     assert grown("memos_recall_seconds_count", stage="total") >= 1
     assert after.get(key("memos_queue_messages", label="mem_read", state="queued"), 0) == 0
+    assert key("memos_queue_lag_seconds", label="mem_read") not in after
+    assert after[key("memos_queue_instances")] == 1
 
 
 def test_sizes_stand_against_capacities(client: TestClient, runtime: Runtime) -> None:
