@@ -21,6 +21,7 @@ from memos.cli import (
     doctor,
     documents,
     evaluate,
+    explain,
     hygiene,
     items,
     keys,
@@ -58,7 +59,7 @@ def _root(
     """MemScheduler: a memory operating system for LLM agents."""
 
 
-for module in (demo, serve, worker, items, cubes, compact, hygiene, status, tasks, logs, doctor):
+for module in (demo, serve, worker, items, explain, cubes, compact, hygiene, status, tasks, logs, doctor):
     module.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(documents.app, name="documents")

@@ -60,6 +60,11 @@ def foreign_requests(item_id: str) -> dict[str, tuple[str, str, Any]]:
             "/product/search",
             {"user_id": "eve", "readable_cube_ids": ["alice"], "query": SECRET},
         ),
+        "/product/explain": (
+            "POST",
+            "/product/explain",
+            {"user_id": "eve", "query": "code name", "memory_id": item_id},
+        ),
         "/product/feedback": (
             "POST",
             "/product/feedback",
@@ -118,6 +123,7 @@ FREE_OF_USERS = {"/health", "/ready", "/metrics", "/product/scheduler/allstatus"
 ANSWERS_NOTHING = {
     "/product/get_memory/{memory_id}": lambda body: body["data"] is None,
     "/product/get_memory_by_ids": lambda body: body["data"] == {"memories": []},
+    "/product/explain": lambda body: body["data"]["verdict"] == "never_written",
     "/product/get_user_names_by_memory_ids": lambda body: set(body["data"].values()) == {None},
 }
 

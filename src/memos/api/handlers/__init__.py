@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from memos.api.handlers.base_handler import HandlerDependencies
     from memos.api.handlers.chat import ChatHandler
     from memos.api.handlers.cube import CubeHandler
+    from memos.api.handlers.explain import ExplainHandler
     from memos.api.handlers.feedback import FeedbackHandler
     from memos.api.handlers.graph import GraphHandler
     from memos.api.handlers.memory import MemoryHandler
@@ -42,6 +43,7 @@ class Handlers:
     feedback: FeedbackHandler
     memory: MemoryHandler
     cube: CubeHandler
+    explain: ExplainHandler
     records: RecordHandler
     graph: GraphHandler
     suggest: SuggestHandler
@@ -90,6 +92,7 @@ def _make(runtime: Runtime) -> Handlers:
     from memos.api.handlers.base_handler import HandlerDependencies
     from memos.api.handlers.chat import ChatHandler
     from memos.api.handlers.cube import CubeHandler
+    from memos.api.handlers.explain import ExplainHandler
     from memos.api.handlers.feedback import FeedbackHandler
     from memos.api.handlers.freshness import FreshnessReader
     from memos.api.handlers.graph import GraphHandler
@@ -102,14 +105,15 @@ def _make(runtime: Runtime) -> Handlers:
     components = _components(runtime)
     dependencies = HandlerDependencies.from_init_server(components)
     chat = ChatHandler(dependencies, runtime.chat)
+    freshness = FreshnessReader(runtime.store, runtime.queue, runtime.clock)
+    search = SearchHandler(dependencies, freshness=freshness)
     return Handlers(
         runtime=runtime,
         components=components,
         dependencies=dependencies,
         add=AddHandler(dependencies),
-        search=SearchHandler(
-            dependencies, freshness=FreshnessReader(runtime.store, runtime.queue, runtime.clock)
-        ),
+        search=search,
+        explain=ExplainHandler(runtime.store, runtime.queue, runtime.retriever, search),
         chat=chat if runtime.settings.api.enable_chat else None,
         chat_service=chat,
         feedback=FeedbackHandler(dependencies),

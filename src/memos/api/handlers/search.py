@@ -69,7 +69,7 @@ class SearchHandler(BaseHandler):
                 waited_ms = self._freshness.wait(wanted_seq, wait_ms=search_req.wait_ms)
         store: MemoryStore = self.deps.graph_db
         with_preferences = tuple(cube for cube in cubes if store.sizes(cube).preference)
-        request = self._request(search_req, cubes)
+        _, request = request_of(search_req, store)
         if with_preferences and not request.kinds:  # they have a bucket and a top_k of their own
             request = replace(request, kinds=_TEXT_KINDS)
         retriever: HybridRetriever = self.deps.api_module
@@ -125,33 +125,35 @@ class SearchHandler(BaseHandler):
             return recall, [f"the fine recall is not queued: {error}"]
         return recall, []
 
-    def _request(self, asked: APISearchRequest, cubes: tuple[str, ...]) -> RecallRequest:
-        parsed = parse_filter(asked.filter)
-        wanted = parsed.wanted if asked.filter else None
-        kinds = _KINDS_OF_TYPE.get(asked.search_memory_type.casefold())
-        if asked.search_memory_type.casefold() == "workingmemory":
-            store: MemoryStore = self.deps.graph_db
-            ids = tuple(entry.item_id for cube in cubes for entry in store.working(cube).entries)
-            wanted = replace(wanted or ItemFilter(), ids=ids or ("",))
-        elif kinds is None:
-            raise InvalidInput(
-                f"search_memory_type {asked.search_memory_type!r} is unknown; "
-                "there are All, LongTermMemory, UserMemory, PreferenceMemory and WorkingMemory"
-            )
-        now = parse_moment(asked.reference_time, field="reference_time") if asked.reference_time else None
-        return RecallRequest(
-            query=asked.query,
-            cube_ids=cubes,
-            user_id=asked.user_id,
-            top_k=asked.top_k,
-            relativity=asked.relativity,
-            session_id=asked.session_id or "",
-            kinds=kinds or (),
-            filter=wanted,
-            predicate=parsed.predicate,
-            dedup=asked.dedup or "no",
-            reference_time=now,
+
+def request_of(asked: APISearchRequest, store: MemoryStore) -> tuple[tuple[str, ...], RecallRequest]:
+    """The cubes of a search and the recall that it means. Raises InvalidInput."""
+    cubes = cubes_of(asked.readable_cube_ids, asked.mem_cube_id, asked.user_id)
+    parsed = parse_filter(asked.filter)
+    wanted = parsed.wanted if asked.filter else None
+    kinds = _KINDS_OF_TYPE.get(asked.search_memory_type.casefold())
+    if asked.search_memory_type.casefold() == "workingmemory":
+        ids = tuple(entry.item_id for cube in cubes for entry in store.working(cube).entries)
+        wanted = replace(wanted or ItemFilter(), ids=ids or ("",))
+    elif kinds is None:
+        raise InvalidInput(
+            f"search_memory_type {asked.search_memory_type!r} is unknown; "
+            "there are All, LongTermMemory, UserMemory, PreferenceMemory and WorkingMemory"
         )
+    now = parse_moment(asked.reference_time, field="reference_time") if asked.reference_time else None
+    return cubes, RecallRequest(
+        query=asked.query,
+        cube_ids=cubes,
+        user_id=asked.user_id,
+        top_k=asked.top_k,
+        relativity=asked.relativity,
+        session_id=asked.session_id or "",
+        kinds=kinds or (),
+        filter=wanted,
+        predicate=parsed.predicate,
+        dedup=asked.dedup or "no",
+        reference_time=now,
+    )
 
 
 def _allowed(asked: APISearchRequest) -> tuple[tuple[str, ...], dict[str, int]]:

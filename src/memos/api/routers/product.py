@@ -28,6 +28,7 @@ from memos.api.cube_models import (
     SuggestionResponse,
 )
 from memos.api.errors import ERRORS, EnvelopeRoute
+from memos.api.explain_models import ExplainRequest, ExplainResponse
 from memos.api.handlers import Handlers
 from memos.api.model_base import ItemIds
 from memos.api.product_models import (
@@ -78,6 +79,11 @@ def _memories(handlers: Callable[[], Handlers]) -> APIRouter:
         search = (await anyio.to_thread.run_sync(handlers)).search
         waited_ms = await search.wait(request)
         return await anyio.to_thread.run_sync(search.handle_search_memories, request, waited_ms)
+
+    @router.post("/explain", response_model=ExplainResponse)
+    def explain(request: ExplainRequest) -> ExplainResponse:
+        """Why a search finds a memory, or at which gate it loses it; and what is still queued for it."""
+        return handlers().explain.handle_explain(request)
 
     @router.post("/feedback", response_model=MemoryResponse)
     def feedback_memories(request: APIFeedbackRequest) -> MemoryResponse:
