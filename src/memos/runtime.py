@@ -223,6 +223,7 @@ def _assemble(
             cube_id, store=store, indexer=indexer, retriever=retriever, clock=clock
         ),
         llm=models.scheduler_llm,
+        reader_llm=models.reader_llm,
         model_steps=frozenset(settings.scheduler.model_steps),
         reranker=models.reranker,
         item_tokens_max=settings.memory.item_tokens_max,

@@ -226,9 +226,11 @@ class SchedulerSettings(Section):
     )
     search_window_size: int = Field(5, ge=1, le=1_000, description="mixture searches remembered a user")
     search_history_turns: int = Field(5, ge=0, description="0: a follow-up leans on no earlier search")
-    model_steps: tuple[Literal["intent", "rank", "preferences", "feedback", "summaries"], ...] = Field(
-        ("intent", "rank", "preferences", "feedback", "summaries"),
-        description="what the scheduler's model is asked for; rules do the rest",
+    model_steps: tuple[Literal["reading", "intent", "rank", "preferences", "feedback", "summaries"], ...] = (
+        Field(
+            ("reading", "intent", "rank", "preferences", "feedback", "summaries"),
+            description="what the scheduler's model is asked for; rules do the rest",
+        )
     )
     web_log_buffer_max: int = Field(10_000, ge=1, description="web logs waiting in the process's buffer")
 

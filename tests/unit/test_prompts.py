@@ -17,6 +17,7 @@ from memos.mem_scheduler.model_steps.corrections import read_corrections
 from memos.mem_scheduler.model_steps.intent import recognise
 from memos.mem_scheduler.model_steps.preferences import read_preferences
 from memos.mem_scheduler.model_steps.rank import rank
+from memos.mem_scheduler.model_steps.reading import read_window, windows
 from memos.mem_scheduler.model_steps.summaries import summarise
 from memos.memory.item import MemoryItem
 from memos.memory.summary import Group
@@ -112,6 +113,30 @@ def test_memory_summary(language: str) -> None:
     llm = ScriptedLLM([{"summaries": [{"group": 0, "text": SAID[language]}]}])
     assert dict(summarise(llm, [group], today=TODAY).texts) == {0: SAID[language]}
     assert_asked(llm, language, f"- 2024-05-01 user: {SAID[language]}", "[0] ")
+
+
+@pytest.mark.parametrize(
+    ("language", "quote", "text"),
+    [
+        ("en", "left the loud café", "The user left a café in Lyon."),
+        ("zh", "离开了里昂那家", "用户离开了里昂的一家咖啡馆。"),
+    ],
+)
+def test_memory_reading(language: str, quote: str, text: str) -> None:
+    """Lines with dates and speakers, and what is noted already, are asked about; the statement comes back."""
+    row = {
+        "text": text,
+        "kind": "event",
+        "key": "café",
+        "tags": [],
+        "date": "",
+        "confidence": 0.8,
+        "evidence": [{"item": 0, "quote": quote}],
+    }
+    llm = ScriptedLLM([{"statements": [row], "nothing": ""}])
+    [window] = windows([turn(SAID[language], participants=("Ann",))])
+    assert [one.text for one in read_window(llm, window).derived] == [text]
+    assert_asked(llm, language, f"[0] 2024-05-01 Wed Ann: {SAID[language]}")
 
 
 def assert_asked(llm: ScriptedLLM, language: str, *wanted: str) -> None:

@@ -12,8 +12,8 @@ Pure: no store, no model. `as_item` makes the item of a derived fact; the caller
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -44,6 +44,10 @@ class Derived:
     confidence: float
     tags: tuple[str, ...] = ()
     preference: Preference | None = None  # where the statement is one
+    key: str = ""  # a title of a few words, where the reader gives one
+    told: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what the reader says of it, for the item's `extra`
 
     @property
     def slot(self) -> str | None:
@@ -120,6 +124,8 @@ def _confirmed(before: Derived, again: Derived) -> Derived:
         max(before.confidence, again.confidence),
         before.tags,
         before.preference,
+        before.key or again.key,
+        {**again.told, **before.told},
     )
 
 
@@ -257,6 +263,7 @@ def as_item(
         kind=derived.kind,
         raw=False,
         read=ReadState.NONE,
+        key=derived.key,
         participants=first.participants,
         role=first.role,
         session_id=first.session_id,
@@ -288,7 +295,7 @@ def slot_tag(slot: str) -> str:
 
 
 def _extra(derived: Derived) -> dict[str, Any]:
-    extra = {} if derived.fact is None else fact_fields(derived.fact)
+    extra = {**derived.told, **({} if derived.fact is None else fact_fields(derived.fact))}
     if (one := derived.preference) is not None:
         extra[PREFERENCE_KEY] = {
             "polarity": one.polarity.value,

@@ -16,6 +16,7 @@ from memos import context
 from memos.clock import Clock, utc
 from memos.mem_scheduler.change_logs import tell_capacity
 from memos.mem_scheduler.current import BatchRun
+from memos.mem_scheduler.model_steps.reading import ReadAnswers
 from memos.mem_scheduler.monitors.activity import ActivityMonitor
 from memos.mem_scheduler.monitors.intent import IntentMonitor
 from memos.mem_scheduler.monitors.retention import NO_RETENTION, RetentionRules
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from memos.retrieval.searcher import Searcher
 
 
-MODEL_STEPS = frozenset({"intent", "rank", "preferences", "feedback", "summaries"})
+MODEL_STEPS = frozenset({"reading", "intent", "rank", "preferences", "feedback", "summaries"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +56,20 @@ class Services:
     activity: ActivityMonitor
     cube_of: Callable[[str], Any]
     llm: LLM | None = None
+    reader_llm: LLM | None = None  # for the step "reading" alone
     reranker: Reranker | None = None
     retention: RetentionRules = NO_RETENTION
     searches: SearchHistoryMonitor = field(default_factory=SearchHistoryMonitor)
     extract: Extractor = derive  # reads raw items; a model takes its place here
     item_tokens_max: int = TOKENS_MAX
+    read_answers: ReadAnswers = field(default_factory=ReadAnswers)
     model_steps: frozenset[str] = MODEL_STEPS  # those for which `llm` is asked
 
     def llm_for(self, step: str) -> LLM | None:
         """The model for a step; None where the rules do it."""
-        return self.llm if step in self.model_steps else None
+        if step not in self.model_steps:
+            return None
+        return self.reader_llm if step == "reading" else self.llm
 
 
 @dataclass(frozen=True, slots=True)
