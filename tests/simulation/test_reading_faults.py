@@ -18,6 +18,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState
 from memos.memory.item import ItemStatus, ReadState
 from memos.memory.store import ItemFilter
+from memos.testing import ScriptedLLM
 
 TALK = (
     "I live in Paris.",
@@ -146,3 +147,47 @@ def test_the_whole_process_dies(tmp_path: Path, step: int) -> None:
         before = len(made.parts.queue.statuses())
         made.parts.scheduler.keep_house()
         assert len(made.parts.queue.statuses()) == before
+
+
+LINES = ("The old boat is called Petrel.", "Zoe painted Petrel green.", "Ha, same as ever then!")
+
+
+def statement(item: int, quote: str, text: str) -> dict[str, object]:
+    evidence = [{"item": item, "quote": quote}]
+    said = {"kind": "event", "key": "boat", "tags": [], "date": "", "confidence": 0.8}
+    return {"text": text, "evidence": evidence, **said}
+
+
+REPLY = {
+    "statements": [
+        statement(0, "boat is called Petrel", "Petrel is the name of the old boat."),
+        statement(1, "painted Petrel", "The boat Petrel was painted green by Zoe."),
+        statement(1, "painted Petrel blue", "The boat Petrel is blue."),
+    ],
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("kind", ["crash", "pause"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_fault_at_each_step_with_a_model(tmp_path: Path, kind: str, when: str) -> None:
+    """A worker that dies or stands still anywhere: turns are read with what the model read out of them, once."""
+    for step in range(1, STEPS + 1):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        llm = ScriptedLLM([REPLY] * 20)
+        with world(folder, Fault(step, when, kind), reader_llm=llm) as made:  # type: ignore[arg-type]
+            given = {"cube_id": "a", "user_id": "u", "role": "user", "read": ReadState.DUE}
+            ids = made.parts.remember(*LINES, **given)
+            send(made, "a", "mem_read", json.dumps(ids))
+            made.run()
+            items = made.parts.store.find(ItemFilter(statuses=tuple(ItemStatus)), limit=100).items
+            turns = {item.id: item for item in items if item.raw}
+            read = [item.memory for item in items if item.extra.get("read_by")]
+            assert sorted(read) == sorted(row["text"] for row in REPLY["statements"][:2])  # type: ignore[index]
+            assert {item.read for item in turns.values()} == {ReadState.DONE} and set(turns) == set(ids)
+            assert "reading" in turns[ids[2]].extra and made.parts.queue.dead.list() == []
+            assert made.parts.store.verify() == [] and 1 <= len(llm.calls) <= 3
+            if not made.schedule.struck:
+                return
+    raise AssertionError("the reading takes more steps than were tried")

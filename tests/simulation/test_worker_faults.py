@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.simulation.faults import QUEUE_STEPS, STORE_STEPS, Crash, Fault, Faulty, Schedule
@@ -96,10 +97,10 @@ OLDER = re.compile(r"with (\d+) older queries that waited")
 
 
 @contextmanager
-def world(folder: Path, *faults: Fault) -> Iterator[World]:
+def world(folder: Path, *faults: Fault, **replaced: Any) -> Iterator[World]:
     clock = ManualClock()
     queue = LocalQueue(clock=clock, random=random.Random(7))
-    with assembled(folder, clock=clock, queue=queue) as parts:
+    with assembled(folder, clock=clock, queue=queue, **replaced) as parts:
         made = World(parts, clock, Schedule(list(faults)), Counter())
         made.schedule.on_pause = made.another_worker_takes_over
         yield made
