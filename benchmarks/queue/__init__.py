@@ -13,7 +13,8 @@ kill_…            SIGKILL of workers at random: time to the first re-dispatch 
 instances_2, _4   rate of that many worker processes, handlers sleeping 5 ms, against one; violations of order
 local_batch       messages/s through the queue in memory: submitted 500 at a time, claimed, finished as done
 sqlite_batch      the queue in a file against bare SQLite: the same bodies inserted 500 to a transaction and
-                  deleted in the same batches, one transaction each, all synchronous=FULL; share of its rate
+                  deleted in the same batches, one transaction each, with the queue's own pragmas (FULL for what
+                  is submitted, NORMAL for what is finished); share of its rate
 sqlite_rate       messages/s of the queue in a file in that run (no bar: for information)
 memory_after      keys of work left in Redis after the last message
 idle_cpu_…        CPU of a started scheduler over 20 s without work, in percent of one core

@@ -19,8 +19,9 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from memos.errors import InvalidInput
-from memos.mem_scheduler.queues.base import Delivery
+from memos.mem_scheduler.queues.base import Delivery, Settled
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, UserContext
+from memos.mem_scheduler.schemas.task_schemas import TaskState
 
 Named = tuple[str, str, str | None, int]
 """Key, item, task, number of one message."""
@@ -39,6 +40,7 @@ _REST = (
 _rest_of = itemgetter(*_REST)
 _CONTENT = _REST.index("content")
 _TIMESTAMP = _REST.index("timestamp")
+_timestamp_of = itemgetter(_TIMESTAMP)
 _LINE = b",\n"
 _ALL_SET = set(
     ScheduleMessageItem.model_fields
@@ -49,22 +51,24 @@ _fields_to = BaseModel.__dict__["__dict__"].__set__
 _set_names_to = BaseModel.__dict__["__pydantic_fields_set__"].__set__
 _extra_to = BaseModel.__dict__["__pydantic_extra__"].__set__
 _private_to = BaseModel.__dict__["__pydantic_private__"].__set__
+_SETTLED_SLOTS = [Settled.__dict__[name].__set__ for name in ("key", "state", "error")]
 _DELIVERY_SLOTS = [
     Delivery.__dict__[name].__set__
     for name in ("key", "message", "parent_key", "attempts", "recoveries", "enqueued_at", "absorbed")
 ]
 
 
-def body_line(message: ScheduleMessageItem) -> bytes:
-    """The fields of a message that are not in `ids` and not its pack's. Raises InvalidInput."""
-    values = _rest_of(message.__dict__)
-    timestamp = values[_TIMESTAMP]
-    if type(timestamp) is not datetime or timestamp.tzinfo not in (UTC, None):
-        values = _with_plain_timestamp(values)
+def body_lines(messages: Sequence[ScheduleMessageItem]) -> list[bytes]:
+    """The fields of each message that are not in `ids` and not its pack's. Raises InvalidInput."""
+    rows = [_rest_of(message.__dict__) for message in messages]
+    for timestamp in map(_timestamp_of, rows):
+        if type(timestamp) is not datetime or timestamp.tzinfo is not UTC:
+            rows = list(map(_with_plain_timestamp, rows))
+            break
     try:
-        return to_json(values)
+        return list(map(to_json, rows))
     except (PydanticSerializationError, TypeError):
-        return _encode_slowly(values)
+        return list(map(_encode_slowly, rows))
 
 
 def join_lines(lines: Sequence[bytes]) -> bytes:
@@ -166,6 +170,14 @@ def build_deliveries(
     for assign, column in zip(_DELIVERY_SLOTS, columns, strict=True):
         deque(map(assign, deliveries, column), maxlen=0)
     return tuple(deliveries)
+
+
+def build_settled(keys: Sequence[str], state: TaskState) -> list[Settled]:
+    """Messages that all came to the same end, without an error."""
+    settled = list(map(object.__new__, repeat(Settled, len(keys))))
+    for assign, column in zip(_SETTLED_SLOTS, (keys, repeat(state), repeat("")), strict=True):
+        deque(map(assign, settled, column), maxlen=0)
+    return settled
 
 
 def _decode_lines(body: bytes) -> list[list[Any]]:

@@ -109,13 +109,18 @@ class QueueFile:
             check_same_thread=False,  # one thread at a time, by lock
             cached_statements=256,
         )
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA secure_delete = ON")  # what is settled is overwritten, not only freed
-        connection.execute("PRAGMA cache_size = -16384")  # 16 MiB
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MiB: pages written often go home once
-        connection.execute("PRAGMA journal_size_limit = 67108864")
+        tune(connection)
         return connection
+
+
+def tune(connection: sqlite3.Connection) -> None:
+    """How every connection to a queue's file is set; a durable write raises `synchronous` to FULL."""
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA secure_delete = ON")  # what is settled is overwritten, not only freed
+    connection.execute("PRAGMA cache_size = -16384")  # 16 MiB
+    connection.execute("PRAGMA temp_store = MEMORY")
+    connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MiB: pages written often go home once
+    connection.execute("PRAGMA journal_size_limit = 67108864")
 
 
 def _prepare(path: Path) -> None:

@@ -19,7 +19,7 @@ from memos.mem_scheduler.queues.served import SERVED_S
 from memos.mem_scheduler.queues.sqlite import calls, history
 from memos.mem_scheduler.queues.sqlite.codec import (
     Named,
-    body_line,
+    body_lines,
     build_deliveries,
     build_messages,
     decode_ids,
@@ -84,29 +84,33 @@ def enter(
     parent_key: str = "",
 ) -> list[LaneRow]:
     """New messages whose keys run on. The caller follows with `refresh` of the lanes that are returned."""
-    count = len(keys)
-    base = number = session.next_numbers(count)
+    base = session.next_numbers(len(keys))
+    items = [message.item_id for message in messages]
+    tasks = [message.task_id for message in messages]
+    labels = [message.label for message in messages]
     gathered: list[_Gathered] = []
     open_ones: dict[LaneId, _Gathered] = {}
-    items: list[str] = []
-    tasks: list[str | None] = []
-    for key, message, lane_id in zip(keys, messages, lane_ids, strict=True):
-        label, item, task = message.label, message.item_id, message.task_id
-        line_text = body_line(message)
+    for key, item, task, number, label, lane_id, line_text in zip(
+        keys,
+        items,
+        tasks,
+        range(base, base + len(keys)),
+        labels,
+        lane_ids,
+        body_lines(messages),
+        strict=True,
+    ):
         one = open_ones.get(lane_id)
-        if one is None or one.label != label or one.room < len(line_text) or len(one.named) >= COUNT_MAX:
+        room = len(line_text)
+        if one is None or one.label != label or one.room < room or len(one.lines) >= COUNT_MAX:
             coalesces = delay_s <= 0 and session.policy(label).coalesce
             one = open_ones[lane_id] = _Gathered(session.open_lane(lane_id), label, single=coalesces)
             gathered.append(one)
-        one.room -= len(line_text)
+        one.room -= room
         one.named.append((key, item, task, number))
         one.lines.append(line_text)
-        items.append(item)
-        tasks.append(task)
-        number += 1
-    calls.remember(
-        session.connection, base, keys, items, tasks, _write(session, gathered, base, delay_s, parent_key)
-    )
+    places = _write(session, gathered, base, delay_s, parent_key)
+    calls.remember(session.connection, base, keys, items, tasks, places)
     return list({one.line.id: one.line for one in gathered}.values())
 
 

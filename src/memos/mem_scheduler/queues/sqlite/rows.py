@@ -73,6 +73,7 @@ class LaneRow:
     ready_label: str | None = None
     turn: int = 0
     new: bool = False
+    filed: tuple[str | None, float | None, str | None, int] | None = None  # how it stands in the file
     head_known: bool = True  # False: head_label and head_due are to be read anew
 
     @property
@@ -87,35 +88,34 @@ LANE_COLUMNS = (
 
 
 def save_lanes(connection: sqlite3.Connection, lanes: Iterable[LaneRow]) -> None:
-    """Write what changed."""
-    new, changed = [], []
+    """Write what changed. Most changes are of counts, which stand in no index."""
+    new, counted, moved = [], [], []
     for line in lanes:
-        counts = (
-            line.held,
-            line.queued,
-            line.delayed,
-            line.running,
-            line.leases,
-            line.cursor,
-            line.head_label,
-            line.head_due,
-            line.ready_label,
-            line.turn,
-        )
+        counts = (line.held, line.queued, line.delayed, line.running, line.leases, line.cursor)
+        stand = (line.head_label, line.head_due, line.ready_label, line.turn)
         if line.new:
-            new.append((line.id, line.user_id, line.mem_cube_id, line.task_class, *counts))
+            new.append((line.id, line.user_id, line.mem_cube_id, line.task_class, *counts, *stand))
+        elif line.filed == stand:
+            counted.append((*counts, line.id))
         else:
-            changed.append((*counts, line.id))
+            moved.append((*counts, *stand, line.id))
         line.new = False
+        line.filed = stand
     if new:
         connection.executemany(
             f"INSERT INTO lane ({LANE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", new
         )
-    if changed:
+    if counted:
+        connection.executemany(
+            "UPDATE lane SET held = ?, queued = ?, delayed = ?, running = ?, leases = ?, cursor = ?"
+            " WHERE id = ?",
+            counted,
+        )
+    if moved:
         connection.executemany(
             "UPDATE lane SET held = ?, queued = ?, delayed = ?, running = ?, leases = ?, cursor = ?,"
             " head_label = ?, head_due = ?, ready_label = ?, turn = ? WHERE id = ?",
-            changed,
+            moved,
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from memos.errors import LeaseLost
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Outcome, Release, Settled
 from memos.mem_scheduler.queues.sqlite import calls, history
+from memos.mem_scheduler.queues.sqlite.codec import build_settled
 from memos.mem_scheduler.queues.sqlite.ledger import lease_s
 from memos.mem_scheduler.queues.sqlite.packs import (
     Pack,
@@ -80,7 +81,7 @@ def settle_batch(
         line.held -= count
         session.counters.held -= count
         prune(session)
-        return [Settled(one.key, _COMPLETED) for one in batch.deliveries], line
+        return build_settled([one.key for one in batch.deliveries], _COMPLETED), line
     settled: list[Settled] = []
     moving = _Moving(session, line)
     for pack in _held_packs(session, lease):

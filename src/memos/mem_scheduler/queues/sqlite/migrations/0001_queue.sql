@@ -128,7 +128,6 @@ CREATE TABLE lane (
 );
 CREATE INDEX lane_ready ON lane (class, user_id, ready_label, turn) WHERE ready_label IS NOT NULL;
 CREATE INDEX lane_blocked ON lane (head_due) WHERE head_due IS NOT NULL;
-CREATE INDEX lane_class ON lane (class);
 
 -- A class exists while it has lanes. `served` is the number of its last pick.
 CREATE TABLE class (
@@ -152,7 +151,7 @@ CREATE INDEX flow_next ON flow (label, tag, ticket) WHERE ready > 0;
 CREATE INDEX flow_idle ON flow (class, tag) WHERE ready = 0;
 
 -- Who holds what: `owner` is the instance that claimed, `holder` its process (JSON). Pack ids, labels with their counts and waiting times are JSON. `plain`: no message of it
--- failed before or runs for others.
+-- failed before or runs for others. There are few: what looks for them by time or holder reads them all.
 CREATE TABLE lease (
     epoch INTEGER PRIMARY KEY,
     lane INTEGER NOT NULL,
@@ -169,8 +168,6 @@ CREATE TABLE lease (
     expires_at REAL NOT NULL,
     UNIQUE (lane, slot)
 );
-CREATE INDEX lease_expires ON lease (expires_at);
-CREATE INDEX lease_holder ON lease (holder);
 
 -- Running messages that were asked to stop.
 CREATE TABLE asked (id INTEGER PRIMARY KEY, epoch INTEGER NOT NULL);
