@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import time
-from pathlib import Path
 
 from benchmarks.queue.workload import BACKLOG, SUBMIT_SIZE, USERS, drain, messages
 from memos.clock import SystemClock
 from memos.mem_scheduler.queues.local import LocalQueue
+from memos.runtime import Runtime, build
+from memos.settings import Settings
 
 
 def local_batch(rounds: int) -> list[float]:
@@ -28,19 +29,17 @@ def local_batch(rounds: int) -> list[float]:
 
 
 def idle_cpu_percent(seconds: float) -> float:
-    """CPU time of this process while a whole runtime with a started scheduler has nothing to do.
-
-    The queue is the one that the environment's settings choose.
-    """
-    from memos.runtime import build
-    from memos.settings import Settings
-
+    """CPU time of this process while a whole runtime with a started scheduler has nothing to do."""
     with tempfile.TemporaryDirectory() as home:
-        settings = Settings.load()
-        models = settings.models.model_copy(update={"embedder": "none"})
-        with build(settings.model_copy(update={"home": Path(home), "models": models})) as runtime:
-            assert runtime.scheduler._running
-            time.sleep(1.0)
-            wall, cpu = time.perf_counter(), time.process_time()
-            time.sleep(seconds)
-            return (time.process_time() - cpu) / (time.perf_counter() - wall) * 100
+        settings = {"MEMOS_HOME": home, "MEMOS_MODELS__EMBEDDER": "none", "MEMOS_QUEUE__BACKEND": "local"}
+        with build(Settings.load(settings), start=True) as runtime:
+            return idle_percent(runtime, seconds)
+
+
+def idle_percent(runtime: Runtime, seconds: float) -> float:
+    """The same of a runtime that is there."""
+    assert runtime.scheduler._running
+    time.sleep(1.0)
+    wall, cpu = time.perf_counter(), time.process_time()
+    time.sleep(seconds)
+    return (time.process_time() - cpu) / (time.perf_counter() - wall) * 100

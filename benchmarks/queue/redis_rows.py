@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks.queue.instances import rate_of
 from benchmarks.queue.latency import urgent_ms, wake_ms
+from benchmarks.queue.local import idle_percent
 from benchmarks.queue.peers.drains import drain_rate, peers_python
 from benchmarks.queue.redis_floors import Floor
 from benchmarks.queue.redis_rates import Compared, measure_drain, measure_rates
@@ -32,6 +33,7 @@ BARS: dict[str, tuple[Bar, str]] = {
     "instances_2": (Bar(">=", 1.7), "x one instance"),
     "instances_4": (Bar(">=", 3), "x one instance"),
     "instances_order": (Bar("<=", 0), "violations"),
+    "idle_cpu_redis": (Bar("<=", 1), "% of a core"),
     "memory_after": (Bar("<=", 0), "keys of work left"),
 }
 
@@ -65,6 +67,10 @@ def _measure(site: Site, options: Options) -> dict[str, Row]:
         floor.close()
         rows |= _instances(site, queue, options)
         rows["memory_after"] = _memory_after(site)
+    if not options.quick:
+        with redis_runtime(start=True) as runtime:
+            idle = idle_percent(runtime, 20.0)
+        rows["idle_cpu_redis"] = _row("idle_cpu_redis", idle, "whole runtime, 20 s")
     rows |= _peers(site, statistics.median(drained.ours), count=3_000 if options.quick else 20_000)
     return rows
 

@@ -28,9 +28,9 @@ class Site:
     host: str
     port: int
     prefix: str
-    home: Path  # of the one memory store whose work the queue holds
     client: Any
     server: str  # name and version
+    home: Path  # one memory store for all runtimes: a queue belongs to one
 
     @property
     def environment(self) -> dict[str, str]:
@@ -41,6 +41,7 @@ class Site:
             "MEMSCHEDULER_REDIS_PORT": str(self.port),
             "MEMSCHEDULER_REDIS_STREAM_KEY_PREFIX": self.prefix,
             "MEMOS_HOME": str(self.home),
+            "MEMOS_MODELS__EMBEDDER": "none",
         }
 
     def left(self) -> list[bytes]:
@@ -72,7 +73,7 @@ def redis_site() -> Iterator[Site | str]:
         client = opened.enter_context(redis.Redis(host=host, port=port))
         home = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         prefix = f"bench-{uuid.uuid4().hex[:8]}"
-        site = Site(host, port, prefix, home, client, _name(client.info("server")))
+        site = Site(host, port, prefix, client, _name(client.info("server")), home)
         opened.callback(site.wipe)
         with environment(site.environment):
             yield site
@@ -93,13 +94,9 @@ def environment(wanted: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-@contextlib.contextmanager
-def redis_runtime(*, start: bool = False) -> Iterator[Runtime]:
-    """A whole runtime over the site's queue and store, as production builds it."""
-    settings = Settings.load()
-    models = settings.models.model_copy(update={"embedder": "none"})
-    with build(settings.model_copy(update={"models": models}), start=start) as runtime:
-        yield runtime
+def redis_runtime(*, start: bool = False) -> Runtime:
+    """A whole runtime over the site's queue, as production builds it. Close it, or use `with`."""
+    return build(Settings.load(), start=start)
 
 
 def _name(server: dict[str, Any]) -> str:

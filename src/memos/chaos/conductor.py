@@ -90,6 +90,7 @@ class _Place:
     starts: int = 0
     paused_since: float = 0.0
     wake_at: float = 0.0
+    stopping: bool = False  # it was asked to
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,9 @@ class _Run:
             place = everyone[fault.target % len(everyone)]
             if fault.kind == "kill":
                 self._kill(place)
+                self._start(place)
             else:
-                self._end(place)
-            self._start(place)
+                self._ask_to_stop(place)
         self.progress.faults[fault.kind] += 1
 
     def _strike_server(self, fault: Fault) -> None:
@@ -276,13 +277,14 @@ class _Run:
     def _start(self, place: _Place, *, calm: bool = False) -> None:
         place.starts += 1
         place.paused_since = place.wake_at = 0.0
+        place.stopping = False
         place.pid = self.nursery.spawn(self._order(place, calm=calm))
 
     def _kill(self, place: _Place) -> None:
         """SIGKILL, whether it is awake or not."""
         pid, place.pid = place.pid, 0
         if not alive(pid):
-            self.progress.kills += 1  # it was quicker
+            self.progress.kills += not place.stopping  # it was quicker
             return
         self.ledger.write(ledger.Killed(now(), pid, "random"))
         _signal(pid, signal.SIGKILL)
@@ -296,7 +298,7 @@ class _Run:
             if place.paused_since and now() >= place.wake_at:
                 self._wake(place)
             if place.pid and not alive(place.pid):
-                self.progress.kills += 1
+                self.progress.kills += not place.stopping
                 self._start(place, calm=calm)
 
     def _wake(self, place: _Place) -> None:
@@ -304,14 +306,18 @@ class _Run:
         place.paused_since = 0.0
         _signal(place.pid, signal.SIGCONT)
 
+    def _ask_to_stop(self, place: _Place) -> None:
+        if place.paused_since:
+            self._wake(place)
+        place.stopping = True
+        _signal(place.pid, signal.SIGTERM)
+
     def _end(self, place: _Place) -> None:
         """Ask it to stop, and wait; a process that does not stop is killed, which is written down."""
         if not place.pid:
             return
-        if place.paused_since:
-            self._wake(place)
+        self._ask_to_stop(place)
         pid = place.pid
-        _signal(pid, signal.SIGTERM)
         until = now() + STOP_S
         while alive(pid) and now() < until:
             time.sleep(LOOK_S)
@@ -323,6 +329,9 @@ class _Run:
 
     def _drain(self) -> bool:
         """No more faults: fresh processes work off what is left. Whether nothing is."""
+        for place in self.places:
+            if place.pid:
+                self._ask_to_stop(place)
         for place in self.places:
             self._end(place)
         if self.wanted.backend == "local":  # a last process passes on what the dead ones had chained

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from memos import __version__
 from memos.cli import (
+    chaos,
     compact,
     cubes,
     demo,
@@ -59,7 +60,21 @@ def _root(
     """MemScheduler: a memory operating system for LLM agents."""
 
 
-for module in (demo, serve, worker, items, explain, cubes, compact, hygiene, status, tasks, logs, doctor):
+for module in (
+    demo,
+    serve,
+    worker,
+    items,
+    explain,
+    cubes,
+    compact,
+    hygiene,
+    status,
+    tasks,
+    logs,
+    doctor,
+    chaos,
+):
     module.register(app)
 app.add_typer(models.app, name="models")
 app.add_typer(documents.app, name="documents")
