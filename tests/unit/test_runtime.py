@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from memos import runtime as root
-from memos.errors import ConfigError, StoreUnavailable
+from memos.errors import ConfigError, QueueFull, StoreUnavailable
+from memos.mem_scheduler.queues.base import Done
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.runtime import build
 from memos.settings import ModelSettings, Settings
@@ -131,3 +132,27 @@ def test_two_runtimes_share_one_file(tmp_path: Path) -> None:
             )
         )
         assert [hit.item.memory for hit in other.retriever.search(request).hits] == ["Elena feeds the puppy"]
+
+
+@pytest.mark.parametrize("backend", ["local", "sqlite"])
+def test_shares_of_users_reach_the_queue(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cap, the weights and the time of idempotency keys are those of the settings."""
+    monkeypatch.setenv("MEMOS_QUEUE__BACKEND", backend)
+    monkeypatch.setenv("MEMOS_QUEUE__USER_BATCHES_MAX", "1")
+    monkeypatch.setenv("MEMOS_QUEUE__USER_WEIGHTS", '{"v": 3}')
+    monkeypatch.setenv("MEMOS_QUEUE__IDEMPOTENCY_KEYS_MAX", "1")
+    with build(Settings.load(), start=False) as runtime:
+        queue = runtime.queue
+        queue.submit([message("x", label=label) for label in ("query", "own")], idempotency_key="k")
+        with pytest.raises(QueueFull, match="idempotency_keys_max"):
+            queue.submit([message("x")], idempotency_key="other")
+        (held,) = queue.claim({"query", "own"}, lanes_max=9, timeout_s=0)
+        queue.finish(held, [Done()])
+        heavy = [message("x").model_copy(update={"user_id": "v"}) for _ in range(60)]
+        queue.submit([*heavy, *(message("x") for _ in range(60))])
+        served = []
+        for _ in range(40):
+            (batch,) = queue.claim({"count"}, lanes_max=1, batch_max=1, timeout_s=0)
+            served.append(batch.lane.user_id)
+            queue.finish(batch, [Done()])
+        assert 28 <= served.count("v") <= 32

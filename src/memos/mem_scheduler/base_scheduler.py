@@ -46,7 +46,7 @@ from memos.mem_scheduler.registry import Handler, HandlerRegistry
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, validate_message
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
 from memos.mem_scheduler.settlement import Settlement
-from memos.mem_scheduler.startup import Launch, WorkerProcess, own_labels, portable
+from memos.mem_scheduler.startup import Launch, WorkerProcess, is_being_imported, own_labels, portable
 from memos.mem_scheduler.status_table import print_status
 from memos.mem_scheduler.submitting import BLOCK_S_DEFAULT, SubmitOptions, WhenFull, pauses
 from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
@@ -288,6 +288,11 @@ class BaseScheduler:
             raise QueueUnavailable(
                 "this scheduler was built before this process was forked; take mem_scheduler from "
                 "memos.api.routers.server_router anew, or build a runtime in the child"
+            )
+        if is_being_imported():
+            raise QueueUnavailable(
+                "a worker process is importing this program, which would submit everything once more: keep its "
+                'work under `if __name__ == "__main__":`'
             )
 
     def unserved_labels(self) -> dict[str, int]:

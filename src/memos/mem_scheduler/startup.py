@@ -8,6 +8,7 @@ importable there: those at the top level of a module are, lambdas and functions 
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -46,6 +47,15 @@ class SchedulerMethod:
     """A handler that is a method of the scheduler itself: the process takes that of its own."""
 
     name: str
+
+
+def is_being_imported() -> bool:
+    """Whether this is a process that multiprocessing spawned and that still imports the program's module.
+
+    The mark is the one by which multiprocessing itself refuses to start a process from there.
+    """
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and getattr(process.current_process(), "_inheriting", False)
 
 
 def own_labels(handlers: Mapping[str, Any], scheduler: object) -> frozenset[str]:

@@ -157,6 +157,22 @@ if __name__ == "__main__":
 """
 
 
+def test_a_program_without_a_guard_is_not_run_twice(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker process imports the program: what that would submit is refused, and the error says why."""
+    monkeypatch.setenv("MEMOS_SCHEDULER__STARTUP_MODE", "process")
+    monkeypatch.setenv("MEMOS_SCHEDULER__ENABLED", "false")
+    program = ledger.with_name("program.py")
+    program.write_text(
+        PROGRAM.replace('if __name__ == "__main__":', "if True:") + "    mem_scheduler.start()\n"
+    )
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, timeout=ROOMY_S)
+    assert done.returncode == 1
+    assert b'under `if __name__ == "__main__":`' in done.stderr
+    monkeypatch.setenv("MEMOS_SCHEDULER__STARTUP_MODE", "thread")
+    with build(Settings.load()) as runtime:
+        assert runtime.queue.depth().remaining == 5
+
+
 def test_a_program_of_one_file_that_never_stops_ends(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Handlers of the program's own file run in the process; at the end all is drained and both are gone."""
     monkeypatch.setenv("MEMOS_SCHEDULER__STARTUP_MODE", "process")
