@@ -66,7 +66,6 @@ def connect(address: RedisAddress) -> redis.Redis:
         "protocol": 2,
         "socket_timeout": address.timeout_s,
         "socket_connect_timeout": address.connect_timeout_s,
-        "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
     }
     if address.ca_certs:
@@ -76,9 +75,13 @@ def connect(address: RedisAddress) -> redis.Redis:
         raise ConfigError(f"{address} is no Redis URL: it begins with one of {', '.join(_SCHEMES)}")
     if address.ca_certs and not scheme.startswith("rediss"):
         raise ConfigError(f"certificates are given, but {address} asks for no TLS: write rediss://")
+    if scheme != "unix":
+        options["socket_keepalive"] = True
     try:
         if scheme.endswith("+sentinel"):
             return _behind_sentinel(address, options)
+        if scheme != "unix":
+            int(urlsplit(address.url).path.strip("/") or 0)  # redis-py takes a word for no database
         return redis.Redis.from_url(address.url, **options)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{address} is no Redis URL: {error}") from error
@@ -149,6 +152,9 @@ def _check(client: redis.Redis, address: RedisAddress) -> None:
         raise ConfigError(f"the server at {address} is part of a cluster; give a single server or Sentinel")
 
 
+_REFUSED = ("WRONGPASS", "The user executing the script can't")
+
+
 def is_passing(error: Exception) -> bool:
     """Whether the same command may work soon: the server is away, starting, or failing over."""
     if isinstance(error, redis.exceptions.AuthenticationError):
@@ -174,7 +180,7 @@ def translated(error: Exception, address: RedisAddress) -> QueueError | ConfigEr
         )
     if isinstance(error, redis.exceptions.AuthenticationError | redis.exceptions.NoPermissionError):
         return ConfigError(f"the Redis at {address} refuses this user: {error}")
-    if isinstance(error, redis.exceptions.ResponseError) and "WRONGPASS" in str(error):
+    if isinstance(error, redis.exceptions.ResponseError) and any(sign in str(error) for sign in _REFUSED):
         return ConfigError(f"the Redis at {address} refuses this user: {error}")
     if is_passing(error):
         return QueueUnavailable(f"the Redis at {address} does not answer: {error}")
