@@ -15,6 +15,7 @@ from memos.mem_scheduler.queues.base import Dead, Done, Retry
 from memos.mem_scheduler.queues.sqlite import SqliteQueue, statuses
 from memos.mem_scheduler.schemas.message_schemas import UserContext
 from memos.mem_scheduler.schemas.task_schemas import TaskState
+from memos.memory.store import Followup
 from memos.testing import EPOCH_S, ManualClock
 
 BOOT = "one start of the machine"
@@ -296,3 +297,68 @@ def test_a_policy_said_again_prolongs_no_lease(path: Path) -> None:
         assert queue.claim({"custom"}, lanes_max=1, timeout_s=0) == []
         clock.advance(1.0)
         assert len(queue.claim({"custom"}, lanes_max=1, timeout_s=0)) == 1
+
+
+def test_the_file_does_not_grow_run_after_run(path: Path) -> None:
+    """Once the statuses are at their bound, the same work needs no more pages than before."""
+    with opened(path, status_entries_max=400) as queue:
+        pages = []
+        for _ in range(8):
+            for _ in range(4):
+                queue.submit([message(user=f"{n % 10}", item=f"{n}") for n in range(100)])
+            while batches := queue.claim({"query"}, lanes_max=9, timeout_s=0):
+                for batch in batches:
+                    queue.finish(batch, [Done()] * len(batch.deliveries))
+            pages.append(queue._file._writer.execute("PRAGMA page_count").fetchone()[0])
+        assert max(pages[4:]) <= max(pages[:4])
+        assert len(queue.statuses()) <= 404
+        assert queue._file._writer.execute("SELECT count(*) FROM call").fetchone()[0] <= 12
+
+
+def test_messages_of_a_large_call_are_found_by_name(path: Path) -> None:
+    """By key, item and task, while they wait and when they are settled, whichever lane they went to."""
+    with opened(path) as queue:
+        sent = [message(user=f"{n % 7}", item=f"i{n}", task=f"t{n % 50}") for n in range(300)]
+        keys = queue.submit(sent)
+        for settled in (False, True):
+            if settled:
+                while batches := queue.claim({"query"}, lanes_max=9, timeout_s=0):
+                    for batch in batches:
+                        queue.finish(batch, [Done()] * len(batch.deliveries))
+            assert [row.key for row in queue.statuses()] == keys[::-1]
+            assert [row.key for row in queue.statuses(limit=11)] == keys[:-12:-1]
+            assert [row.key for row in queue.statuses(user_id="3", limit=2)] == [keys[297], keys[290]]
+            for n in (0, 49, 131, 299):
+                assert [row.key for row in queue.statuses(item_id=f"i{n}")] == [keys[n]]
+            found = [row.key for row in queue.statuses(task_id="t7")]
+            assert found == [keys[n] for n in range(257, 6, -50)]
+            assert queue.live(keys) == (set() if settled else set(keys))
+
+
+def test_one_of_many_goes_its_own_way(path: Path) -> None:
+    """A message cancelled amid the others of its submit leaves them in order, and its text leaves the file."""
+    with opened(path) as queue:
+        keys = queue.submit([message(content=f"text number {n}.") for n in range(20)])
+        assert queue.cancel([keys[7]]) == [keys[7]]
+        assert queue.is_cancelled(keys[7]) and not queue.is_cancelled(keys[8])
+        ran = []
+        while batches := queue.claim({"query"}, lanes_max=1, batch_max=3, timeout_s=0):
+            ran += [(one.key, one.message.content) for one in batches[0].deliveries]
+            queue.finish(batches[0], [Done()] * len(batches[0].deliveries))
+        assert ran == [(key, f"text number {n}.") for n, key in enumerate(keys) if n != 7]
+        assert queue.is_cancelled(keys[7])
+    assert b"text number" not in path.read_bytes()
+
+
+def test_a_followup_whose_key_was_settled_among_others_runs_again(path: Path) -> None:
+    """The old status of that key gives way; those that were settled with it stay."""
+    with opened(path) as queue:
+        children = [Followup(f"CHILD{n}".ljust(26, "0"), "P" * 26, message(item=f"{n}")) for n in range(3)]
+        queue.submit([], followups=children)
+        while batches := queue.claim({"query"}, lanes_max=1, timeout_s=0):
+            queue.finish(batches[0], [Done()] * len(batches[0].deliveries))
+        queue.submit([], followups=[children[1]])
+        assert {(row.item_id, row.state) for row in queue.statuses()} == {
+            ("0", TaskState.COMPLETED), ("1", TaskState.WAITING), ("2", TaskState.COMPLETED)
+        }  # fmt: skip
+        assert [row.state for row in queue.statuses(item_id="1")] == [TaskState.WAITING]
