@@ -367,6 +367,13 @@ _EMBEDDERS = {"universal_api": "openai"}
 _RERANKERS = {"http_bge": "http", "http_bge_strategy": "http", "cosine_local": "none"}
 
 
+def _names(text: str) -> tuple[str, ...]:
+    """Names separated by commas; "none" is the empty list, because an empty variable is an unset one."""
+    if text.strip().lower() == "none":
+        return ()
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def _json_list(text: str) -> Any:
     try:
         return json.loads(text)
@@ -481,7 +488,7 @@ def _reader(path: Path_) -> Callable[[str], Any]:
     if "dict" in kind:
         return _json_object
     if "tuple" in kind:
-        return lambda text: tuple(part.strip() for part in text.split(",") if part.strip())
+        return _names
     return _boolean if "bool" in kind else _verbatim
 
 

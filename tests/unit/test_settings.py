@@ -228,3 +228,11 @@ def test_no_key_stands_in_an_error(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as caught:
         Settings.load(environ)
     assert "hush" not in str(caught.value)
+
+
+def test_a_list_can_be_set_to_nothing() -> None:
+    """The word none is the empty list; an empty variable leaves the default."""
+    name = "MEMOS_SCHEDULER__MODEL_STEPS"
+    assert Settings.load({name: "none"}).scheduler.model_steps == ()
+    assert Settings.load({name: "rank, intent"}).scheduler.model_steps == ("rank", "intent")
+    assert len(Settings.load({name: ""}).scheduler.model_steps) >= 5

@@ -87,7 +87,7 @@ class _Advice:
 
 def handle(ctx: HandlerContext, messages: Sequence[ScheduleMessageItem]) -> None:
     fresh = [message for message in messages if not ctx.is_repeat(message)]
-    together = ctx.services.llm is not None
+    together = any(ctx.services.llm_for(step) is not None for step in ("intent", "rank"))
     for members in [fresh] if together and fresh else [[message] for message in fresh]:
         with ctx.bound_to(members[0]):
             _update(ctx, members)
