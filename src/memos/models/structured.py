@@ -57,11 +57,14 @@ def mismatch(value: Any, schema: Mapping[str, Any]) -> str:
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether endpoints that enforce schemas strictly take this one: closed objects, all fields required."""
+    """Whether endpoints that enforce schemas strictly take this one: closed objects, all fields required, and
+    no bound on a text's length, which some of them refuse."""
     if isinstance(schema, list):
         return all(map(is_strict, schema))
     if not isinstance(schema, Mapping):
         return True
+    if schema.get("type") == "string" and ("maxLength" in schema or "minLength" in schema):
+        return False
     properties = schema.get("properties")
     if schema.get("type") == "object" or isinstance(properties, Mapping):
         required = schema.get("required")

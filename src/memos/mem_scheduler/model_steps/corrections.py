@@ -28,12 +28,13 @@ SCHEMA: Mapping[str, Any] = {
     "properties": {
         "changes": {
             "type": "array",
+            "maxItems": CORRECTIONS_MAX,
             "items": {
                 "type": "object",
                 "properties": {
                     "action": {"type": "string", "enum": ["correct", "retract", "supplement", "reinforce"]},
-                    "targets": {"type": "array", "items": {"type": "integer"}},
-                    "text": {"type": "string"},
+                    "targets": {"type": "array", "items": {"type": "integer"}, "maxItems": MEMORIES_MAX},
+                    "text": {"type": "string", "maxLength": TEXT_CHARS_MAX},
                 },
                 "required": ["action", "targets", "text"],
                 "additionalProperties": False,

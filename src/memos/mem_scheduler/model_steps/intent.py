@@ -28,19 +28,25 @@ KEYWORD_CHARS_MAX = 40
 GAPS_MAX = 3
 GAP_CHARS_MAX = 200
 
-_NAMES = {"type": "array", "items": {"type": "string"}}
+
+def _names(count: int, chars: int) -> dict[str, Any]:
+    return {"type": "array", "items": {"type": "string", "maxLength": chars}, "maxItems": count}
+
+
+# The bounds are wide: they keep a small model that is held to the schema from going on for ever.
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
         "queries": {
             "type": "array",
+            "maxItems": QUERIES_MAX,
             "items": {
                 "type": "object",
                 "properties": {
                     "index": {"type": "integer"},
-                    "keywords": _NAMES,
+                    "keywords": _names(2 * KEYWORDS_MAX, 2 * KEYWORD_CHARS_MAX),
                     "trigger_retrieval": {"type": "boolean"},
-                    "missing_evidence": _NAMES,
+                    "missing_evidence": _names(2 * GAPS_MAX, GAP_CHARS_MAX),
                 },
                 "required": ["index", "trigger_retrieval"],
             },

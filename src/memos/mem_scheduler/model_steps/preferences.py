@@ -35,13 +35,14 @@ SCHEMA: Mapping[str, Any] = {
     "properties": {
         "preferences": {
             "type": "array",
+            "maxItems": FOUND_MAX,
             "items": {
                 "type": "object",
                 "properties": {
                     "turn": {"type": "integer"},
-                    "quote": {"type": "string"},
+                    "quote": {"type": "string", "maxLength": 400},
                     "polarity": {"type": "string", "enum": ["like", "dislike", "habit", "instruction"]},
-                    "object": {"type": "string"},
+                    "object": {"type": "string", "maxLength": 200},
                     "explicit": {"type": "boolean"},
                 },
                 "required": ["turn", "quote", "polarity", "object", "explicit"],

@@ -25,9 +25,9 @@ CERTAIN = 3  # of recall's best, which no model may take out
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
-        "new_order": {"type": "array", "items": {"type": "integer"}},
-        "irrelevant": {"type": "array", "items": {"type": "integer"}},
-        "reasoning": {"type": "string"},
+        "new_order": {"type": "array", "items": {"type": "integer"}, "maxItems": RANKED_MAX},
+        "irrelevant": {"type": "array", "items": {"type": "integer"}, "maxItems": RANKED_MAX},
+        "reasoning": {"type": "string", "maxLength": 400},
     },
     "required": ["new_order"],
 }

@@ -28,9 +28,10 @@ SCHEMA: Mapping[str, Any] = {
     "properties": {
         "summaries": {
             "type": "array",
+            "maxItems": 2 * GROUPS_MAX,
             "items": {
                 "type": "object",
-                "properties": {"group": {"type": "integer"}, "text": {"type": "string"}},
+                "properties": {"group": {"type": "integer"}, "text": {"type": "string", "maxLength": 2_000}},
                 "required": ["group", "text"],
                 "additionalProperties": False,
             },
