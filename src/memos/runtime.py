@@ -257,7 +257,7 @@ def _assemble(
         item_tokens_max=settings.memory.item_tokens_max,
         prompt_tokens_max=settings.models.chat_prompt_tokens_max,
         sink=sink,
-        intake=build_intake(settings),
+        intake=build_intake(settings, models.vision_llm),
     )
     client = redis_client(queue)
     if client is not None:

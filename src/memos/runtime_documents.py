@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from memos.errors import ConfigError
+
 if TYPE_CHECKING:
     from memos.memory.intake import DocumentIntake
+    from memos.models.base import LLM
     from memos.settings import Settings
 
 
-def build_intake(settings: Settings) -> DocumentIntake:
-    """The reader of attachments. Starts nothing: a process is started for each call that brings files."""
+def build_intake(settings: Settings, vision: LLM | None = None) -> DocumentIntake:
+    """The reader of attachments. Starts nothing: a process is started for each call that brings files.
+
+    Raises ConfigError where images shall be read by a model and none is named.
+    """
     from memos.documents.model import Limits
     from memos.memory.intake import DocumentIntake, IntakeRules
+    from memos.models.vision import VisionModel
 
     chosen = settings.documents
     limits = Limits(
@@ -34,4 +41,8 @@ def build_intake(settings: Settings) -> DocumentIntake:
         images=chosen.images,
         ocr_languages=chosen.ocr_languages,
     )
-    return DocumentIntake(rules)
+    if chosen.images == "model" and vision is None:
+        raise ConfigError(
+            "MEMOS_DOCUMENTS__IMAGES=model needs a model that sees: set MEMOS_MODELS__VISION_MODEL"
+        )
+    return DocumentIntake(rules, viewer=None if vision is None else VisionModel(vision))

@@ -40,6 +40,7 @@ class Models:
     chat_llms: Mapping[str, LLM] = field(default_factory=dict)  # what a chat may ask for by name
     reader_llm: RestingLLM | None = None  # for tasks: left alone while its endpoint fails
     scheduler_llm: RestingLLM | None = None
+    vision_llm: RestingLLM | None = None  # for images; None unless a model is named for them
     close: Callable[[], None] = lambda: None
 
 
@@ -73,6 +74,17 @@ def build_models(settings: ModelSettings, clock: Clock) -> Models:
             clock=clock,
             opened=opened,
         )
+        vision = None
+        if settings.vision_model:
+            vision = _role(
+                settings,
+                settings.vision_model,
+                _place(settings, settings.vision_base_url, settings.vision_api_key),
+                timeout_s=settings.vision_timeout_s,
+                tokens_max=settings.vision_tokens_max,
+                clock=clock,
+                opened=opened,
+            )
         embedder, missing = _embedder(settings, clock, opened)
         reranker = _reranker(settings, opened)
         return Models(
@@ -83,6 +95,7 @@ def build_models(settings: ModelSettings, clock: Clock) -> Models:
             chat_llms=chat_llms,
             reader_llm=_resting(reader or llm, clock),
             scheduler_llm=_resting(scheduler or llm, clock),
+            vision_llm=_resting(vision, clock),
             close=opened.pop_all().close,
         )
 

@@ -166,6 +166,11 @@ class ModelSettings(Section):
     scheduler_api_key: SecretStr | None = None
     scheduler_tokens_max: int = Field(2_048, ge=1, description="tokens of one reply at most")
     scheduler_timeout_s: float = Field(60.0, gt=0, description="seconds for one reply at most")
+    vision_model: str | None = Field(None, description="the model that looks at images; unset: none does")
+    vision_base_url: str | None = Field(None, description="unset: that of the chat model")
+    vision_api_key: SecretStr | None = None
+    vision_tokens_max: int = Field(2_048, ge=1, description="tokens of one reply at most")
+    vision_timeout_s: float = Field(60.0, gt=0, description="seconds for one image at most")
     embedder: Literal["minilm", "openai", "ollama", "none"] = Field(
         "minilm", description="none: recall by text and links only"
     )

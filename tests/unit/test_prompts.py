@@ -19,9 +19,11 @@ from memos.mem_scheduler.model_steps.preferences import read_preferences
 from memos.mem_scheduler.model_steps.rank import rank
 from memos.mem_scheduler.model_steps.reading import read_window, windows
 from memos.mem_scheduler.model_steps.summaries import summarise
+from memos.memory.intake import Seen
 from memos.memory.item import MemoryItem
 from memos.memory.summary import Group
 from memos.memory.working import Candidate
+from memos.models.vision import VisionModel
 from memos.testing import ScriptedLLM
 
 FILES = sorted(str(one.name) for one in files("memos.prompts").iterdir() if one.name.endswith(".md"))
@@ -137,6 +139,15 @@ def test_memory_reading(language: str, quote: str, text: str) -> None:
     [window] = windows([turn(SAID[language], participants=("Ann",))])
     assert [one.text for one in read_window(llm, window).derived] == [text]
     assert_asked(llm, language, f"[0] 2024-05-01 Wed Ann: {SAID[language]}")
+
+
+@pytest.mark.parametrize(("language", "name"), [("en", "mill.png"), ("zh", "磨坊.png")])
+def test_image_describing(language: str, name: str) -> None:
+    """The picture is shown with the name of its file; description and text come back."""
+    llm = ScriptedLLM([{"description": "A  mill.", "text": "1888\n"}], name="sees")
+    assert VisionModel(llm).look("data:image/png;base64,AA==", name) == Seen("A mill.", "1888", "sees")
+    assert_asked(llm, language, name)
+    assert llm.calls[0].messages[1].images == ("data:image/png;base64,AA==",)
 
 
 def assert_asked(llm: ScriptedLLM, language: str, *wanted: str) -> None:

@@ -73,7 +73,14 @@ def doctor(
         line("store", lambda: _store(runtime))
         line("queue", lambda: _queue(runtime))
         line("chat", lambda: _chat(runtime))
-        for role, llm in (("reader", runtime.models.reader_llm), ("scheduler", runtime.models.scheduler_llm)):
+        line("files", _files)
+        models = runtime.models
+        roles = (
+            ("reader", models.reader_llm),
+            ("scheduler", models.scheduler_llm),
+            ("vision", models.vision_llm),
+        )
+        for role, llm in roles:
             if llm is not None and llm.inner is not runtime.llm:
                 line(role, partial(_model, llm.inner))
         for name, other in runtime.chat_llms.items():
@@ -84,6 +91,18 @@ def doctor(
         if runtime.reranker is not None:
             line("reranker", lambda: _reranker(runtime))
     sys.exit(1 if faults else 0)
+
+
+def _files() -> str:
+    """What can be read besides text and Office files, which always can."""
+    from importlib.util import find_spec
+
+    from memos.documents import ocr
+
+    extra = [name for name, package in (("PDF", "pypdfium2"), ("images", "PIL")) if find_spec(package)]
+    missing = "" if len(extra) == 2 else " (more with pip install 'memscheduler[documents]')"
+    seen = "OCR by tesseract" if ocr.installed() else "no OCR (tesseract is not installed)"
+    return f"text, HTML, CSV, JSON, Office{''.join(f', {name}' for name in extra)}{missing}; {seen}"
 
 
 def _settings_table(tree: dict[str, Any]) -> Table:

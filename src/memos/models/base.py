@@ -51,6 +51,7 @@ class ChatMessage:
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str
+    images: tuple[str, ...] = ()  # data URLs, for models that see
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +14,12 @@ from tests.unit.documents import builders
 
 from memos.api.handlers import Handlers, handlers_of
 from memos.api.product_models import APIADDRequest, APISearchRequest, DeleteMemoryRequest, MemoryResponse
-from memos.errors import DocumentUnreadable, InvalidInput, ItemNotFound
+from memos.errors import ConfigError, DocumentUnreadable, InvalidInput, ItemNotFound
 from memos.memory.item import ItemStatus, ReadState
 from memos.memory.store import ItemFilter
 from memos.runtime import build
 from memos.settings import Settings
+from memos.testing_server import Fault, ModelServer
 
 
 @pytest.fixture
@@ -259,3 +261,46 @@ def test_two_at_once_store_one(handlers: Handlers) -> None:
         thread.join()
     assert sorted(states) == ["stored", *["stored already"] * 7]
     assert live(handlers) == 3
+
+
+SIGHT = {"description": "A windmill on a hill near Arles.", "text": "Moulin 1888"}
+
+
+@pytest.mark.parametrize(
+    ("said", "by", "text"),
+    [
+        (json.dumps(SIGHT), "model", "A windmill on a hill near Arles."),
+        (Fault(500), "metadata", "The old mill"),
+        ("no object", "metadata", "The old mill"),
+    ],
+)
+def test_an_image_is_seen_by_the_model_and_never_lost_with_it(
+    said: Any, by: str, text: str, tmp_path: Path
+) -> None:
+    """Over real HTTP: the picture is sent; a model that fails costs nothing but its words, and it is told."""
+    with ModelServer([said, said], default="no object") as server:
+        models = {"embedder": "none", "vision_model": "sees", "vision_base_url": server.url}
+        settings = Settings(home=tmp_path / "home", models=models, queue={"backend": "local"})
+        with build(settings, start=False) as runtime:
+            handlers = handlers_of(runtime)
+            url = data_url(builders.png(comment="The old mill"), "image/png")
+            part = {"type": "image_url", "image_url": {"url": url}}
+            [document] = add(handlers, part).documents
+            first, *others = runtime.store.find(ItemFilter(cube_ids=("c",)), limit=10).items[::-1]
+            assert text in first.memory
+            assert [one.memory for one in others] == (["Moulin 1888"] if by == "model" else [])
+            told = first.extra["document"]["about"]["read_by"]
+            assert told == by or (by == "metadata" and told == "ocr")
+            assert ("sees" if by == "model" else "failed") in " ".join(document["notes"])
+            [hit, *_] = search(handlers, "windmill Arles" if by == "model" else "old mill")
+            assert hit["metadata"]["info"]["file"] == "image-0.png"
+        content = server.chats()[0].body["messages"][1]["content"]
+        assert content[1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+
+
+def test_images_by_a_model_need_one(tmp_path: Path) -> None:
+    """Asking for a model that is not named is refused at start, with the setting."""
+    with pytest.raises(ConfigError, match="MEMOS_MODELS__VISION_MODEL"):
+        build(
+            Settings(home=tmp_path, models={"embedder": "none"}, documents={"images": "model"}), start=False
+        )

@@ -232,7 +232,9 @@ class OpenAIChat:
     ) -> dict[str, Any]:
         if not self._model:
             self._model = self._only_model(deadline)
-        sent = [{"role": message.role, "content": sendable(message.content)} for message in messages]
+        sent: list[dict[str, Any]] = [
+            {"role": message.role, "content": _content(message)} for message in messages
+        ]
         request: dict[str, Any] = {
             "model": self._model,
             "messages": sent,
@@ -309,6 +311,15 @@ class OpenAIChat:
 def _given(temperature: float | None, top_p: float | None) -> dict[str, float]:
     sampling = {"temperature": temperature, "top_p": top_p}
     return {name: value for name, value in sampling.items() if value is not None}
+
+
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    """The text; with images the list of parts that endpoints with vision take."""
+    text = sendable(message.content)
+    if not message.images:
+        return text
+    images = [{"type": "image_url", "image_url": {"url": url}} for url in message.images]
+    return [{"type": "text", "text": text}, *images]
 
 
 def _after(first: str, rest: Iterator[str]) -> Iterator[str]:
