@@ -339,7 +339,12 @@ class BaseScheduler:
     def print_tasks_status(self, tasks_status: Mapping[str, Any] | None = None) -> None:
         """Print a status of `get_tasks_status` (by default the current one) for people."""
         status = self.get_tasks_status() if tasks_status is None else tasks_status
-        print_status(status, unserved=self.unserved_labels(), times=self._queue.depth(lanes=False).times)
+        print_status(
+            status,
+            unserved=self.unserved_labels(),
+            times=self._queue.depth(lanes=False).times,
+            streams=self.use_redis_queue,
+        )
 
     def get_label_times(self) -> dict[str, dict[str, float | None]]:
         """By label the p50 and p95, in seconds, of how long its last finished messages waited and ran, on

@@ -10,12 +10,16 @@ from memos.mem_scheduler.queues.base import LabelTimes
 
 
 def status_lines(
-    status: Mapping[str, Any], *, unserved: Mapping[str, int], times: Mapping[str, LabelTimes]
+    status: Mapping[str, Any],
+    *,
+    unserved: Mapping[str, int],
+    times: Mapping[str, LabelTimes],
+    streams: bool = False,
 ) -> list[str]:
     """The lines of `print_tasks_status`: totals, then per user and cube a table of labels, then by label
     how long messages waited and ran.
 
-    A backend that keeps no streams (the in-memory queue) gets its totals alone.
+    A backend that keeps no `streams` gets its totals alone.
     """
     lines = [
         f"Task Queue Status | running={status.get('running', 0)}, remaining={status.get('remaining', 0)}"
@@ -34,7 +38,7 @@ def status_lines(
             f"  {label:<{width}} | {counts.get('running', 0):>7} | {counts.get('remaining', 0):>9}"
             for label, counts in rows
         )
-    if not groups:
+    if not groups and not streams:
         lines.append("[Local Queue Totals]")
         lines.append(f"  {'Running':>7} | {'Remaining':>9}")
         lines.append(f"  {status.get('running', 0):>7} | {status.get('remaining', 0):>9}")
@@ -58,7 +62,11 @@ def _ms(seconds: float | None) -> str:
 
 
 def print_status(
-    status: Mapping[str, Any], *, unserved: Mapping[str, int], times: Mapping[str, LabelTimes]
+    status: Mapping[str, Any],
+    *,
+    unserved: Mapping[str, int],
+    times: Mapping[str, LabelTimes],
+    streams: bool = False,
 ) -> None:
     """Print the lines, as the documented program does, to stdout."""
-    print("\n".join(status_lines(status, unserved=unserved, times=times)), flush=True)  # noqa: T201
+    print("\n".join(status_lines(status, unserved=unserved, times=times, streams=streams)), flush=True)  # noqa: T201

@@ -150,6 +150,9 @@ def test_the_documented_status_is_true(runtime: Runtime, capsys: pytest.CaptureF
     assert "Task Queue Status | running=1, remaining=3" in printed
     assert ("[ann:c]" in printed) is scheduler.use_redis_queue
     assert "Waiting p50" in printed and "quick" in printed
+    runtime.queue.clear()
+    scheduler.print_tasks_status()
+    assert ("[Local Queue Totals]" in capsys.readouterr().out) is not scheduler.use_redis_queue
 
 
 def test_the_picture_adds_up_over_lanes() -> None:
