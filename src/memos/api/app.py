@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import anyio.to_thread
-from fastapi import FastAPI, Response
+from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from memos import __version__, runtime
@@ -19,13 +18,11 @@ from memos.api import auth, errors
 from memos.api.boundary import Boundary
 from memos.api.handlers import Handlers, handlers_of
 from memos.api.keys import KeyFile
-from memos.api.metrics_page import CONTENT_TYPE, MetricsPage
 from memos.api.routers import server_router
+from memos.api.routers.ops import ops_router
 from memos.api.routers.product import product_router
 from memos.runtime import Runtime
 from memos.settings import Settings
-
-SERVICE = "memscheduler"
 
 
 def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None = None) -> FastAPI:
@@ -54,25 +51,7 @@ def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None
     app = FastAPI(title="MemScheduler", version=__version__, lifespan=lifespan)
     errors.install(app)
     app.include_router(product_router(handlers, instance_id=server_router.INSTANCE_ID))
-
-    @app.get("/health", tags=["operations"])
-    def health() -> dict[str, Any]:
-        """Whether the process answers, its store can be read and its scheduler runs."""
-        built.store.cubes()
-        return {
-            "status": "healthy",
-            "service": SERVICE,
-            "version": __version__,
-            "scheduler": "running" if built.scheduler._running else "stopped",
-        }
-
-    page = MetricsPage(built)
-
-    @app.get("/metrics", tags=["operations"], response_class=Response)
-    def metrics() -> Response:
-        """Counters, histograms and levels of this process, as Prometheus reads them."""
-        return Response(page.text(), media_type=CONTENT_TYPE)
-
+    app.include_router(ops_router(built))
     gate = auth.Gate(
         host=chosen.api.host,
         key=key,

@@ -105,6 +105,9 @@ def foreign_requests(item_id: str) -> dict[str, tuple[str, str, Any]]:
             "/product/scheduler/task_queue_status?user_id=alice",
             None,
         ),
+        "/product/scheduler/logs": ("GET", "/product/scheduler/logs?mem_cube_id=alice", None),
+        "/product/scheduler/logs/stream": ("GET", "/product/scheduler/logs/stream?user_id=alice", None),
+        "/health/memory": ("GET", "/health/memory?mem_cube_id=alice", None),
         "/product/scheduler/wait": (
             "POST",
             "/product/scheduler/wait?user_name=alice&timeout_seconds=0",
@@ -170,6 +173,8 @@ def test_a_reading_key_changes_nothing(
     headers = key_of(role=Role.READ_ONLY)
     [item] = runtime.store.find(ItemFilter(cube_ids=("eve",))).items
     for path, (method, url, body) in foreign_requests(item.id).items():
+        if path == "/product/scheduler/logs/stream":
+            continue  # for ever
         own = url.replace("alice", "eve")
         text = (
             {

@@ -401,6 +401,7 @@ def test_the_description_of_the_api_is_complete(client: TestClient) -> None:
         *("/product/get_memory_by_ids", "/product/get_all", "/product/get_memory_dashboard"),
         *("/product/create_cube", "/product/register_cube", "/product/exist_mem_cube_id"),
         *("/product/get_user_names_by_memory_ids", "/product/delete_memory_by_record_id"),
-        *("/product/recover_memory_by_record_id", "/product/explain"),
+        *("/product/recover_memory_by_record_id", "/product/explain", "/product/scheduler/logs"),
+        *("/product/scheduler/logs/stream", "/ready", "/health/memory"),
     } == set(paths)
     assert all(operation["description"] for path in paths.values() for operation in path.values())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memos.api.handlers.explain import ExplainHandler
     from memos.api.handlers.feedback import FeedbackHandler
     from memos.api.handlers.graph import GraphHandler
+    from memos.api.handlers.logs import LogHandler
     from memos.api.handlers.memory import MemoryHandler
     from memos.api.handlers.records import RecordHandler
     from memos.api.handlers.search import SearchHandler
@@ -47,6 +48,7 @@ class Handlers:
     records: RecordHandler
     graph: GraphHandler
     suggest: SuggestHandler
+    logs: LogHandler
     tasks: TaskHandler
 
 
@@ -96,6 +98,7 @@ def _make(runtime: Runtime) -> Handlers:
     from memos.api.handlers.feedback import FeedbackHandler
     from memos.api.handlers.freshness import FreshnessReader
     from memos.api.handlers.graph import GraphHandler
+    from memos.api.handlers.logs import LogHandler
     from memos.api.handlers.memory import MemoryHandler
     from memos.api.handlers.records import RecordHandler
     from memos.api.handlers.search import SearchHandler
@@ -121,6 +124,7 @@ def _make(runtime: Runtime) -> Handlers:
         cube=CubeHandler(dependencies),
         records=RecordHandler(runtime.store),
         graph=GraphHandler(runtime.store, runtime.retriever),
+        logs=LogHandler(runtime.store),
         suggest=SuggestHandler(runtime.store, runtime.retriever),
         tasks=TaskHandler(queue=runtime.queue, tracker=runtime.status_tracker, clock=runtime.clock),
     )

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, Header, HTTPException, Query
 from fastapi.responses import StreamingResponse
 
 from memos.api import access
 from memos.api.errors import ERRORS, EnvelopeRoute
 from memos.api.handlers import Handlers
+from memos.api.handlers.logs import PAGE_MAX, LogHandler, LogQuery, allowed
 from memos.api.handlers.tasks import TaskHandler
+from memos.api.log_models import LogsResponse
 from memos.api.product_models import (
     AllStatusResponse,
     StatusResponse,
@@ -28,6 +30,7 @@ from memos.mem_scheduler.schemas.message_schemas import check_id
 
 PREFIX = "/scheduler"  # below /product
 TIMEOUT_S_MAX = 3_600.0
+NUMBER_MAX = 2**63 - 1  # of a log
 
 Timeout = Annotated[float, Query(ge=0, le=TIMEOUT_S_MAX)]
 Poll = Annotated[float, Query(ge=0.02, le=60)]
@@ -73,6 +76,36 @@ def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> A
             ),
         )
 
+    @router.get("/logs", response_model=LogsResponse)
+    def logs(
+        user_id: str | None = None,
+        mem_cube_id: str | None = None,
+        label: str | None = None,
+        trace_id: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
+        before: Annotated[int | None, Query(ge=1, le=NUMBER_MAX)] = None,
+    ) -> LogsResponse:
+        """What the scheduler did to memory and why, newest first; of every user for admins only."""
+        asked = LogQuery(user_id, mem_cube_id, label, trace_id)
+        return handlers().logs.handle_logs(asked, limit=limit, before=before)
+
+    @router.get("/logs/stream", response_class=StreamingResponse, responses=STREAM)
+    def logs_stream(
+        user_id: str | None = None,
+        mem_cube_id: str | None = None,
+        label: str | None = None,
+        trace_id: str | None = None,
+        after: Annotated[int | None, Query(ge=0, le=NUMBER_MAX)] = None,
+        last_event_id: Annotated[str | None, Header()] = None,
+    ) -> StreamingResponse:
+        """The same as it happens, from now on or after a number; a browser goes on where it was cut off."""
+        found = handlers().logs
+        asked = LogQuery(user_id, mem_cube_id, label, trace_id)
+        allowed(asked)  # while it can still be refused: a stream has begun with a 200
+        seen = int(last_event_id) if last_event_id and last_event_id.isdecimal() else after
+        frames = _log_frames(found, asked, found.newest() if seen is None else min(seen, NUMBER_MAX))
+        return StreamingResponse(frames, media_type=MEDIA_TYPE, headers=HEADERS)
+
     @router.get("/wait/stream", response_class=StreamingResponse, responses=STREAM)
     async def wait_stream(
         user_name: str, timeout_seconds: Timeout = 120.0, poll_interval: Poll = 0.5
@@ -85,6 +118,13 @@ def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> A
         return StreamingResponse(frames, media_type=MEDIA_TYPE, headers=HEADERS)
 
     return router
+
+
+async def _log_frames(logs: LogHandler, asked: LogQuery, after: int) -> AsyncIterator[str]:
+    with logs.stream_place():
+        yield ": open\n\n"
+        async for row in logs.follow(asked, after=after):
+            yield ": still here\n\n" if row is None else f"id: {row['number']}\n{frame(dict(row))}"
 
 
 async def _looks(
