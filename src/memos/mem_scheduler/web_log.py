@@ -107,6 +107,8 @@ def item_metadata(item: MemoryItem) -> dict[str, Any]:
         "created_at": item.created_at.isoformat(),
         "updated_at": item.updated_at.isoformat(),
         "memory_time": (item.happened_at or item.updated_at).isoformat(),
+        # Why reading made nothing of it, where it did not.
+        **({"reading": str(item.extra["reading"])} if "reading" in item.extra else {}),
     }
 
 

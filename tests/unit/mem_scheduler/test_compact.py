@@ -325,3 +325,11 @@ def test_bad_wishes_are_dead_lettered_by_name(words: Parts, fields: dict[str, ob
     words.drain()
     (letter,) = words.queue.dead.list()
     assert letter.attempts == 0 and named in letter.error
+
+
+def test_documents_are_left_as_they_are(words: Parts) -> None:
+    """The chunks of a document share a session, which is no conversation: none of them is shortened."""
+    ids = talked(words, "doc-1", role="document")
+    ask(words)
+    assert texts(words, ids) == list(TALK)
+    assert {row(words, one).status for one in ids} == {ItemStatus.ACTIVATED}

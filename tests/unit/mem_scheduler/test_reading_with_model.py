@@ -175,12 +175,14 @@ def test_the_assistant_alone_states_nothing(made: Any) -> None:
 
 
 def test_an_empty_reply_keeps_the_raw_and_says_why(made: Any) -> None:
-    """The model's reason stands on the item and in the journal; the item is recalled as before."""
+    """The model's reason stands on the item, in the web log and the journal; the item is recalled as before."""
     parts, _ = made(reply(nothing="only small talk"))
     [turn] = read(parts, "Ha, same procedure as every year then!")
     [stored] = parts.store.get([turn])
     assert "the model notes nothing: only small talk" in stored.extra["reading"]
     assert stored.live and stored.read is ReadState.DONE and derived(parts) == {}
+    [told] = logs(parts, "addMemory")[0].metadata
+    assert "only small talk" in told["reading"]
     reasons = [entry.reason for entry in parts.store.journal(item_id=turn)]
     assert any("only small talk" in reason for reason in reasons)
     assert parts.store.verify() == []

@@ -34,6 +34,7 @@ from memos.mem_scheduler.schemas.task_schemas import MEM_ORGANIZE_TASK_LABEL
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import updated_log
 from memos.memory.compaction import RATIO, compact
+from memos.memory.document_items import DOCUMENT_ROLE
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, Source, content_hash
 from memos.memory.store import AddItems, Change, IndexedItem, ItemFilter, UpdateItem
 from memos.memory.token_count import count_tokens
@@ -174,14 +175,18 @@ def _sessions(ctx: HandlerContext, cube_id: str) -> set[str]:
 
 
 def _turns(ctx: HandlerContext, cube_id: str, session: str) -> list[MemoryItem]:
-    """The raw turns of the session, archived ones included, in the order of the conversation."""
+    """The raw turns of the session, archived ones included, in the order of the conversation.
+
+    Chunks of a document are none: a document says what it says, and can be added again.
+    """
     wanted = ItemFilter(
         cube_ids=(cube_id,),
         session_ids=(session,),
         raw=True,
         statuses=(ItemStatus.ACTIVATED, ItemStatus.RESOLVING, ItemStatus.ARCHIVED),
     )
-    turns = all_of(ctx.services.store, wanted, limit=TURNS_SCAN_MAX)
+    found = all_of(ctx.services.store, wanted, limit=TURNS_SCAN_MAX)
+    turns = [item for item in found if item.role != DOCUMENT_ROLE]
     return sorted(turns, key=lambda item: (item.position, item.created_at, item.id))
 
 

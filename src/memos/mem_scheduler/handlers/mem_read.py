@@ -102,9 +102,13 @@ def _read(
 ) -> None:
     raw = _raw(ctx, message)
     learned = learner(ctx, extractor(reads) if reads else None).read(message.mem_cube_id, raw)
+    told: Sequence[MemoryItem] = raw
     if reads:
-        learned = replace(learned, changes=(*_reasons(learned, raw), *learned.changes))
-    commit(ctx, message, learned, raw=raw, followups=_preferences(ctx, message, raw), account=account)
+        reasons = _reasons(learned, raw)
+        learned = replace(learned, changes=(*reasons, *learned.changes))
+        noted = {one.indexed.item.id: one.indexed.item for one in reasons}
+        told = [noted.get(item.id, item) for item in raw]
+    commit(ctx, message, learned, raw=told, followups=_preferences(ctx, message, raw), account=account)
     nothing = [reason for reason in learned.reasons.values() if reason.startswith("nothing")]
     if nothing:
         logger.info("mem_read.nothing_derived", items=len(nothing), reasons=sorted(set(nothing))[:5])
