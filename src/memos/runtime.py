@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from memos.mem_chat.chat import MemChat
     from memos.mem_scheduler.general_scheduler import GeneralScheduler
     from memos.mem_scheduler.queues.base import TaskQueue
+    from memos.mem_scheduler.sinks.rabbitmq import RabbitMqSink
     from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
     from memos.mem_scheduler.web_log import LogSink
     from memos.memory.indexer import Indexer
@@ -70,6 +71,7 @@ class Runtime:
     scheduler: GeneralScheduler
     status_tracker: TaskStatusTracker
     chat: MemChat
+    publisher: RabbitMqSink | None = None  # of web logs to a broker
     redis_client: Any = None
 
     def drain(self, timeout_s: float) -> bool:
@@ -97,7 +99,14 @@ class Runtime:
         if self.settings.queue.effective_backend == "local":
             with contextlib.suppress(MemosError):
                 self.drain(self.settings.scheduler.stop_grace_s)
-        for step in (self.scheduler.stop, self.queue.close, self.store.close, self.models.close):
+        publisher = (self.publisher.close,) if self.publisher is not None else ()
+        for step in (
+            self.scheduler.stop,
+            self.queue.close,
+            *publisher,
+            self.store.close,
+            self.models.close,
+        ):
             with contextlib.suppress(MemosError):
                 step()
 
@@ -137,6 +146,8 @@ def build(
         runtime = _assemble(settings, chosen, clock or SystemClock(), rebind=rebind, opened=opened)
         if settings.scheduler.enabled if start is None else start:
             runtime.scheduler.start()
+        if runtime.publisher is not None and start is not False:
+            runtime.publisher.start()
         opened.pop_all()
     return runtime
 
@@ -171,6 +182,7 @@ def _assemble(
     from memos.mem_scheduler.monitors.retention import RetentionRules
     from memos.mem_scheduler.monitors.search_history import SearchHistoryMonitor
     from memos.mem_scheduler.scheduler_factory import SchedulerFactory
+    from memos.mem_scheduler.sinks.fan_out import FanOutSink
     from memos.mem_scheduler.sinks.local import LocalLogSink
     from memos.memory.cube import NaiveMemCube
     from memos.memory.indexer import Indexer
@@ -207,7 +219,11 @@ def _assemble(
     retriever = HybridRetriever(store, embedder, clock=clock)
     searcher = Searcher(retriever)
     config = scheduler_config.config
-    sink = LocalLogSink(config.max_web_log_queue_size)
+    sink: LogSink = LocalLogSink(config.max_web_log_queue_size)
+    publisher = _publisher(settings, store, clock)
+    if publisher is not None:
+        opened.callback(publisher.close)
+        sink = FanOutSink(sink, publisher)
     services = Services(
         store=store,
         indexer=indexer,
@@ -278,11 +294,34 @@ def _assemble(
         searcher=searcher,
         reader=reader,
         log_sink=sink,
+        publisher=publisher,
         scheduler=scheduler,
         status_tracker=scheduler.status_tracker,
         chat=chat,
         redis_client=client,
     )
+
+
+def _publisher(settings: Settings, store: MemoryStore, clock: Clock) -> RabbitMqSink | None:
+    """What takes web logs to a broker; None where no broker is named. ConfigError without its package."""
+    chosen = settings.rabbitmq
+    if not chosen.host:
+        return None
+    from memos.mem_scheduler.sinks.rabbitmq import Broker, RabbitMqSink
+
+    broker = Broker(
+        host=chosen.host,
+        port=chosen.port,
+        user=chosen.user,
+        password=chosen.password.get_secret_value(),
+        virtual_host=chosen.virtual_host,
+        tls=chosen.tls,
+        ca_file=chosen.ca_file,
+        exchange=chosen.exchange,
+        exchange_type=chosen.exchange_type,
+        queue=chosen.queue,
+    )
+    return RabbitMqSink(broker, store, cursor=settings.rabbitmq_cursor_path, clock=clock)
 
 
 def _scheduler_config(settings: Settings) -> SchedulerConfigFactory:

@@ -293,6 +293,21 @@ class ApiSettings(Section):
     business_chat_keys: tuple[SecretStr, ...] = Field((), description="who may use the business chat")
 
 
+class RabbitMqSettings(Section):
+    """Web logs to a RabbitMQ broker; off until a host is named. Needs the extra `rabbitmq`."""
+
+    host: str | None = Field(None, description="the broker; unset: web logs stay in the store")
+    port: int = Field(5672, ge=1, le=65_535)
+    user: str = "guest"
+    password: SecretStr = SecretStr("guest")
+    virtual_host: str = "/"
+    tls: bool | None = Field(None, description="always verified; unset: on for port 5671")
+    ca_file: Path | None = Field(None, description="authorities to trust; unset: those of the system")
+    exchange: str = "memos-fanout"
+    exchange_type: str = "fanout"
+    queue: str = Field("memos-scheduler", description="bound to the exchange; empty: consumers bind theirs")
+
+
 class LogSettings(Section):
     """Log lines on stderr."""
 
@@ -315,6 +330,7 @@ class Settings(Section):
     memory: MemorySettings = MemorySettings()
     documents: DocumentSettings = DocumentSettings()
     api: ApiSettings = ApiSettings()
+    rabbitmq: RabbitMqSettings = RabbitMqSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -333,6 +349,11 @@ class Settings(Section):
     def store_path(self) -> Path:
         """The memory file."""
         return self.store.path or self.home / "memory.db"
+
+    @property
+    def rabbitmq_cursor_path(self) -> Path:
+        """The file that keeps which web log was published last: beside the memory file."""
+        return self.store_path.with_name(f"{self.store_path.stem}.rabbitmq")
 
     @property
     def keys_path(self) -> Path:
@@ -416,6 +437,13 @@ ALIASES: dict[str, tuple[Path_, Callable[[str], Any]]] = {
     "MEMSCHEDULER_STREAM_KEY_PREFIX": (("queue", "redis_prefix"), _verbatim),
     "ENABLE_CHAT_API": (("api", "enable_chat"), _boolean),
     "BUSINESS_CHAT_KEYS": (("api", "business_chat_keys"), _json_list),
+    "MEMSCHEDULER_RABBITMQ_HOST_NAME": (("rabbitmq", "host"), _verbatim),
+    "MEMSCHEDULER_RABBITMQ_PORT": (("rabbitmq", "port"), _verbatim),
+    "MEMSCHEDULER_RABBITMQ_USER_NAME": (("rabbitmq", "user"), _verbatim),
+    "MEMSCHEDULER_RABBITMQ_PASSWORD": (("rabbitmq", "password"), _verbatim),
+    "MEMSCHEDULER_RABBITMQ_VIRTUAL_HOST": (("rabbitmq", "virtual_host"), _verbatim),
+    "MEMSCHEDULER_RABBITMQ_EXCHANGE_NAME": (("rabbitmq", "exchange"), _verbatim),
+    "MEMSCHEDULER_RABBITMQ_EXCHANGE_TYPE": (("rabbitmq", "exchange_type"), _verbatim),
     "MOS_SCHEDULER_TOP_K": (("scheduler", "top_k"), _verbatim),
     "MOS_SCHEDULER_ACT_MEM_UPDATE_INTERVAL": (("scheduler", "act_mem_update_interval"), _verbatim),
     "MOS_SCHEDULER_CONTEXT_WINDOW_SIZE": (("scheduler", "context_window_size"), _verbatim),
@@ -454,7 +482,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "MOS_EMBEDDER_PROVIDER": "every remote embedder is reached through an OpenAI-compatible endpoint",
     "MOS_RERANKER_STRATEGY": "memories are reranked as they are",
     "MEMOS_ENABLE_REDIS": "the queue is chosen by MEMOS_QUEUE__BACKEND",
-    "MEMOS_ENABLE_RABBITMQ": "this version writes web logs to the store only",
+    "MEMOS_ENABLE_RABBITMQ": "web logs go to a broker when MEMOS_RABBITMQ__HOST names one",
 }
 
 # Read elsewhere: by the test suite and the acceptance programs, not a setting.
@@ -560,7 +588,7 @@ def _put(values: dict[str, Any], path: Path_, value: Any) -> None:
 def _shown(path: tuple[Any, ...], value: Any) -> str:
     """A value for an error's text; not if it is, or may hold, a key."""
     names = [str(part) for part in path]
-    secret = any(name.endswith("key") or name == "chat_models" for name in names)
+    secret = any(name.endswith(("key", "keys", "password")) or name == "chat_models" for name in names)
     secret = secret or isinstance(value, Mapping)  # a whole section
     return "'***'" if secret and value else repr(value)
 
