@@ -34,7 +34,7 @@ SCHEMA: Mapping[str, Any] = {
                 "properties": {
                     "action": {"type": "string", "enum": ["correct", "retract", "supplement", "reinforce"]},
                     "targets": {"type": "array", "items": {"type": "integer"}, "maxItems": MEMORIES_MAX},
-                    "text": {"type": "string", "maxLength": TEXT_CHARS_MAX},
+                    "text": {"type": "string"},
                 },
                 "required": ["action", "targets", "text"],
                 "additionalProperties": False,

@@ -40,9 +40,9 @@ SCHEMA: Mapping[str, Any] = {
                 "type": "object",
                 "properties": {
                     "turn": {"type": "integer"},
-                    "quote": {"type": "string", "maxLength": 400},
+                    "quote": {"type": "string"},
                     "polarity": {"type": "string", "enum": ["like", "dislike", "habit", "instruction"]},
-                    "object": {"type": "string", "maxLength": 200},
+                    "object": {"type": "string"},
                     "explicit": {"type": "boolean"},
                 },
                 "required": ["turn", "quote", "polarity", "object", "explicit"],

@@ -27,7 +27,7 @@ SCHEMA: Mapping[str, Any] = {
     "properties": {
         "new_order": {"type": "array", "items": {"type": "integer"}, "maxItems": RANKED_MAX},
         "irrelevant": {"type": "array", "items": {"type": "integer"}, "maxItems": RANKED_MAX},
-        "reasoning": {"type": "string", "maxLength": 400},
+        "reasoning": {"type": "string", "maxLength": 200},
     },
     "required": ["new_order"],
 }

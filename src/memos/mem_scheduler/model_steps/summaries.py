@@ -31,7 +31,7 @@ SCHEMA: Mapping[str, Any] = {
             "maxItems": 2 * GROUPS_MAX,
             "items": {
                 "type": "object",
-                "properties": {"group": {"type": "integer"}, "text": {"type": "string", "maxLength": 2_000}},
+                "properties": {"group": {"type": "integer"}, "text": {"type": "string"}},
                 "required": ["group", "text"],
                 "additionalProperties": False,
             },
