@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import sys
 import zipfile
 import zlib
 
@@ -251,3 +252,16 @@ def check(payload: bytes, name: str) -> None:
     assert all("\x00" not in part.text for part in document.parts)
     for part in document.parts:
         part.text.encode()
+
+
+@pytest.mark.parametrize(
+    ("payload", "name", "package"), [(SEEDS["a.pdf"], "a.pdf", "pypdfium2"), (SEEDS["a.png"], "a.png", "PIL")]
+)
+def test_a_missing_extra_is_named(
+    payload: bytes, name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the package the error says what to install."""
+    monkeypatch.setitem(sys.modules, package, None)
+    error = refused(payload, name)
+    assert type(error) is DocumentUnsupported
+    assert "pip install 'memscheduler[documents]'" in str(error)

@@ -14,7 +14,7 @@ from tests.unit.documents import builders
 
 from memos.api.handlers import Handlers, handlers_of
 from memos.api.product_models import APIADDRequest, APISearchRequest, DeleteMemoryRequest, MemoryResponse
-from memos.errors import ConfigError, DocumentUnreadable, InvalidInput, ItemNotFound
+from memos.errors import ConfigError, DocumentUnreadable, DocumentUnsupported, InvalidInput, ItemNotFound
 from memos.memory.item import ItemStatus, ReadState
 from memos.memory.store import ItemFilter
 from memos.runtime import build
@@ -304,3 +304,37 @@ def test_images_by_a_model_need_one(tmp_path: Path) -> None:
         build(
             Settings(home=tmp_path, models={"embedder": "none"}, documents={"images": "model"}), start=False
         )
+
+
+def test_a_format_without_a_reader_is_passed_over_beside_a_text(handlers: Handlers) -> None:
+    """In a chat it costs the text nothing and is told; alone, or asked for by path, it is an error."""
+    part = file_part(b"{\\rtf1 hello}", "letter.rtf")
+    response = add(handlers, {"type": "text", "text": "Here is a letter."}, part)
+    assert [row["memory"] for row in response.data or ()] == ["Here is a letter."]
+    assert "letter.rtf is an RTF file" in response.skipped[0]["reason"]
+    with pytest.raises(DocumentUnsupported, match="save it as DOCX"):
+        add(handlers, part)
+
+
+def test_over_http(handlers: Handlers) -> None:
+    """The documented route takes a file and answers with its document; a bad one is a 400 with its reason."""
+    from fastapi.testclient import TestClient
+
+    from memos.api.app import create_app
+
+    with TestClient(create_app(handlers.runtime)) as client:
+        body = {"user_id": "ann", "writable_cube_ids": ["c"]}
+        message = {"role": "user", "content": [file_part(MANUAL, "pump.pdf")]}
+        answer = client.post("/product/add", json=body | {"messages": [message]})
+        assert answer.status_code == 200 and answer.json()["documents"][0]["parts"] == 3
+        found = client.post("/product/search", json={"user_id": "ann", "readable_cube_ids": ["c"], "query": "warranty",
+                                                     "filter": {"info.file": "pump.pdf"}})  # fmt: skip
+        [cube] = found.json()["data"]["text_mem"]
+        assert cube["memories"][0]["metadata"]["info"]["document"]["page"] == 2
+        message = {"role": "user", "content": [file_part(MANUAL[:80], "cut.pdf")]}
+        refused = client.post("/product/add", json=body | {"messages": [message]})
+        assert refused.status_code == 400 and "cut.pdf is damaged" in refused.json()["message"]
+        gone = client.post(
+            "/product/delete_memory", json={"file_ids": [answer.json()["documents"][0]["file_id"]]}
+        )
+        assert gone.json()["data"] == {"status": "success", "deleted": 3}
