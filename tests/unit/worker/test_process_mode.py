@@ -61,13 +61,19 @@ def from_yaml(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     return build(Settings.load(), scheduler=SchedulerConfigFactory.from_yaml_file(file))
 
 
-@pytest.mark.parametrize("configured", [from_settings, from_yaml])
-def test_handlers_run_in_the_other_process(
-    ledger: Path, monkeypatch: pytest.MonkeyPatch, configured: Callable[[pytest.MonkeyPatch], Runtime]
-) -> None:
+def test_the_mode_is_asked_for_in_yaml_too(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`scheduler_startup_mode: process` in a scheduler's configuration is the same mode."""
+    with from_yaml(monkeypatch) as runtime:
+        runtime.scheduler.register_handlers({"quick": ledger_tasks.quick})
+        runtime.scheduler.submit_messages(message("quick", "x"))
+        until(lambda: lines(ledger, "ran"))
+        assert int(lines(ledger, "ran")[0][1]) != os.getpid()
+
+
+def test_handlers_run_in_the_other_process(ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """User handlers registered before and after the start, and built-ins, run there and only there; its
     effects are seen here; a killed process is replaced and its work done."""
-    with configured(monkeypatch) as runtime:
+    with from_settings(monkeypatch) as runtime:
         scheduler = runtime.scheduler
         scheduler.register_handlers({"quick": ledger_tasks.quick})
         scheduler.submit_messages([message("quick", "first"), message("query", "what is my name?")])
