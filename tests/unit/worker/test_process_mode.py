@@ -83,7 +83,7 @@ def test_handlers_run_in_the_other_process(ledger: Path, monkeypatch: pytest.Mon
         assert [one.label for _, one in runtime.store.web_logs(label="addMessage")] == ["addMessage"]
 
         scheduler.register_handlers({"slow": (ledger_tasks.slow, TaskPolicy(min_idle_ms=1_000))})
-        scheduler.submit_messages(message("slow", "0.4"))
+        scheduler.submit_messages(message("slow", "1.0"))
         until(lambda: lines(ledger, "began"))
         os.kill(int(pid), signal.SIGKILL)
         until(lambda: lines(ledger, "ended"))
@@ -94,7 +94,8 @@ def test_handlers_run_in_the_other_process(ledger: Path, monkeypatch: pytest.Mon
         scheduler.submit_messages([message("slow", "0"), message("quick", "second")])
         until(lambda: len(lines(ledger, "ran")) == 2)
         assert scheduler.stop() is True
-        assert [one.pid for one in runtime.queue.instances()] == [int(pid)]  # the killed one, for a minute
+        # The one that was killed may be listed for a minute; the one that was stopped took its leave.
+        assert {one.pid for one in runtime.queue.instances()} <= {int(pid)}
         assert runtime.queue.depth().remaining == 1
 
 
