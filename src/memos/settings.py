@@ -285,6 +285,7 @@ class ApiSettings(Section):
         None, description="the chat endpoints; off: 503. Unset: off for importers, on for `memos serve`"
     )
     body_bytes_max: int = Field(8 * 1024 * 1024, ge=1_024, description="bytes of one request body")
+    body_silence_s: float = Field(30.0, gt=0, description="a body that stops for so long is given up")
     key: SecretStr | None = Field(None, description="one key for everything, of the role admin")
     keys_path: Path | None = Field(None, description="the file of `memos keys`; unset: keys.json under home")
     rate_per_minute: int = Field(6_000, ge=0, description="requests a key and minute; 0: no limit")

@@ -60,7 +60,12 @@ def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None
         hosts=chosen.api.hosts,
         clock=built.clock,
     )
-    app.add_middleware(Boundary, body_bytes_max=chosen.api.body_bytes_max, gate=gate)
+    app.add_middleware(
+        Boundary,
+        body_bytes_max=chosen.api.body_bytes_max,
+        gate=gate,
+        body_silence_s=chosen.api.body_silence_s,
+    )
     # Outermost: a browser asks with OPTIONS, without the key, before it sends anything.
     if chosen.api.cors_origins:
         app.add_middleware(

@@ -10,6 +10,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+import anyio
 from fastapi import HTTPException
 
 from memos import context, log, metrics
@@ -27,10 +28,17 @@ logger = log.get_logger(__name__)
 
 
 class Boundary:
-    """Wraps an ASGI application. `body_bytes_max`: longer request bodies are refused with 413."""
+    """Wraps an ASGI application.
 
-    def __init__(self, app: ASGIApp, *, body_bytes_max: int, gate: auth.Gate) -> None:
+    `body_bytes_max`: longer request bodies are refused with 413. `body_silence_s`: a body of which nothing
+    more comes for so long is given up with 408, so that a client cannot hold a place by going to sleep.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, body_bytes_max: int, gate: auth.Gate, body_silence_s: float = 30.0
+    ) -> None:
         self._app = app
+        self._body_silence_s = body_silence_s
         self._body_bytes_max = body_bytes_max
         self._gate = gate
 
@@ -61,7 +69,7 @@ class Boundary:
             refusal = of_http_error(_TooLarge(declared, self._body_bytes_max))
             await refusal(scope, receive, send)
             return
-        counted = _Counted(receive, self._body_bytes_max)
+        counted = _Counted(receive, self._body_bytes_max, self._body_silence_s)
         who = access.become(admitted)
         try:
             await self._app(scope, counted, send)
@@ -82,16 +90,31 @@ class _TooLarge(HTTPException):
         super().__init__(413, f"the request body has {seen} bytes or more; at most {bytes_max} are accepted")
 
 
-class _Counted:
-    """`receive` that stops an over-long body, declared or not."""
+class _Silent(HTTPException):
+    def __init__(self, silence_s: float) -> None:
+        super().__init__(408, f"the rest of the request body did not come within {silence_s:g} s")
 
-    def __init__(self, receive: Receive, bytes_max: int) -> None:
+
+class _Counted:
+    """`receive` that stops an over-long body, declared or not, and one that does not go on."""
+
+    def __init__(self, receive: Receive, bytes_max: int, silence_s: float) -> None:
         self._receive = receive
         self._bytes_max = bytes_max
+        self._silence_s = silence_s
         self._seen = 0
+        self._whole = False
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        if self._whole:  # whoever still asks waits for the client to go
+            return await self._receive()
+        message: Message | None = None
+        with anyio.move_on_after(self._silence_s):
+            message = await self._receive()
+        if message is None:
+            metrics.REFUSALS.add(reason="silence")
+            raise _Silent(self._silence_s)
+        self._whole = not message.get("more_body", False)
         if message["type"] == "http.request":
             self._seen += len(message.get("body", b""))
             if self._seen > self._bytes_max:

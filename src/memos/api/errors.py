@@ -116,6 +116,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         (401, "no good key"),
         (403, "the key is not for this user, cube or kind of request"),
         (404, "there is no such thing"),
+        (408, "the body stopped coming"),
         (409, "somebody wrote in between"),
         (410, "it was deleted"),
         (413, "the body is too long"),

@@ -57,7 +57,7 @@ class ChatHandler(BaseHandler):
 
         Raises AccessDenied, InvalidInput before the first frame.
         """
-        given = chat_req.business_key.encode()
+        given = chat_req.business_key.encode(errors="surrogatepass")
         if not any(hmac.compare_digest(given, key.encode()) for key in keys):
             raise AccessDenied("this business_key does not open the business chat")
         query = query_of(chat_req)
