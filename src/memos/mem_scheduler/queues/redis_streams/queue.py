@@ -26,8 +26,8 @@ Keys begin with "<prefix>:{ms:0}:". A lane is "<user>/<cube>/<class>", percent-e
     x:<lane>       hash: exceptional state by key (failed, lost, cancelled, coalesced, delayed)
     info:<lane> out:<lane>   hashes: status rows since submit, since the end; kept for 7 days
     where          hash: key -> its place and lane, for every live message
-    leases leased  hash and sorted set: who holds what until when; epoch: never goes back
-    ready:<label> standing:<label> turn:<label>:<user> flow:<class> capped:<user>   the fair order
+    leases leased  hash and sorted set: who holds what until when
+    ready:<label> turn:<label>:<user> flow:<class> capped:<user>   the fair order
     delayed blocked waiting served heads lanes rows counts policy weight
     dead dead_order absorbed:<lane>   dead letters
     instances instances_seen   who claims

@@ -56,7 +56,7 @@ end
 -- Counters of the whole queue: read once, written once by `commit`; those that nearly every call needs in
 -- one go.
 Q.counters, Q.counters_dirty = nil, {}
-Q.OFTEN = { 'held', 'queued', 'seq', 'ticket', 'picks', 'settled', 'policy_version' }
+Q.OFTEN = { 'held', 'queued', 'seq', 'ticket', 'picks', 'settled', 'policy_version', 'aside', 'epoch' }
 function Q.counter(name)
   if not Q.counters then
     Q.counters = {}

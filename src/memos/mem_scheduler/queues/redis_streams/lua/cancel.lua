@@ -45,7 +45,7 @@ local function queued_left(L, key, x, id)
   local e = Q.read_entry(L, id)
   if x.m then -- the heir stands in its place: order stays
     local heir = hand_over(L, x)
-    call('HSET', Q.key_of('x', L.lane), '@' .. id, heir.value)
+    Q.put_text(L, '@' .. id, heir.value)
     Q.put(L, 'redirected', 1)
     call('HSET', B .. 'where', heir.key, 'q' .. id .. ' ' .. L.lane)
     if L.f['n:' .. e.label] == key then Q.put(L, 'n:' .. e.label, heir.key) end

@@ -119,7 +119,7 @@ local function take(L)
     local cur = L.f.cur
     raws = call('XRANGE', L.stream, cur and ('(' .. cur) or '-', '+', 'COUNT', limit + 1)
   end
-  local with_states = call('EXISTS', Q.key_of('x', L.lane)) == 1
+  local with_states = L.f.x
   local entries, seen, passed, next_entry = {}, nil, 0, nil
   for _, raw in ipairs(raws) do
     if raw[2] then
@@ -169,6 +169,13 @@ local function coalescing(L, label)
   return L.f[name]
 end
 
+local leases, leased = {}, {}
+local function save_leases()
+  Q.many('HSET', B .. 'leases', leases, 2)
+  Q.many('ZADD', B .. 'leased', leased, 2)
+  leases, leased = {}, {}
+end
+
 local function lease_next()
   local L = pick()
   if not L then return nil end
@@ -186,10 +193,12 @@ local function lease_next()
   Q.put(L, 'slot:' .. lease.slot, '1')
   Q.bump(L, 'leased', 1)
   lease.length = Q.lease_s(lease.labels)
-  local epoch = call('INCR', B .. 'epoch')
-  call('HSET', B .. 'leases', epoch,
-       cjson.encode(lease) .. '\n' .. cjson.encode(ids) .. '\n' .. cjson.encode(keys))
-  call('ZADD', B .. 'leased', Q.exact(now + lease.length), epoch)
+  local epoch = Q.count('epoch', 1)
+  leases[#leases + 1] = epoch
+  leases[#leases + 1] = cjson.encode(lease) .. '\n' .. cjson.encode(ids) .. '\n' .. cjson.encode(keys)
+  leased[#leased + 1] = Q.exact(now + lease.length)
+  leased[#leased + 1] = epoch
+  if USER_MAX > 0 then save_leases() end -- what a user holds is counted from them
   Q.now_busy()
   Q.charge(L, #entries)
   Q.refresh(L)
@@ -239,6 +248,8 @@ while #reply - 3 < lanes_max do
   if not batch then break end
   reply[#reply + 1] = batch
 end
+save_leases()
+Q.save_heads()
 Q.woken, Q.woken_any = {}, false
 if call('EXISTS', B .. 'waiting') == 1 then
   for _, label in ipairs(call('HKEYS', B .. 'heads')) do

@@ -2,18 +2,13 @@
 
 function Q.save_lane(L)
   if not L.there then return end
-  local set, drop = {}, {}
+  local set, at = {}, 0
   for name in pairs(L.dirty) do
-    local value = L.f[name]
-    if value == nil then
-      drop[#drop + 1] = name
-    else
-      set[#set + 1] = name
-      set[#set + 1] = value
-    end
+    set[at + 1] = name
+    set[at + 2] = L.f[name] or ''
+    at = at + 2
   end
   Q.many('HSET', Q.key_of('at', L.lane), set, 2)
-  Q.many('HDEL', Q.key_of('at', L.lane), drop)
 end
 
 function Q.save_ends()
@@ -44,6 +39,8 @@ end
 function Q.commit()
   for _, L in ipairs(Q.lane_list) do Q.refresh(L) end
   Q.save_ends()
+  Q.save_heads()
+  Q.save_tags()
   for _, L in ipairs(Q.lane_list) do Q.save_lane(L) end
   local set, drop = {}, {}
   for name in pairs(Q.counters_dirty) do

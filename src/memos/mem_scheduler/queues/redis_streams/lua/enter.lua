@@ -23,8 +23,9 @@ function Q.absorb(L, e)
   Q.put_state(L, e.key, { m = mine })
 end
 
--- What a call brings into a lane: rows of `info`, places for `where`, and how many wait by label.
-function Q.new_arrivals() return { rows = {}, wheres = {}, queued = {}, number = 0, waiting = 0 } end
+-- What a call brings into a lane: rows of `info`, places for `where` (of several lanes), and how many wait by
+-- label.
+function Q.new_arrivals(wheres) return { rows = {}, wheres = wheres, queued = {}, number = 0, waiting = 0 } end
 
 function Q.enter(L, new, key, label, parent, message, row, wait_s)
   Q.stamp = Q.stamp or string.format('%.0f', Q.count('seq', 1)) .. ' ' .. WALL .. ' '
@@ -60,7 +61,6 @@ function Q.arrived(L, new)
     Q.count('queued', new.waiting)
   end
   Q.many('HSET', Q.key_of('info', L.lane), new.rows, 2)
-  Q.many('HSET', B .. 'where', new.wheres, 2)
 end
 
 -- The rows of a business task: `task:<user>/<task>` names its lanes and keys.
@@ -74,10 +74,11 @@ end
 function Q.enter_followup(at)
   local lane, key = ARGV[at], ARGV[at + 1]
   if call('HEXISTS', B .. 'where', key) == 0 then
-    local L, new = Q.open_lane(lane), Q.new_arrivals()
+    local L, new = Q.open_lane(lane), Q.new_arrivals({})
     call('HDEL', Q.key_of('out', lane), key)
     Q.enter(L, new, key, ARGV[at + 2], ARGV[at + 5], ARGV[at + 4], ARGV[at + 3], tonumber(ARGV[at + 6]))
     Q.arrived(L, new)
+    Q.many('HSET', B .. 'where', new.wheres, 2)
     if ARGV[at + 7] ~= '' then Q.of_task(ARGV[at + 7], { key .. ' ' .. lane }) end
   end
   return at + 8

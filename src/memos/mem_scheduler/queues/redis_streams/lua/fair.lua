@@ -1,16 +1,46 @@
 -- Who is served next: start-time fair queueing over users inside each class (Goyal, Vin & Cheng, 1996,
 -- section 2), as `queues/fair.py` does it in memory. A user stands in `ready:<label>` once for all lanes
--- under that label, scored by the start tag it had when it came; a tag that has grown since is put right
--- when the user comes to the top. Members carry a ticket: equal tags are served in order of arrival.
+-- under that label, scored by the start tag it had when it came and, as a tie-break, by when that was; a tag
+-- that has grown since is put right when the user comes to the top.
 --
 -- A user that holds as many batches as it may is set aside in `capped:<user>`, by label, and put back by
 -- the end of a lease.
 
 Q.tops = {}
 
-function Q.ticket() return string.format('%015d', Q.count('ticket', 1)) end
+local TIE = 1e-10 -- a million arrivals stay below the smallest cost of a message
 
-function Q.tag_of(class, user) return tonumber(call('ZSCORE', B .. 'flow:' .. class, user) or 0) end
+-- Start tags of users, by class: read once, written once by `commit`.
+Q.tags, Q.tags_dirty = {}, {}
+Q.passed = {} -- the virtual time that a class has passed: tags up to it say nothing any more
+function Q.tag_of(class, user)
+  local tags = Q.tags[class]
+  if not tags then
+    tags = {}
+    Q.tags[class] = tags
+  end
+  if not tags[user] then tags[user] = tonumber(call('ZSCORE', B .. 'flow:' .. class, user) or 0) end
+  return tags[user]
+end
+
+function Q.save_tags()
+  for class, time in pairs(Q.passed) do
+    call('ZREMRANGEBYSCORE', B .. 'flow:' .. class, '-inf', Q.exact(time))
+  end
+  for class, users in pairs(Q.tags_dirty) do
+    local rows = {}
+    for user in pairs(users) do
+      rows[#rows + 1] = Q.exact(Q.tags[class][user])
+      rows[#rows + 1] = user
+    end
+    Q.many('ZADD', B .. 'flow:' .. class, rows, 2)
+  end
+end
+
+function Q.forget_tags(class)
+  Q.tags[class], Q.tags_dirty[class] = nil, nil
+  call('DEL', B .. 'flow:' .. class)
+end
 
 function Q.virtual_time(class) return Q.counter('vt:' .. class) end
 
@@ -27,25 +57,18 @@ function Q.busy(user)
   return Q.holding[user] or 0
 end
 
+-- The user is ready under the label, in its place unless it stands there already.
 function Q.stand(class, user, label)
-  local member = Q.ticket() .. user
-  call('ZADD', B .. 'ready:' .. label, math.max(Q.tag_of(class, user), Q.virtual_time(class)), member)
-  call('HSET', B .. 'standing:' .. label, user, member)
+  local tag = math.max(Q.tag_of(class, user), Q.virtual_time(class))
+  call('ZADD', B .. 'ready:' .. label, 'NX', Q.exact(tag + (Q.count('ticket', 1) % 1000000) * TIE), user)
 end
 
-function Q.user_left(label, user)
-  local member = call('HGET', B .. 'standing:' .. label, user)
-  if member then
-    call('ZREM', B .. 'ready:' .. label, member)
-    call('HDEL', B .. 'standing:' .. label, user)
-  end
-end
+function Q.user_left(label, user) call('ZREM', B .. 'ready:' .. label, user) end
 
 function Q.add_ready(L, label)
   Q.tops[label] = nil
   call('ZADD', B .. 'turn:' .. label .. ':' .. L.user, Q.count('ticket', 1), L.lane)
-  if call('HEXISTS', B .. 'standing:' .. label, L.user) == 1 then return end
-  if call('HEXISTS', B .. 'capped:' .. L.user, label) == 1 then return end
+  if Q.counter('aside') > 0 and call('HEXISTS', B .. 'capped:' .. L.user, label) == 1 then return end
   Q.stand(L.class, L.user, label)
 end
 
@@ -55,16 +78,18 @@ function Q.remove_ready(L, label)
   call('ZREM', turn, L.lane)
   if call('EXISTS', turn) == 0 then
     Q.user_left(label, L.user)
-    call('HDEL', B .. 'capped:' .. L.user, label)
+    if Q.counter('aside') > 0 then
+      Q.count('aside', -call('HDEL', B .. 'capped:' .. L.user, label))
+    end
   end
 end
 
--- The user of `label` whose turn it is, as {tag, member}; false when there is none.
+-- The user of `label` whose turn it is, as {score, user}; false when there is none.
 function Q.top_of(class, label)
   local top = Q.tops[label]
   if top == false then return false end
   -- the user may have been served under another label of the class since
-  if top and Q.tag_of(class, string.sub(top[2], 16)) <= top[1] then return top end
+  if top and Q.tag_of(class, top[2]) <= top[1] then return top end
   local ready = B .. 'ready:' .. label
   while true do
     local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
@@ -72,34 +97,31 @@ function Q.top_of(class, label)
       Q.tops[label] = false
       return false
     end
-    local score, user = tonumber(first[2]), string.sub(first[1], 16)
-    local tag = Q.tag_of(class, user)
+    local score, user = tonumber(first[2]), first[1]
     if USER_MAX > 0 and Q.busy(user) >= USER_MAX then
       Q.user_left(label, user)
-      call('HSET', B .. 'capped:' .. user, label, class)
-    elseif tag <= score then
-      Q.tops[label] = { score, first[1] }
+      Q.count('aside', call('HSET', B .. 'capped:' .. user, label, class))
+    elseif Q.tag_of(class, user) <= score then
+      Q.tops[label] = { score, user }
       return Q.tops[label]
     else
-      call('ZREM', ready, first[1])
+      Q.user_left(label, user)
       Q.stand(class, user, label)
     end
   end
 end
 
-function Q.before(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end
-
 function Q.pop_ready(class, labels)
   local best, best_label
   for _, label in ipairs(labels) do
     local top = Q.top_of(class, label)
-    if top and (not best or Q.before(top, best)) then best, best_label = top, label end
+    if top and (not best or top[1] < best[1]) then best, best_label = top, label end
   end
   if not best then return nil end
-  local user = string.sub(best[2], 16)
+  local user = best[2]
   if best[1] > Q.virtual_time(class) then
     Q.set_counter('vt:' .. class, best[1])
-    call('ZREMRANGEBYSCORE', B .. 'flow:' .. class, '-inf', best[1]) -- tags that say nothing any more
+    Q.passed[class] = best[1]
   end
   local turn = B .. 'turn:' .. best_label .. ':' .. user
   local lane = call('ZPOPMIN', turn)[1]
@@ -117,9 +139,10 @@ end
 
 function Q.less_busy(user)
   Q.now_busy()
+  if Q.counter('aside') == 0 then return {} end
   local capped = B .. 'capped:' .. user
-  if call('EXISTS', capped) == 0 then return {} end
   local labels, flat = {}, call('HGETALL', capped)
+  Q.count('aside', -#flat / 2)
   for i = 1, #flat, 2 do
     if call('EXISTS', B .. 'turn:' .. flat[i] .. ':' .. user) == 1 then
       Q.stand(flat[i + 1], user, flat[i])
@@ -135,5 +158,7 @@ function Q.charge(L, cost)
   if Q.weighted == nil then Q.weighted = call('EXISTS', B .. 'weight') == 1 end
   local weight = Q.weighted and tonumber(call('HGET', B .. 'weight', L.user) or 1) or 1
   local tag = math.max(Q.tag_of(L.class, L.user), Q.virtual_time(L.class)) + cost / weight
-  call('ZADD', B .. 'flow:' .. L.class, Q.exact(tag), L.user)
+  Q.tags[L.class][L.user] = tag
+  Q.tags_dirty[L.class] = Q.tags_dirty[L.class] or {}
+  Q.tags_dirty[L.class][L.user] = true
 end

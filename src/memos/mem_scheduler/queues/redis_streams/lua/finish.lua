@@ -14,7 +14,7 @@ for _ = 1, tonumber(ARGV[6]) do
 end
 Q.end_lease(epoch, lease, L)
 local started = lease.wall
-local texts = call('EXISTS', Q.key_of('x', L.lane)) == 1 and call('HMGET', Q.key_of('x', L.lane), unpack(lease.keys))
+local texts = L.f.x and call('HMGET', Q.key_of('x', L.lane), unpack(lease.keys))
 local gone, states, back, letters, errors = {}, {}, {}, {}, {}
 
 local function settled(i, key, letter, x)
@@ -76,10 +76,10 @@ else
     if error ~= '' then errors[tostring(i)] = error end
   end
 end
-Q.many('XDEL', L.stream, gone)
 if texts then Q.many('HDEL', Q.key_of('x', L.lane), states) end
 Q.hand_back(L, back)
 while ARGV[at] do at = Q.enter_followup(at) end
+if Q.num(L, 'h') > 0 then Q.many('XDEL', L.stream, gone) end -- else the stream goes as a whole
 for label, sample in pairs(cjson.decode(ARGV[5])) do
   local length = call('LPUSH', B .. 'times:' .. label, sample)
   if length == 1 or length > 600 then

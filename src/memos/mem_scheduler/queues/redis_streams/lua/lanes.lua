@@ -13,7 +13,9 @@ function Q.find_lane(lane)
   if L then return L end
   local flat = call('HGETALL', Q.key_of('at', lane))
   local f = {}
-  for i = 1, #flat, 2 do f[flat[i]] = flat[i + 1] end
+  for i = 1, #flat, 2 do
+    if flat[i + 1] ~= '' then f[flat[i]] = flat[i + 1] end -- what is nothing again stays as an empty text
+  end
   local user, class = string.match(lane, '^([^/]*)/.*/([^/]*)$')
   L = { lane = lane, user = user, class = class, f = f, dirty = {}, there = #flat > 0,
         stream = Q.key_of('lane', lane), head_known = true }
@@ -37,9 +39,10 @@ function Q.open_lane(lane)
   if not L.there then
     L.there = true
     call('SADD', B .. 'lanes', lane)
-    call('ZADD', B .. 'rows', 0, lane)
-    call('PERSIST', Q.key_of('info', lane))
-    call('PERSIST', Q.key_of('out', lane))
+    if call('ZADD', B .. 'rows', 0, lane) == 0 then -- it was there before
+      call('PERSIST', Q.key_of('info', lane))
+      call('PERSIST', Q.key_of('out', lane))
+    end
     Q.count('lanes:' .. L.class, 1)
   end
   return L
@@ -52,7 +55,12 @@ function Q.state_of(L, key)
   return text and cjson.decode(text) or {}
 end
 
-function Q.put_state(L, key, x) call('HSET', Q.key_of('x', L.lane), key, cjson.encode(x)) end
+function Q.put_text(L, name, text)
+  if not L.f.x then Q.put(L, 'x', 1) end
+  call('HSET', Q.key_of('x', L.lane), name, text)
+end
+
+function Q.put_state(L, key, x) Q.put_text(L, key, cjson.encode(x)) end
 function Q.drop_state(L, key) call('HDEL', Q.key_of('x', L.lane), key) end
 
 -- A message is one text, "key\nlabel\nat\nparent\nmessage": one field of its stream entry, and the same wherever

@@ -16,13 +16,20 @@ function Q.close_lane(L)
   if Q.count('lanes:' .. L.class, -1) == 0 then
     Q.set_counter('vt:' .. L.class, 0)
     Q.set_counter('served:' .. L.class, 0)
-    call('DEL', B .. 'flow:' .. L.class)
+    Q.forget_tags(L.class)
   end
   -- now and then one other lane, by chance: its rows may have ended with their time
   local other = Q.counter('ticket') % 8 == 0 and call('ZRANDMEMBER', B .. 'rows')
   if other and other ~= L.lane and call('EXISTS', Q.key_of('info', other)) == 0 then
     call('ZREM', B .. 'rows', other)
   end
+end
+
+-- How many messages wait in lanes whose head has a label: what changed, written by `commit`.
+Q.heads = {}
+function Q.save_heads()
+  for label, by in pairs(Q.heads) do Q.add_hash(B .. 'heads', label, by) end
+  Q.heads = {}
 end
 
 function Q.refresh(L)
@@ -33,12 +40,12 @@ function Q.refresh(L)
   local label, due = L.f.hl, Q.num(L, 'hd')
   local counted = Q.num(L, 'hw')
   if label ~= L.f.hc then
-    if L.f.hc then Q.add_hash(B .. 'heads', L.f.hc, -counted) end
-    if label then Q.add_hash(B .. 'heads', label, q) end
+    if L.f.hc then Q.heads[L.f.hc] = (Q.heads[L.f.hc] or 0) - counted end
+    if label then Q.heads[label] = (Q.heads[label] or 0) + q end
     Q.put(L, 'hc', label or '')
     Q.put(L, 'hw', q)
   elseif q ~= counted then
-    Q.add_hash(B .. 'heads', label, q - counted)
+    Q.heads[label] = (Q.heads[label] or 0) + q - counted
     Q.put(L, 'hw', q)
   end
   local wanted

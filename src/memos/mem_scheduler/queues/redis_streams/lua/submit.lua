@@ -59,13 +59,15 @@ end
 
 local refused = not o.inside and refusal()
 if refused and not (o.coalesce and all_join()) then return refused end
+local wheres = {}
 for _, g in ipairs(groups) do
-  local L, new = Q.open_lane(g.lane), Q.new_arrivals()
+  local L, new = Q.open_lane(g.lane), Q.new_arrivals(wheres)
   for i = g.at, g.at + g.n * 4 - 1, 4 do
     Q.enter(L, new, ARGV[i], ARGV[i + 1], '', ARGV[i + 3], ARGV[i + 2], o.delay_s)
   end
   Q.arrived(L, new)
 end
+Q.many('HSET', B .. 'where', wheres, 2)
 for task, members in pairs(o.tasks or {}) do Q.of_task(task, members) end
 while ARGV[at] do at = Q.enter_followup(at) end
 if o.token then
