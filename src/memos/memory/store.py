@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from memos.memory.item import (
     Capacities,
@@ -337,6 +337,26 @@ class JournalRow:
     after: Mapping[str, Any] | None
     reason: str
     cause: Cause
+
+
+@runtime_checkable
+class ErasingStore(Protocol):
+    """A store that can erase a subject: rows, indexes, journal text, web logs, followups and state."""
+
+    def texts_of(self, user_id: str, *, chars_min: int = 12, limit: int = 200) -> list[str]:
+        """The longest texts that this user alone said, to look for traces of after `erase`."""
+        ...
+
+    def erase(self, user_id: str, *, state_names: Sequence[str] = ()) -> dict[str, int]:
+        """Everything of a user out of the store, in one transaction; how many of each went.
+
+        Tombstones without a name stay, so that a late task brings nothing back.
+        """
+        ...
+
+    def checkpoint(self) -> bool:
+        """Overwrite what older states of the store may still stand anywhere; False: not all could be."""
+        ...
 
 
 class MemoryStore(Protocol):

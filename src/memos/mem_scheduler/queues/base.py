@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -265,6 +265,16 @@ class DeadLetters(Protocol):
 
     def purge(self, keys: Sequence[str] | None = None) -> int:
         """Drop them for good (None: all). Returns how many."""
+        ...
+
+
+@runtime_checkable
+class ForgettingQueue(Protocol):
+    """A queue on a file of its own, which can wipe what finished tasks left there."""
+
+    def forget(self, user_id: str) -> bool:
+        """Wipe what the errors of a user's finished tasks say, and older pages of the file; False: a
+        reader still needs those."""
         ...
 
 

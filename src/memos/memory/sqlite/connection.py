@@ -84,6 +84,22 @@ class Database:
         finally:
             self._write_lock.release()
 
+    def checkpoint(self) -> bool:
+        """Bring everything into the file itself and empty the log beside it, where older pages stand.
+
+        False while a reader still needs them.
+        """
+        self._refuse_fork()
+        if not self._write_lock.acquire(timeout=self._busy_timeout_s):
+            return False
+        try:
+            self._refuse_closed()
+            with translating(self.path):
+                busy: int = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                return busy == 0
+        finally:
+            self._write_lock.release()
+
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
         """One snapshot of the whole file for a block that is the store's own."""

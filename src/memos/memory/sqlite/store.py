@@ -17,6 +17,7 @@ from memos.errors import EmbedderMismatch, InvalidInput, ItemGone, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.memory.item import Capacities, CubeSizes, ItemStatus, MemoryItem, WorkingSet
 from memos.memory.sqlite import aliases, filters, index, journal, outbox, web_logs
+from memos.memory.sqlite import erase as erasing
 from memos.memory.sqlite.backup import copy_database
 from memos.memory.sqlite.connection import Database
 from memos.memory.sqlite.cubes import find_cube, sizes_of
@@ -356,6 +357,26 @@ class SqliteStore:
             connection.execute(_DELETE_VECTORS)
             index.put_binding(connection, wanted)
         self._bound_as = wanted
+
+    # -- erasing --------------------------------------------------------------------------------------
+
+    def texts_of(self, user_id: str, *, chars_min: int = 12, limit: int = 200) -> list[str]:
+        """The longest texts that this user alone said, to look for traces of after `erase`."""
+        with self._database.read() as connection:
+            return erasing.texts_of(connection, user_id, chars_min=chars_min, limit=limit)
+
+    def erase(self, user_id: str, *, state_names: Sequence[str] = ()) -> dict[str, int]:
+        """Everything of a user out of the file, in one transaction; how many of each went.
+
+        See `memos.memory.sqlite.erase`. `state_names`: pieces of monitor state that are the user's.
+        """
+        check_id("user_id", user_id)
+        with self._writing(Cause(label="erase")) as (writing, now):
+            return erasing.erase(writing, user_id, now=now, store_id=self._store_id, state_names=state_names)
+
+    def checkpoint(self) -> bool:
+        """Empty the write-ahead log, where older pages stand; False while a reader needs them."""
+        return self._database.checkpoint()
 
     # -- keeping house --------------------------------------------------------------------------------
 

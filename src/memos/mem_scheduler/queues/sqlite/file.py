@@ -83,6 +83,20 @@ class QueueFile:
                 if connection is not self._reader:
                     connection.close()
 
+    def checkpoint(self) -> bool:
+        """Bring everything into the file itself and empty the log beside it, where older pages stand.
+
+        False while somebody still reads them. Wants the queue's lock held.
+        """
+        with self._read_lock, translating(self.path):
+            connection = self._writer or self._connect()
+            try:
+                busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                if connection is not self._writer:
+                    connection.close()
+        return busy == 0
+
     def data_version(self) -> int:
         """A number that changes when another connection, of this process or another, has written."""
         if self._writer is None:

@@ -75,6 +75,8 @@ JUDGE_EVERY_S = 0.5  # how often a claim looks at most whether those who hold le
 
 _OUTCOMES = frozenset({Done, Retry, Dead, Release})
 
+_FORGET_ERRORS = "UPDATE ended SET error = '' WHERE user_id = ? AND error <> ''"
+
 
 class SqliteQueue:
     """A `TaskQueue` in the file `path`, which is made where it is missing.
@@ -263,6 +265,14 @@ class SqliteQueue:
     def cancel(self, keys: Sequence[str]) -> list[str]:
         with self._writing(durable=True) as session:
             return [key for key in keys if settling.cancel(session, key)]
+
+    def forget(self, user_id: str) -> bool:
+        """Wipe what the errors of a user's finished tasks say, and older pages of the file; False: a
+        reader still needs those."""
+        with self._writing(durable=True) as session:
+            session.connection.execute(_FORGET_ERRORS, (user_id,))
+        with self._lock:
+            return self._file.checkpoint()
 
     def is_cancelled(self, key: str) -> bool:
         with self._file.read() as connection:
