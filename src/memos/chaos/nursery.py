@@ -6,16 +6,22 @@ each child on its stdin and answers with the pid; it ends, and its children with
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from types import TracebackType
 
 from memos.chaos.child import Order, run
+from memos.runtime import build
+from memos.settings import Settings
 
 # No setting of the caller's may lead a child to a store or a server that is not the run's own.
 FOREIGN = ("MEMOS_", "MOS_", "MEMSCHEDULER_", "MEMREADER_", "MEMRADER_", "OPENAI_", "REDIS_", "ENABLE_")
@@ -81,6 +87,7 @@ def alive(pid: int) -> bool:
 
 def main() -> None:
     """The nursery's own side."""
+    _warm_up()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the system reaps the dead
     children: list[int] = []
     for line in sys.stdin:
@@ -95,6 +102,18 @@ def main() -> None:
         if alive(pid):
             os.kill(pid, signal.SIGCONT)
             os.kill(pid, signal.SIGKILL)
+
+
+def _warm_up() -> None:
+    """Import what a runtime loads when it is built, so that a child does not: build one, and close it."""
+    for name in ("sqlite", "redis_streams"):
+        with contextlib.suppress(ImportError):  # the extra `redis` is not installed
+            importlib.import_module(f"memos.mem_scheduler.queues.{name}")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"MEMOS_HOME": folder, "MEMOS_MODELS__EMBEDDER": "none", "MEMOS_QUEUE__BACKEND": "local"}
+        build(Settings.load({**settings, "MEMOS_LOG__LEVEL": "CRITICAL"}), start=False).close()
+    if threading.active_count() > 1:
+        raise RuntimeError(f"a nursery must have one thread: {threading.enumerate()}")
 
 
 def _grow_up(order: Order) -> None:
