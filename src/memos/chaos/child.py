@@ -57,6 +57,7 @@ class Order:
     messages_max: int = 0  # a submitter ends after so many; 0: never
     rate: float = 100.0  # messages a second that a submitter aims at
     only: list[str] = field(default_factory=list)  # labels to submit; none: all
+    handler_s: float = 0.0  # how long each message takes; 0: as it is drawn
 
 
 def run(order: Order) -> None:
@@ -161,7 +162,9 @@ class Handlers:
     def _take_time(self) -> None:
         """Mostly nothing, sometimes long, rarely longer than a lease."""
         drawn = self._source.random()
-        if drawn < 0.001:
+        if self._order.handler_s:
+            time.sleep(self._order.handler_s)
+        elif drawn < 0.001:
             time.sleep(self._order.lease_s * 1.3)
         elif drawn < 0.02:
             time.sleep(self._source.uniform(0.02, 0.2))

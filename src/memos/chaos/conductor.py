@@ -175,7 +175,8 @@ class _Run:
             for place in self.places:
                 self._end(place)
         with self._runtime() as runtime:
-            outcome = Outcome(_effects(runtime), self._states(runtime))
+            in_memory = self.wanted.backend == "local"
+            outcome = Outcome(effects_of(runtime), None if in_memory else states_of(runtime))
         self._tell("judging", begun)
         events = ledger.read(self.path)
         verdict = judge(events, outcome, lease_s=self.wanted.lease_s)
@@ -356,17 +357,6 @@ class _Run:
                 time.sleep(0.1)
         return False
 
-    def _states(self, runtime: Runtime) -> dict[str, str] | None:
-        if self.wanted.backend == "local":
-            return None
-        states: dict[str, str] = {}
-        for one in runtime.queue.statuses():
-            name = name_of(one.label, one.item_id)
-            # A repeated relay sends its copy again: what is done once is done.
-            if states.get(name) != "completed":
-                states[name] = str(one.state)
-        return states
-
     def _runtime(self) -> Runtime:
         return build(Settings.load(self.environment), start=False)
 
@@ -387,7 +377,18 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _effects(runtime: Runtime) -> Counter[str]:
+def states_of(runtime: Runtime) -> dict[str, str]:
+    """What the queue says of each message, by its name in the ledger."""
+    states: dict[str, str] = {}
+    for one in runtime.queue.statuses():
+        name = name_of(one.label, one.item_id)
+        # A repeated relay sends its copy again: what is done once is done.
+        if states.get(name) != "completed":
+            states[name] = str(one.state)
+    return states
+
+
+def effects_of(runtime: Runtime) -> Counter[str]:
     """How often each effect stands in the store; its text names the message."""
     counts: Counter[str] = Counter()
     wanted = ItemFilter(statuses=tuple(ItemStatus))
