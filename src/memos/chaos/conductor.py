@@ -210,7 +210,7 @@ class _Run:
         if fault.kind in OF_THE_SERVER:
             self._strike_server(fault)
         elif fault.kind == "pause":
-            if len(awake) < 2 and self.wanted.backend != "local":
+            if len(awake) < (1 if self.wanted.backend == "local" else 2):
                 return
             place = awake[fault.target % len(awake)]
             place.paused_since, place.wake_at = now(), now() + fault.length_s

@@ -59,6 +59,7 @@ logger = log.get_logger(__name__)
 
 DEFAULT_CUBE_ID = "default"
 CLAIM_WAIT_S = 1.0
+CLAIM_SLACK_S = 0.5
 QUEUE_DOWN_WAIT_S = 1.0
 THREAD_JOIN_S = 5.0
 WAKE_S = 0.05
@@ -273,6 +274,7 @@ class BaseScheduler:
                 when_full="coalesce" if options.when_full == "coalesce" else "reject",
             )
         else:
+            run.refuse_when_over()  # whoever holds the parent now chains the same
             children = [replace(run.child(message), delay_s=options.delay_s) for message in ready]
             keys = self._queue.submit(
                 [], followups=children, idempotency_key=options.idempotency_key, inside_handler=True
@@ -519,9 +521,10 @@ class BaseScheduler:
         labels = self._registry.served()
         if not labels:
             return 0
+        asked_at = self.services.clock.monotonic()
         batches = self._queue.claim(labels, lanes_max=lanes_max, timeout_s=timeout_s)
         for batch in batches:
-            self._leases.hold(batch)
+            self._leases.hold(batch, claimed_at=asked_at if timeout_s <= 0 else None)
         for batch in batches:
             self._run(batch, self._leases.is_lost)
         return len(batches)
@@ -542,9 +545,12 @@ class BaseScheduler:
                     # Without any handler there is nothing to claim: look again when one is registered.
                     stop_asked.wait(CLAIM_WAIT_S)
                     continue
+                asked_at = self.services.clock.monotonic()
                 batches = self._queue.claim(labels, lanes_max=free, timeout_s=CLAIM_WAIT_S)
+                # A claim that took longer than it waits stood still, perhaps with the leases in its hand.
+                late = self.services.clock.monotonic() - asked_at > CLAIM_WAIT_S + CLAIM_SLACK_S
                 for batch in batches:
-                    self._leases.hold(batch)
+                    self._leases.hold(batch, claimed_at=asked_at if late else None)
                     if stop_asked.is_set() or not pool.submit(self._job(batch, stop_asked)):
                         self._release(batch)
             except QueueError as error:
@@ -559,7 +565,9 @@ class BaseScheduler:
 
     def _run(self, batch: Batch, stop: Callable[[Batch], bool]) -> None:
         try:
-            self.dispatcher.run(batch, stop_asked=lambda: stop(batch))
+            self.dispatcher.run(
+                batch, stop_asked=lambda: stop(batch), is_over=lambda: self._leases.is_over(batch)
+            )
         finally:
             self._leases.drop(batch)
 

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from memos.errors import TaskCancelled
+from memos.errors import LeaseLost, TaskCancelled
 from memos.mem_scheduler.schemas.keys import child_key
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.store import Followup
@@ -51,8 +51,10 @@ class BatchRun:
         *,
         asked_to_stop: Callable[[str], bool] = lambda key: False,
         monotonic: Callable[[], float] = time.monotonic,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`asked_to_stop` looks up whether a message was cancelled."""
+        """`asked_to_stop` looks up whether a message was cancelled, `is_over` whether the lease has run out."""
+        self._is_over = is_over
         self._asked_to_stop = asked_to_stop
         self._monotonic = monotonic
         self._looked: dict[str, tuple[float, bool]] = {}  # key -> when it was looked up, what was said
@@ -73,6 +75,13 @@ class BatchRun:
     def close(self) -> None:
         with self._lock:
             self._closed = True
+
+    def refuse_when_over(self) -> None:
+        """LeaseLost when the lease of the batch has run out: somebody else may have done it all."""
+        if self._is_over():
+            raise LeaseLost(
+                "the lease of this batch is over; its messages are run again, or were run elsewhere"
+            )
 
     def begin(self, members: Sequence[Delivery]) -> None:
         """A call of a handler with `members` begins; their children are counted afresh."""

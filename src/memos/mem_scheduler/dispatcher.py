@@ -96,14 +96,26 @@ class Dispatcher:
         tasks = self._monitor.running()
         return {key: task for key, task in tasks.items() if filter_func is None or filter_func(task)}
 
-    def run(self, batch: Batch, *, stop_asked: Callable[[], bool] = lambda: False) -> None:
-        """Run and settle a batch. What has not begun when `stop_asked` turns true is handed back.
+    def run(
+        self,
+        batch: Batch,
+        *,
+        stop_asked: Callable[[], bool] = lambda: False,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Run and settle a batch. What has not begun when `stop_asked` turns true is handed back; once
+        `is_over` says that the lease has run out no built-in effect is committed any more.
 
         Raises nothing that a handler raised, but for one case: in the main thread what is not an
         `Exception` (Ctrl-C, a simulated crash) passes through and leaves the batch to its lease. On a
         thread of the pool it has no caller to reach, and is the handler's failure like any other.
         """
-        run = BatchRun(batch.deliveries, asked_to_stop=self._asked_to_stop, monotonic=self._clock.monotonic)
+        run = BatchRun(
+            batch.deliveries,
+            asked_to_stop=self._asked_to_stop,
+            monotonic=self._clock.monotonic,
+            is_over=is_over,
+        )
         now = self._clock.now()
         for label, group in groupby(batch.deliveries, key=lambda delivery: delivery.message.label):
             # a repeat waited for something else
@@ -212,6 +224,10 @@ class Dispatcher:
                 elif inspect.isgenerator(result) or inspect.isasyncgen(result):
                     raise TypeError("the handler is a generator: calling it ran none of it; drop its yield")
             return [Done() for _ in members]
+        except LeaseLost as lost:
+            # Nothing of the call counts: whoever holds the messages now runs them.
+            error = error_text(lost)
+            return [Release() for _ in members]
         except RetryLater as later:
             error = error_text(later)
             return [Retry(error, delay_s=later.delay_s, counts=False) for _ in members]

@@ -31,6 +31,7 @@ class _Held:
     length_s: float
     timeout_s: float
     renew_at: float
+    over_at: float  # until then the lease is surely ours: counted from before the call that gave it
     lost: bool = False
     timed_out: bool = False
 
@@ -72,12 +73,14 @@ class LeaseKeeper:
             self._thread.join(timeout=5.0)
             self._thread = None
 
-    def hold(self, batch: Batch) -> None:
-        """Keep the lease of `batch` alive until `drop`."""
+    def hold(self, batch: Batch, *, claimed_at: float | None = None) -> None:
+        """Keep the lease of `batch` alive until `drop`. `claimed_at`: when it began at the earliest, on the
+        monotonic clock (None: now)."""
         labels = frozenset(delivery.message.label for delivery in batch.deliveries)
         length_s, timeout_s = self._lengths(labels)
         now = self._clock.monotonic()
-        held = _Held(batch, labels, now, length_s, timeout_s, now + length_s / 3)
+        since = now if claimed_at is None else claimed_at
+        held = _Held(batch, labels, now, length_s, timeout_s, since + length_s / 3, since + length_s)
         with self._changed:
             self._held[_key(batch)] = held
             if held.due_at < self._wake_at:
@@ -92,7 +95,19 @@ class LeaseKeeper:
         """Whether the queue said that somebody else may run the batch now."""
         with self._changed:
             held = self._held.get(_key(batch))
-            return held is None or held.lost or held.timed_out
+            return held is None or held.timed_out or self._is_over(held)
+
+    def is_over(self, batch: Batch) -> bool:
+        """Whether the lease of `batch` may have run out by the clock, or was handed back.
+
+        Needs no heartbeat and no queue: a process that stood still knows it by its first look.
+        """
+        with self._changed:
+            held = self._held.get(_key(batch))
+            return held is None or self._is_over(held)
+
+    def _is_over(self, held: _Held) -> bool:
+        return held.lost or self._clock.monotonic() >= held.over_at
 
     def held(self) -> list[Batch]:
         """What is held now."""
@@ -109,6 +124,7 @@ class LeaseKeeper:
             for one in held:
                 one.length_s, one.timeout_s = lengths[one.labels]
                 one.renew_at = min(one.renew_at, now + one.length_s / 3)
+                one.over_at = min(one.over_at, now + one.length_s)
             self._changed.notify_all()
 
     def beat(self) -> None:
@@ -136,6 +152,7 @@ class LeaseKeeper:
             self._renew(alive)
 
     def _renew(self, alive: list[_Held]) -> None:
+        asked_at = self._clock.monotonic()
         try:
             lost = {_key(batch) for batch in self._queue.renew([held.batch for held in alive])}
         except QueueError as error:
@@ -146,6 +163,8 @@ class LeaseKeeper:
                 # A batch that was finished between the look and the call is not lost but done.
                 if _key(held.batch) in lost and _key(held.batch) in self._held:
                     held.lost = True
+                else:
+                    held.over_at = max(held.over_at, asked_at + held.length_s)
                     logger.warning("batch.lease_lost", lane=str(held.batch.lane), epoch=held.batch.epoch)
 
     def _lengths(self, labels: frozenset[str]) -> tuple[float, float]:

@@ -21,7 +21,7 @@ the item (`IndexedItem`, built by `memos.memory.indexer`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -390,10 +390,14 @@ class MemoryStore(Protocol):
         followups: Sequence[Followup] = (),
         logs: Sequence[ScheduleLogForWebItem] = (),
         cause: Cause | None = None,
+        guard: Callable[[], None] = lambda: None,
     ) -> Applied:
         """Commit all of it together with the mark of `message_key`, unless the mark is there already.
 
-        Also ticks the outbox row of `message_key`, if it is itself a followup.
+        Also ticks the outbox row of `message_key`, if it is itself a followup. `guard` is called inside the
+        transaction, once no other writer can come in between; what it raises undoes everything. By it a
+        worker that stood still notices that its lease is over: the mark of what somebody else has done
+        and settled meanwhile may be swept already.
         """
         ...
 

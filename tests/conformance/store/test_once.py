@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memos.errors import InvalidInput, ItemNotFound
+from memos.errors import InvalidInput, ItemNotFound, LeaseLost
 from memos.memory.item import ItemStatus
 from memos.memory.store import Applied, Cause, Followup, ItemFilter, MemoryStore, SetStatus, TouchItems
 
@@ -30,6 +30,19 @@ def test_a_repeat_changes_nothing(store: MemoryStore, make: Any) -> None:
     assert (store.get(["a"]), store.journal(), store.web_logs(), store.seq("cube")) == before
     assert store.was_applied("P")
     assert not store.was_applied("Q")
+
+
+def test_a_guard_that_refuses_leaves_nothing(store: MemoryStore, make: Any) -> None:
+    """What the guard raises comes out, no change and no mark stays, and a later call is fresh."""
+
+    def refuse() -> None:
+        raise LeaseLost("too late")
+
+    with pytest.raises(LeaseLost):
+        store.apply_once("P", [make.add("a")], followups=chained(make, "F"), logs=[make.log()], guard=refuse)
+    assert not store.was_applied("P")
+    assert (store.pending_followups(), store.web_logs(), store.seq("cube")) == ([], [], 0)
+    assert store.apply_once("P", [make.add("a")]).fresh
 
 
 def test_a_failed_call_leaves_no_mark(store: MemoryStore, make: Any) -> None:

@@ -148,3 +148,31 @@ def test_a_shorter_lease_takes_effect_on_held_batches(queue: Watched, clock: Man
         queue.wait_for_beat()
     keeper.stop()
     assert queue.claim({"job"}, lanes_max=1, timeout_s=0) == []
+
+
+def test_a_lease_that_ran_out_is_known_without_asking(queue: Watched, clock: ManualClock) -> None:
+    """A process that stood still knows by the clock alone that its lease is over, counted from before the
+    claim; a renewal puts the end off, and what was handed back is over at once."""
+    keeper = LeaseKeeper(queue, clock)
+    asked_at = clock.monotonic()
+    first, second = leased(queue, "job", "a", "b")
+    clock.advance(4.0)
+    keeper.hold(first, claimed_at=asked_at)
+    keeper.hold(second, claimed_at=asked_at)
+    clock.advance(25.0)
+    assert not keeper.is_over(first)
+    clock.advance(1.0)
+    assert keeper.is_over(first) and keeper.is_lost(first)
+    keeper.drop(second)
+    assert keeper.is_over(second)
+
+
+def test_a_renewed_lease_is_not_over(queue: Watched, clock: ManualClock) -> None:
+    """Each beat moves the end on by the length of the lease."""
+    keeper = LeaseKeeper(queue, clock)
+    (batch,) = leased(queue, "job", "u")
+    keeper.hold(batch)
+    clock.advance(20.0)
+    keeper.beat()
+    clock.advance(20.0)
+    assert not keeper.is_over(batch)

@@ -126,7 +126,8 @@ class HandlerContext:
         followups: Sequence[Followup] = (),
         logs: Sequence[ScheduleLogForWebItem] = (),
     ) -> Applied:
-        """Commit everything that `message` does, once. Raises StoreError; then nothing was done."""
+        """Commit everything that `message` does, once. Raises StoreError, or LeaseLost when the batch may be
+        somebody else's by now; then nothing was done."""
         key = message.redis_message_id
         applied = self.services.store.apply_once(
             key,
@@ -135,6 +136,7 @@ class HandlerContext:
             followups=followups,
             logs=logs,
             cause=cause_of(message),
+            guard=self._run.refuse_when_over,
         )
         self._run.chain(applied.followups)
         self._run.mark_applied(key)

@@ -140,11 +140,13 @@ class SqliteStore:
         followups: Sequence[Followup] = (),
         logs: Sequence[ScheduleLogForWebItem] = (),
         cause: Cause | None = None,
+        guard: Callable[[], None] = lambda: None,
     ) -> Applied:
         """Effects, followups, logs and mark in one transaction; a repeat only tells what is not ticked."""
         check_id("message_key", message_key)
         with self._writing(cause or Cause(message_key=message_key)) as (writing, now):
             connection = writing.connection
+            guard()
             if not outbox.put_mark(connection, message_key, parent_key, now):
                 return Applied(fresh=False, followups=tuple(outbox.pending(connection, message_key)))
             outbox.tick(connection, [message_key])

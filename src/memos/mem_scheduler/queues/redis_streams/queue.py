@@ -247,8 +247,10 @@ class RedisStreamsQueue:
     def bind_store(self, store_id: str) -> None:
         """This queue's work is for one memory store: two would be two brains. Raises ConfigError."""
         name = f"{self._base}store"
-        self._ask(lambda: self._client.set(name, store_id, nx=True))
         bound = self._ask(lambda: self._client.get(name))
+        if bound is None:  # only then: a server that is full refuses any SET, and its workers must start
+            self._ask(lambda: self._client.set(name, store_id, nx=True))
+            bound = self._ask(lambda: self._client.get(name))
         if bound != store_id:
             raise ConfigError(
                 f"the queue {self.prefix!r} at {self.address} belongs to the memory store {bound}, and this is "
@@ -608,7 +610,7 @@ class RedisStreamsQueue:
         self._listener.close()
         if self._told is not None:
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
-                pipe = self._client.pipeline(transaction=True)
+                pipe = self._client.pipeline(transaction=False)
                 pipe.hdel(f"{self._base}instances", self._identity.name)
                 pipe.zrem(f"{self._base}instances_seen", self._identity.name)
                 pipe.zrem(f"{self._base}waiting", self._identity.name)
@@ -696,7 +698,9 @@ class RedisStreamsQueue:
         return int(self._ask(lambda: self._client.hget(f"{self._base}counts", "policy_version")) or 0)
 
     def _read_policies(self) -> tuple[int, Mapping[str, str]]:
-        pipe = self._client.pipeline(transaction=True)
+        # No MULTI: a full server refuses whatever is queued inside one. The version comes first, so that what
+        # is read is never older than it says.
+        pipe = self._client.pipeline(transaction=False)
         pipe.hget(f"{self._base}counts", "policy_version")
         pipe.hgetall(f"{self._base}policy")
         version, texts = self._ask(pipe.execute)
