@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +52,13 @@ if GIVEN:
         check = Path(GIVEN).resolve() / "check.py"
         assert check.is_file(), f"MEMOS_ACCEPTANCE={GIVEN!r} holds no check.py"
         run([sys.executable, str(check), which, "--python", sys.executable, "--timeout", "100"], tmp_path)
+
+    @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server on PATH")
+    def test_the_given_restart_example_survives_sigkill(tmp_path: Path) -> None:
+        """On Redis, killed half-way and started again: 100 files, and of the repeated writes at most what was
+        in flight at the kill, four in each of the two lanes."""
+        check = Path(GIVEN).resolve() / "check.py"
+        command = [sys.executable, str(check), "scenario2", "--python", sys.executable]
+        out = run([*command, "--scale", "0.1", "--timeout", "45"], tmp_path)
+        repeated = re.search(r"\((\d+) repeated\)", out)
+        assert repeated is not None and int(repeated[1]) <= 8
