@@ -70,8 +70,8 @@ class Scripts:
         try:
             return ask("EVALSHA", self._hashes[name], 1, self._base, *args)
         except redis.exceptions.NoScriptError:
-            ask("SCRIPT", "LOAD", self._texts[name])
-            return ask("EVALSHA", self._hashes[name], 1, self._base, *args)
+            # In one step, which also makes it known: between two it could be forgotten again.
+            return ask("EVAL", self._texts[name], 1, self._base, *args)
 
 
 def _lua_text(text: str) -> str:

@@ -175,7 +175,8 @@ def build_deliveries(
 def build_settled(keys: Sequence[str], state: TaskState) -> list[Settled]:
     """Messages that all came to the same end, without an error."""
     settled = list(map(object.__new__, repeat(Settled, len(keys))))
-    for assign, column in zip(_SETTLED_SLOTS, (keys, repeat(state), repeat("")), strict=True):
+    columns: tuple[Iterable[Any], ...] = (keys, repeat(state), repeat(""))
+    for assign, column in zip(_SETTLED_SLOTS, columns, strict=True):
         deque(map(assign, settled, column), maxlen=0)
     return settled
 

@@ -142,15 +142,20 @@ def test_a_server_that_stays_away_is_told(queue: RedisStreamsQueue, wire: Wire) 
         queue.depth()
 
 
-def test_scripts_that_the_server_forgot_are_sent_again(queue: RedisStreamsQueue) -> None:
+@pytest.mark.skipif(not tests.services.private_redis_is_there(), reason="no redis-server on PATH")
+def test_scripts_that_the_server_forgot_are_sent_again() -> None:
     """SCRIPT FLUSH between two calls is not seen by anybody."""
-    queue.submit([message()])
-    for _ in range(3):
-        queue.client.script_flush()
-        (batch,) = claim(queue)
-        queue.client.script_flush()
-        queue.finish(batch, [Retry("again", 0.0)])
-    assert queue.depth().remaining == 1
+    with (
+        tests.services.PrivateRedis() as server,
+        RedisStreamsQueue(server.address, clock=SystemClock()) as queue,
+    ):
+        queue.submit([message()])
+        for _ in range(3):
+            queue.client.script_flush()
+            (batch,) = claim(queue)
+            queue.client.script_flush()
+            queue.finish(batch, [Retry("again", 0.0)])
+        assert queue.depth().remaining == 1
 
 
 def test_a_full_lane_is_told_after_a_lost_request(queue: RedisStreamsQueue, wire: Wire) -> None:
