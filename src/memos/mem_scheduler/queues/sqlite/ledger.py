@@ -344,13 +344,15 @@ def _head_of(session: Session, line: LaneRow, wanted: frozenset[str], batch_max:
         pack_id, _, size, label, due_at, recoveries, *_ = row
         if pack_id in held:
             continue
+        allowed = limit
         if label != seen:
-            seen = label
             if label not in wanted:
                 break
-            limit = min(limit, session.policy(label).batch_size_max, sizes.of(label))
-        if count >= limit or due_at > session.now or (count and recoveries):
+            allowed = min(limit, session.policy(label).batch_size_max, sizes.of(label))
+        if count >= allowed or due_at > session.now or (count and recoveries):
             break
+        # A label's bound counts once something of it is taken: those before it stay as they are.
+        seen, limit = label, allowed
         taken.append(row)
         count += size
         if recoveries or count >= limit:

@@ -181,7 +181,10 @@ def delete_packs(connection: sqlite3.Connection, ids: Iterable[int]) -> None:
 
 
 def divide(connection: sqlite3.Connection, pack: Pack, at: int) -> tuple[Pack, Pack]:
-    """Make two packs of one, in the file too: the first `at` messages, and the rest."""
+    """Make two packs of one, in the file too: the first `at` messages, and the rest. ValueError when one of
+    them would be empty: a pack without messages would have the id of another one."""
+    if not 0 < at < pack.count:
+        raise ValueError(f"a pack of {pack.count} messages cannot be divided at {at}")
     first, rest = pack.part(0, at), pack.part(at, pack.count)
     connection.execute(
         "UPDATE pack SET count = ?, ids = ?, body = ? WHERE id = ?",
