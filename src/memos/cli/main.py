@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from memos import __version__
 from memos.cli import (
+    bundles,
     chaos,
     compact,
     cubes,
@@ -68,6 +69,7 @@ for module in (
     items,
     explain,
     cubes,
+    bundles,
     erase,
     compact,
     hygiene,

@@ -1,0 +1,127 @@
+"""`memos export` and `memos import`: a cube, or all cubes of a user, with their open tasks, as versioned JSONL."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
+from uuid import uuid4
+
+import typer
+
+from memos.cli.terminal import errors, opened, out, plain
+from memos.errors import CubeNotFound, InvalidInput
+
+if TYPE_CHECKING:
+    from memos.runtime import Runtime
+
+Folder = Annotated[Path, typer.Argument(help="The folder.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the root."""
+    app.command("export")(export)
+    app.command("import")(import_)
+
+
+def export(
+    folder: Folder,
+    cube: Annotated[str | None, typer.Option("--cube", "-c", help="The cube to export.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", "-u", help="Every cube that holds memories of this user alone.")
+    ] = None,
+) -> None:
+    """Write a cube, or a user's cubes, with every memory, working memory and open task."""
+    if (cube is None) == (user is None):
+        raise InvalidInput("name a cube or a user: --cube or --user")
+    with opened() as runtime:
+        if cube is not None:
+            _export(runtime, cube, folder)
+            return
+        shared: list[str] = []
+        own: list[str] = []
+        for one in runtime.store.cubes(user):
+            (own if _is_of(runtime, one, user or "") else shared).append(one)
+        for one in own:
+            _export(runtime, one, folder / quote(one, safe=""))
+        for one in shared:
+            errors.print(plain(f"{one} is left out: it holds memories of other users too", "yellow"))
+        if not own:
+            raise CubeNotFound(f"no cube holds memories of {user!r} alone; export a shared one with --cube")
+
+
+def import_(
+    folder: Folder,
+    cube: Annotated[
+        str | None, typer.Option("--cube", "-c", help="Another name for the cube; of a single cube only.")
+    ] = None,
+    tasks_only: Annotated[
+        bool, typer.Option("--tasks-only", help="The cube is there already: queue its open tasks.")
+    ] = False,
+) -> None:
+    """Bring in what `memos export` wrote: each cube whole or not at all, each open task once."""
+    from memos.mem_cube.bundle import holds_bundle
+
+    folders = (
+        [folder] if holds_bundle(folder) else sorted(one for one in _inside(folder) if holds_bundle(one))
+    )
+    if not folders:
+        raise InvalidInput(f"{folder} holds no export")
+    if cube is not None and len(folders) > 1:
+        raise InvalidInput(f"{folder} holds {len(folders)} cubes; give the folder of one to rename it")
+    with opened() as runtime:
+        for one in folders:
+            _import(runtime, one, cube, tasks_only=tasks_only)
+
+
+def _export(runtime: Runtime, cube_id: str, folder: Path) -> None:
+    from memos.clock import utc
+    from memos.mem_cube.general import GeneralMemCube
+    from memos.mem_cube.tasks_file import OpenTasks, open_tasks_of, write_tasks
+
+    if not runtime.store.seq(cube_id):
+        raise CubeNotFound(f"no cube {cube_id!r}; `memos list` shows what is stored")
+    # Tasks first: one that ends in between is in both, and recognises its work; the other way round it
+    # would be in neither.
+    messages = open_tasks_of(runtime.queue, cube_id)
+    GeneralMemCube(cube_id, runtime=runtime).dump(folder)
+    now = utc(runtime.clock.now())
+    write_tasks(folder, OpenTasks(str(uuid4()), cube_id, now, tuple(messages)))
+    sizes = runtime.store.sizes(cube_id)
+    live = sizes.long_term + sizes.user + sizes.preference
+    out.print(
+        plain(f"{cube_id}: {live} live, {sizes.archived} archived, {len(messages)} open tasks → {folder}")
+    )
+
+
+def _import(runtime: Runtime, folder: Path, name: str | None, *, tasks_only: bool) -> None:
+    from memos.mem_cube.general import GeneralMemCube
+    from memos.mem_cube.tasks_file import FILE_NAME, read_tasks, submit_tasks
+
+    tasks = read_tasks(folder) if (folder / FILE_NAME).is_file() else None
+    if tasks_only:
+        if tasks is None:
+            raise InvalidInput(f"{folder} holds no {FILE_NAME}")
+        cube_id = name or tasks.cube_id
+    else:
+        cube_id = GeneralMemCube.init_from_dir(folder, mem_cube_id=name, runtime=runtime).cube_id
+    count = submit_tasks(runtime.queue, tasks, cube_id=cube_id) if tasks is not None else 0
+    sizes = runtime.store.sizes(cube_id)
+    live = sizes.long_term + sizes.user + sizes.preference
+    out.print(plain(f"{cube_id}: {live} live, {sizes.archived} archived, {count} open tasks"))
+
+
+def _is_of(runtime: Runtime, cube_id: str, user_id: str) -> bool:
+    from memos.memory.item import ItemStatus
+    from memos.memory.store import ItemFilter
+
+    kept = tuple(status for status in ItemStatus if status is not ItemStatus.DELETED)
+    everything = runtime.store.find(ItemFilter(cube_ids=(cube_id,), statuses=kept), limit=1).total
+    theirs = runtime.store.find(
+        ItemFilter(cube_ids=(cube_id,), user_ids=(user_id,), statuses=kept), limit=1
+    ).total
+    return everything == theirs
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [one for one in folder.iterdir() if one.is_dir()] if folder.is_dir() else []
