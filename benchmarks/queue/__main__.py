@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from benchmarks.queue.fairness import fair_lag
+from benchmarks.queue.kills import kill_rows
 from benchmarks.queue.latency import wake_ms
 from benchmarks.queue.local import idle_cpu_percent, local_batch
 from benchmarks.queue.redis_rows import redis_rows
@@ -18,7 +19,7 @@ from memos.mem_scheduler.queues.local import LocalQueue
 
 
 def measure(options: Options) -> Sequence[Row]:
-    return [*redis_rows(options), *in_process_rows(options)]
+    return [*redis_rows(options), *kill_rows(options), *in_process_rows(options)]
 
 
 def in_process_rows(options: Options) -> list[Row]:

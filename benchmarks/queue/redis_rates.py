@@ -50,13 +50,14 @@ class Rates:
     drain: Compared = field(default_factory=Compared)
     drain_queue: Compared = field(default_factory=Compared)
     cycle: Compared = field(default_factory=Compared)
+    cycle_4_lanes: Compared = field(default_factory=Compared)
 
 
 def measure_rates(queue: TaskQueue, floor: Floor, *, rounds: int) -> Rates:
     """Submit, claim and finish through the queue alone."""
     rates = Rates()
     ones = messages(SUBMIT_SIZE, USERS)
-    single = messages(1, 1)
+    single, few = messages(1, 1), messages(SUBMIT_SIZE, 4)
     for _ in range(rounds):
         rates.submit_single.round(
             lambda: _timed(1_000, lambda: queue.submit(single)), lambda: floor.submit_single(1_000)
@@ -69,6 +70,7 @@ def measure_rates(queue: TaskQueue, floor: Floor, *, rounds: int) -> Rates:
         )
         rates.drain_queue.round(lambda: _drained(queue), floor.drain)
         rates.cycle.round(lambda: _cycle(queue, ones), lambda: floor.cycle(BACKLOG))
+        rates.cycle_4_lanes.round(lambda: _cycle(queue, few), lambda: floor.cycle(BACKLOG))
     return rates
 
 

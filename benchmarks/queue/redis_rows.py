@@ -47,7 +47,8 @@ def redis_rows(options: Options) -> list[Row]:
             found = _measure(site, options)
         except ConfigError as error:
             return [_left_out(name, f"{error}"[:100]) for name in BARS]
-    return [found.get(name) or _left_out(name, "left out by --quick") for name in BARS]
+    rows = [found.pop(name, None) or _left_out(name, "left out by --quick") for name in BARS]
+    return [*rows, *found.values()]
 
 
 def _measure(site: Site, options: Options) -> dict[str, Row]:
@@ -59,6 +60,8 @@ def _measure(site: Site, options: Options) -> dict[str, Row]:
         rates = measure_rates(queue, floor, rounds=2 if options.quick else 9)
         for name in ("submit_batch", "submit_single", "cycle"):
             rows[name] = _compared(name, getattr(rates, name))
+        few = rates.cycle_4_lanes
+        rows["cycle_4_lanes"] = Row("cycle_4_lanes", None, few.share, BARS["cycle"][1], few.note)
         drained = measure_drain(floor, rounds=2 if options.quick else 9)
         through = f"{drained.note}; claim and finish alone {rates.drain_queue.share:.2f}"
         rows["drain"] = _row("drain", drained.share, f"{site.server}; {through}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from memos.chaos import labels
-from memos.chaos.ledger import Accepted, Began, Ended, Ledger, Stood, Stopped, Tried, names, now
+from memos.chaos.ledger import Accepted, Began, Ended, Killed, Ledger, Stood, Stopped, Tried, names, now
 from memos.chaos.witness import COMMIT_FINISH, IN_HANDLER, Points, WitnessedQueue
 from memos.errors import Discard, MemosError
 from memos.mem_scheduler.base_scheduler import BaseScheduler
@@ -69,6 +69,17 @@ def run(order: Order) -> None:
     source = random.Random(f"{order.seed}/{order.name}/{order.start}")
     points = Points(ledger, source, chance=order.chance, at=order.die_at, nth=order.die_nth)
     _Ticker(ledger, order.lease_s / 3).start()
+    try:
+        _serve(order, ledger, points, source, stop)
+    except BaseException as error:  # a process that ends by an error ends like a killed one, and says so
+        ledger.write(Killed(now(), os.getpid(), f"error: {type(error).__name__}"))
+        raise
+    ledger.write(Stopped(now(), os.getpid()))
+
+
+def _serve(
+    order: Order, ledger: Ledger, points: Points, source: random.Random, stop: threading.Event
+) -> None:
     with build(Settings.load(order.environment), start=False) as runtime:
         queue: Any = WitnessedQueue(runtime.queue, ledger, points, stall_s=order.lease_s / 3)
         scheduler = BaseScheduler(runtime.scheduler.config, queue=queue, services=runtime.scheduler.services)
@@ -76,7 +87,8 @@ def run(order: Order) -> None:
             handlers = Handlers(runtime, scheduler, ledger, points, source, order)
             scheduler.register_handlers(handlers.table())
             scheduler.start()
-            scheduler.keep_house()  # what a dead process chained and did not queue
+            with contextlib.suppress(MemosError):  # the housekeeper of the scheduler does it as well
+                scheduler.keep_house()  # what a dead process chained and did not queue
         if order.submits:
             Submitter(scheduler, runtime, ledger, source, order).run(stop)
         else:
@@ -84,7 +96,6 @@ def run(order: Order) -> None:
         if order.in_memory:
             _drain(runtime)
         scheduler.stop(grace_s=10.0)
-    ledger.write(Stopped(now(), os.getpid()))
 
 
 def _drain(runtime: Runtime) -> None:

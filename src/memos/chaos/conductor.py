@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memos.chaos import ledger
@@ -74,6 +74,7 @@ class Result:
     faults: dict[str, int]
     seconds: float
     drained: bool
+    folder: Path | None = None  # ledger, store and queue of a run that broke something, to look into
 
 
 Watcher = Callable[[Progress], None]
@@ -106,11 +107,15 @@ class _Server:
 def conduct(wanted: Wanted, watch: Watcher = lambda _: None) -> Result:
     """Run it. Raises ConfigError when the backend cannot be run here."""
     folder = Path(tempfile.mkdtemp(prefix="memos-chaos-"))
+    kept = False
     try:
         with _server_of(wanted) as server, Nursery() as nursery:
-            return _Run(wanted, folder, server, nursery, watch).go()
+            result = _Run(wanted, folder, server, nursery, watch).go()
+        kept = bool(result.verdict.broken) or not result.drained
+        return replace(result, folder=folder if kept else None)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,7 @@ def chaos(
         errors.print(f"[red]broken: {name}: {count}[/red]")
     for line in result.verdict.examples:
         errors.print(plain(f"  {line}"), soft_wrap=True)
+    errors.print(plain(f"ledger, store and queue of this run: {result.folder}"), soft_wrap=True)
     errors.print(plain(f"to try again: {report.again(wanted)}"), soft_wrap=True)
     raise typer.Exit(1)
 
