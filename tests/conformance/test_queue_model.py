@@ -64,6 +64,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.clock = ManualClock()
         self.batches: list[Batch] = []
         self.children = 0
+        self.tokens = 0
         self.queue: TaskQueue | None = None
 
     @initialize(cap=st.sampled_from([0, 0, 1, 2]))
@@ -167,6 +168,31 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             assert self.queue.dead.retry([key]) == 1
             self.model.retried_letters([key])
+
+    @rule(ones=st.lists(messages, min_size=1, max_size=3))
+    def submit_that_lost_its_reply(self, ones: list) -> None:
+        """The same token once more answers with the same keys and queues nothing, full or not."""
+        if self.model.refuses(ones):
+            return
+        self.tokens += 1
+        keys = self.queue.submit(ones, token=f"token-{self.tokens}")
+        self.model.submitted(keys, ones, 0.0)
+        assert self.queue.submit(ones, token=f"token-{self.tokens}") == keys
+
+    @precondition(lambda self: self.model.letters)
+    @rule(pick=st.data())
+    def edit_a_dead_letter(self, pick) -> None:
+        """The new content is shown and changes nothing else."""
+        key = pick.draw(st.sampled_from(self.model.letters))
+        assert self.queue.dead.edit(key, "mended").message.content == "mended"
+        assert self.queue.dead.show(key).message.content == "mended"
+
+    @precondition(lambda self: self.model.messages)
+    @rule()
+    def look_up(self) -> None:
+        """`get` gives what is live and not dead, each once."""
+        waiting = {key for key in self.model.live() if key not in self.model.letters}
+        assert {one.key for one in self.queue.get(sorted(self.model.messages))} == waiting
 
     @precondition(lambda self: len(self.model.messages) > 12)
     @rule()
