@@ -6,6 +6,7 @@ monotonic clock, which the processes of a machine share.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -130,15 +131,21 @@ class Ledger:
 
     def write(self, event: Event) -> None:
         line = json.dumps([type(event).__name__, asdict(event)], separators=(",", ":"))
-        os.write(self._file, line.encode() + b"\n")
+        # A kill may tear a line; the break before the next one keeps that one whole.
+        os.write(self._file, b"\n" + line.encode() + b"\n")
 
     def close(self) -> None:
         os.close(self._file)
 
 
 def read(path: Path) -> list[Event]:
-    """All events in the order of their times."""
-    events = [_event(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    """All events in the order of their times. A line that a kill tore says nothing: what it was about to say
+    had not been acted on yet."""
+    events = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            if line:
+                events.append(_event(line))
     return sorted(events, key=lambda event: event.at)
 
 
