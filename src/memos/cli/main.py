@@ -29,6 +29,7 @@ from memos.cli import (
     items,
     keys,
     logs,
+    mcp,
     models,
     serve,
     status,
@@ -65,6 +66,7 @@ def _root(
 for module in (
     demo,
     serve,
+    mcp,
     worker,
     items,
     explain,
