@@ -163,7 +163,7 @@ def _of_sentence(sentence: Sentence, item: MemoryItem, speaker: str) -> Iterator
         bare = opened(clause)
         stated.extend(facts(bare, speaker, chinese=sentence.chinese))
         stated.extend(denied_allergies(first_person(bare, speaker), speaker, chinese=sentence.chinese))
-    happened_at = _time_of(sentence, item.happened_at)
+    happened_at = time_of(sentence, item.happened_at)
     for one in stated:
         kind = one.kind if about_user else MemoryKind.LONG_TERM
         yield Derived(one.text, kind, (item.id,), one.fact, happened_at, one.confidence)
@@ -215,7 +215,7 @@ def _event(sentence: Sentence, item: MemoryItem, speaker: str) -> Derived | None
     dated = absolute(statement.text, item.happened_at, chinese=sentence.chinese)
     if dated.unresolved:
         return None
-    when = dated.happened_at or _time_of(sentence, item.happened_at)
+    when = dated.happened_at or time_of(sentence, item.happened_at)
     text = dated.text[0].upper() + dated.text[1:]
     return Derived(text, MemoryKind.LONG_TERM, (item.id,), None, when, EVENT_CONFIDENCE)
 
@@ -225,7 +225,7 @@ def _event_reason(sentence: Sentence, speaker: str) -> str:
     return statement.reason or "its date cannot be told"
 
 
-def _time_of(sentence: Sentence, when: datetime | None) -> datetime | None:
+def time_of(sentence: Sentence, when: datetime | None) -> datetime | None:
     """When it is true from: the one time the sentence names, if that is not to come; else when it was said."""
     if when is None:
         return None

@@ -34,7 +34,7 @@ ADVERB_WORDS = (
     "|certainly|honestly|actually|simply|do|both|kind of|sort of|usually|normally|often|generally|typically"
     "|currently|never|rarely|seldom"
 )
-_THIRD_VERB = re.compile(rf"^I ((?:(?:{ADVERB_WORDS})\s+)*)([a-z']+)")
+_THIRD_VERB = re.compile(rf"^I ((?:(?:{ADVERB_WORDS}|no longer|now|recently|finally|already)\s+)*)([a-z']+)")
 
 
 def _base_form(clause: str) -> str:

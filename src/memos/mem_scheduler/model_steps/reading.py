@@ -20,6 +20,7 @@ from typing import Any
 from memos import prompts
 from memos.errors import InvalidInput
 from memos.mem_scheduler.model_steps.lines import gives_orders
+from memos.mem_scheduler.model_steps.slots import fact_in
 from memos.memory.document_items import document_of
 from memos.memory.extract import Derivation, Derived, Skipped, derive, speaker_of
 from memos.memory.item import MemoryItem, MemoryKind
@@ -39,7 +40,8 @@ ANSWERS_MAX = 256
 WINDOW_CHARS_MAX = 6_000
 WINDOW_ITEMS_MAX = 40
 ITEM_CHARS_MAX = 2_200
-FOUND_MAX = 40  # statements of one window
+FOUND_MAX = 40  # statements of one window that are kept
+QUOTES_MAX = WINDOW_ITEMS_MAX  # of one statement
 KNOWN_MAX = 40
 TAGS_MAX = 5
 QUOTE_CHARS_MIN = 4
@@ -51,22 +53,25 @@ KEY_CHARS_MAX = 80
 WORDS_SHARE_MIN: Mapping[str, float] = {"en": 0.2, "zh": 0.1}
 CONFIDENCE_MAX = 0.9  # a model's word is never worth more than what rules are sure of
 
+# The bounds are wide: they keep a small model that is held to the schema from going on for ever.
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
         "statements": {
             "type": "array",
+            "maxItems": 2 * FOUND_MAX,
             "items": {
                 "type": "object",
                 "properties": {
                     "text": {"type": "string"},
                     "kind": {"type": "string", "enum": ["person", "event", "knowledge"]},
                     "key": {"type": "string"},
-                    "tags": {"type": "array", "items": {"type": "string"}},
+                    "tags": {"type": "array", "maxItems": 4 * TAGS_MAX, "items": {"type": "string"}},
                     "date": {"type": "string"},
                     "confidence": {"type": "number"},
                     "evidence": {
                         "type": "array",
+                        "maxItems": QUOTES_MAX,
                         "items": {
                             "type": "object",
                             "properties": {"item": {"type": "integer"}, "quote": {"type": "string"}},
@@ -89,6 +94,9 @@ _DATES = re.compile(
     r"\b\d{4}-\d{2}(?:-\d{2})?\b|\b\d{1,2}(?:st|nd|rd|th)? (?:of )?[A-Z][a-z]{2,8},? \d{4}\b"
     r"|\b[A-Z][a-z]{2,8} \d{1,2}(?:st|nd|rd|th)?,? \d{4}\b|\b[A-Z][a-z]{2,8} \d{4}\b|\b(?:19|20)\d{2}\b"
     r"|\d{4}年(?:\d{1,2}月(?:\d{1,2}[日号])?)?|\d{1,2}月\d{1,2}[日号]"
+)
+_NOW = re.compile(
+    r"(?<=[a-z]) (?:now|currently)(?= [a-z]|\.?$)|(?<=[\u4e00-\u9fff])(?:现在|目前)(?=[\u4e00-\u9fff])"
 )
 _DIGITS = re.compile(r"\d+")
 _NAME = re.compile(r"\b[A-Z][a-z]+\b")
@@ -186,7 +194,8 @@ def windows(items: Sequence[MemoryItem]) -> Iterator[Window]:
 
 def read_window(llm: LLM, window: Window) -> WindowRead:
     """Ask about one window. Raises RateLimited."""
-    known = [one.text for one in derive(window.items).derived][:KNOWN_MAX]
+    by_rules = derive(window.items).derived
+    known = [one.text for one in by_rules][:KNOWN_MAX]
     lines = [_line(item) for item in window.items]
     values = {
         "items": numbered(lines, window.language),
@@ -197,11 +206,16 @@ def read_window(llm: LLM, window: Window) -> WindowRead:
         return WindowRead(window, answer)
     rows = answer.fields["statements"]
     told = {text.casefold() for text in known}
+    filled = {fact for one in by_rules if (fact := _filled(one)) is not None}
     found: dict[str, Derived] = {}
     for row in rows:
         one = _derived(row, window, answer.model)
-        if one is not None and one.text.casefold() not in told and len(found) < FOUND_MAX:
+        if one is None or one.text.casefold() in told or len(found) == FOUND_MAX:
+            continue
+        fact = _filled(one)
+        if fact is None or fact not in filled:  # a fact has one statement, in whatever words it was noted
             found.setdefault(one.text.casefold(), one)
+            filled |= {fact} if fact is not None else set()
     nothing = quoted(str(answer.fields["nothing"]), chars_max=200)
     return WindowRead(window, answer, tuple(found.values()), len(rows) - len(found), nothing)
 
@@ -229,6 +243,12 @@ def extractor(reads: Sequence[WindowRead]) -> Extractor:
         return Derivation((*by_rules.derived, *more), skipped)
 
     return extract
+
+
+def _filled(one: Derived) -> tuple[str, str, str, bool] | None:
+    """What tells the fact of a statement from others."""
+    fact = one.fact
+    return None if fact is None else (*fact.identity, fact.folded_value, fact.ended)
 
 
 def _why(read: WindowRead) -> str:
@@ -261,6 +281,8 @@ def _derived(row: Mapping[str, Any], window: Window, model: str) -> Derived | No
     if not cited or all(_is_assistant(item) for item, _ in cited):
         return None
     when = next((item.happened_at for item, _ in cited if item.happened_at is not None), None)
+    if when is not None:  # the statement keeps the time, and so "now" says no more
+        text = _NOW.sub("", text)
     dated = absolute(text, when, chinese=window.language == "zh")
     if dated.unresolved:
         return None
@@ -272,12 +294,14 @@ def _derived(row: Mapping[str, Any], window: Window, model: str) -> Derived | No
     confidence = (
         min(CONFIDENCE_MAX, max(0.1, float(row["confidence"]))) if _finite(row["confidence"]) else 0.5
     )
+    fact, since = fact_in(text, [item for item, _ in cited]) or (None, None)
     return Derived(
         text,
         kind,
         tuple(dict.fromkeys(item.id for item, _ in cited)),
-        None,
-        _date(row["date"]) or dated.happened_at or when,
+        fact,
+        # A fact's time decides which of two values holds: that is read out of what was said.
+        since or _date(row["date"]) or dated.happened_at or when,
         confidence,
         tags=_tags(row["tags"]),
         key=quoted(str(row["key"]), chars_max=KEY_CHARS_MAX),
