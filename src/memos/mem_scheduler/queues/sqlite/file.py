@@ -30,7 +30,7 @@ class QueueFile:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         self._read_lock = threading.Lock()
-        self._durable = False
+        self._durable: bool | None = False  # None: not known
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         _prepare(path)
@@ -52,16 +52,17 @@ class QueueFile:
         with translating(self.path):
             connection = self._writer or self._connect()
             try:
+                _end_transaction(connection)
                 if durable != self._durable or connection is not self._writer:
+                    self._durable = None  # whatever interrupts this, the next call says it again
                     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
                     self._durable = durable
-                connection.execute("BEGIN IMMEDIATE")
                 try:
+                    connection.execute("BEGIN IMMEDIATE")
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:
-                    if connection.in_transaction:  # a full disk rolls back by itself
-                        connection.execute("ROLLBACK")
+                    _end_transaction(connection)
                     raise
             finally:
                 if connection is not self._writer:
@@ -73,12 +74,12 @@ class QueueFile:
         with self._read_lock, translating(self.path):
             connection = self._reader or self._connect()
             try:
-                connection.execute("BEGIN")
+                _end_transaction(connection)
                 try:
+                    connection.execute("BEGIN")
                     yield connection
                 finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
+                    _end_transaction(connection)
             finally:
                 if connection is not self._reader:
                     connection.close()
@@ -135,6 +136,12 @@ def tune(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA wal_autocheckpoint = 8000")  # 32 MiB: pages written often go home once
     connection.execute("PRAGMA journal_size_limit = 67108864")
+
+
+def _end_transaction(connection: sqlite3.Connection) -> None:
+    """Roll back what is open: a full disk does that by itself, an interrupted call left it to the next one."""
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 def _prepare(path: Path) -> None:

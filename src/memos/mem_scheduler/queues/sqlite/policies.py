@@ -29,6 +29,7 @@ class SqlitePolicyTable:
         self._written: dict[str, TaskPolicy] = {}
         self._defaults: dict[str, TaskPolicy] = {}
         self._version = 0
+        self._sure = True  # False: the version may be of a transaction that was not committed
 
     @property
     def version(self) -> int:
@@ -44,18 +45,23 @@ class SqlitePolicyTable:
 
     def put(self, label: str, policy: TaskPolicy) -> None:
         check_policy(label, policy)
-        self._write(label, policy)
+        try:
+            self._write(label, policy)
+        except BaseException:
+            self._sure = False
+            raise
 
     def labels(self) -> list[str]:
         return sorted(self._written)
 
     def follow(self, connection: sqlite3.Connection, version: int) -> None:
         """Read the table anew when the file has another version than is known."""
-        if version == self._version:
+        if version == self._version and self._sure:
             return
         rows = connection.execute("SELECT label, fields FROM policy").fetchall()
         self._written = {label: _policy_of(json.loads(text)) for label, text in rows}
         self._version = version
+        self._sure = True
 
 
 def store(connection: sqlite3.Connection, label: str, policy: TaskPolicy) -> bool:

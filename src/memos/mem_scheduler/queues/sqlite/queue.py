@@ -358,17 +358,14 @@ class SqliteQueue:
     @contextmanager
     def _session(self, *, durable: bool) -> Iterator[Session]:
         """One transaction; afterwards those who wait for what it brought about are called."""
-        try:
-            with self._file.write(durable=durable) as connection:
-                session = Session(
-                    connection, self._rules, self._cache, now=self._clock.monotonic(), wall=self._clock.now()
-                )
-                self._policies.follow(connection, session.counters.policy_version)
-                yield session
-                session.save()
-        except BaseException:
-            self._cache.clear()
-            raise
+        with self._file.write(durable=durable) as connection:
+            session = Session(
+                connection, self._rules, self._cache, now=self._clock.monotonic(), wall=self._clock.now()
+            )
+            self._policies.follow(connection, session.counters.policy_version)
+            yield session
+            session.save()
+        self._cache.keep(session.counters)
         for label in session.ready:
             self._waiters.call(label)
         if session.due_at is not None:

@@ -42,45 +42,52 @@ class Rules:
 
 
 class Cache:
-    """What a process knows of the file since its last transaction: counters and lanes.
+    """The lanes that a process remembers of the file since its last transaction.
 
-    It holds while nobody else writes, which SQLite tells by a number; a transaction that was rolled back
-    leaves nothing in it.
+    They hold when that transaction was committed on the same connection, when SQLite says that nobody else
+    wrote since, and when the counters, which each transaction reads from their row, are those it left there.
+    They are given out when a transaction begins and come back when it is committed: of one that failed, in
+    whatever way, nothing is left.
     """
 
     def __init__(self) -> None:
-        self.counters: Counters | None = None
         self.by_id: dict[int, LaneRow] = {}
         self.by_name: dict[LaneId, LaneRow] = {}
-        self._version = -1
+        self._connection: sqlite3.Connection | None = None
+        self._version = -1  # of the file, as this connection counts; two connections count differently
+        self._left: Counters | None = None  # None while a transaction works
 
-    def check(self, connection: sqlite3.Connection) -> None:
-        """Forget everything when somebody else wrote. Wants a transaction."""
+    def begin(self, connection: sqlite3.Connection) -> Counters:
+        """The counters as they stand in the file; what the cache holds agrees with them. Wants a transaction."""
         version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._version or len(self.by_id) > LANES_KEPT_MAX:
-            self.clear()
-            self._version = version
+        counters = Counters.load(connection)
+        if (
+            connection is not self._connection
+            or version != self._version
+            or counters != self._left
+            or len(self.by_id) > LANES_KEPT_MAX
+        ):
+            self.by_id.clear()
+            self.by_name.clear()
+        self._connection, self._version, self._left = connection, version, None
+        return counters
 
-    def clear(self) -> None:
-        self.counters = None
-        self.by_id.clear()
-        self.by_name.clear()
+    def keep(self, counters: Counters) -> None:
+        """The transaction is committed and has left these counters."""
+        self._left = counters
 
 
 class Session:
-    """Counters and lanes of one transaction. After a rollback the cache is to be cleared."""
+    """Counters and lanes of one transaction. After the commit the cache is to `keep` the counters."""
 
     def __init__(
         self, connection: sqlite3.Connection, rules: Rules, cache: Cache, *, now: float, wall: float
     ) -> None:
-        cache.check(connection)
         self.connection = connection
         self.rules = rules
         self.now = now
         self.wall = wall
-        if cache.counters is None:
-            cache.counters = Counters.load(connection)
-        self.counters = cache.counters
+        self.counters = cache.begin(connection)
         self._loaded = replace(self.counters)
         self._changes = connection.total_changes
         self.order = FairLanes(connection, self.counters, user_batches_max=rules.user_batches_max)
