@@ -87,6 +87,15 @@ _NOT_ALLERGIC = re.compile(
 _NOT_ALLERGIC_HAN = re.compile(r"^我(?:已经|其实)?对(?P<object>.{1,20}?)(?:并|已经)?不(?:再|会)?过敏了?$")
 
 
+# "我搬家了，现在住在里昂": the speaker who left something is who is somewhere else now.
+_LEFT_HAN = re.compile(
+    r"^我(?:已经|刚刚?|最近|上个?月|去年|上周)*(?:搬家|搬走|换了?工作|跳槽|辞职|离职|不再?[住在]|离开|毕业)"
+)
+_GOES_ON_HAN = re.compile(
+    r"^(?:现在|目前|如今|已经|刚刚?)*(?:住|搬[到去来]|居住|定居|在.+(?:工作|上班|任职))"
+)
+
+
 def speaker_of(item: MemoryItem) -> str:
     """The name of who says a turn; "" when it has none ("the user")."""
     return item.participants[0] if item.participants else ""
@@ -159,8 +168,12 @@ def _of_item(item: MemoryItem) -> tuple[list[Derived], str]:
 def _of_sentence(sentence: Sentence, item: MemoryItem, speaker: str) -> Iterator[Derived]:
     about_user = item.role != "assistant"
     stated: list[Stated] = []
+    before = ""
     for clause in clauses(sentence):
         bare = opened(clause)
+        if sentence.chinese and _LEFT_HAN.match(before) and _GOES_ON_HAN.match(bare):
+            bare = f"我{bare}"
+        before = bare
         stated.extend(facts(bare, speaker, chinese=sentence.chinese))
         stated.extend(denied_allergies(first_person(bare, speaker), speaker, chinese=sentence.chinese))
     happened_at = time_of(sentence, item.happened_at)

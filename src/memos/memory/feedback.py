@@ -24,6 +24,7 @@ from memos.memory.signature import signature
 from memos.memory.slots import Fact, fact_of, is_single
 from memos.models.base import ChatMessage
 from memos.retrieval.keywords import analyse
+from memos.retrieval.stopwords import ENGLISH
 
 FEEDBACK_CHARS_MAX = 8_000
 RETRIEVED_MAX = 200
@@ -112,11 +113,26 @@ _REPLACEMENTS = (
         re.I,
     ),
     re.compile(r"^(?:it's|it is|that's|i said|i meant|make it)\s+(?P<new>\S+)\s+not\s+(?P<old>\S+)$", re.I),
+    re.compile(
+        r"^(?P<new>(?:.*\s)?(?-i:[A-Z])\w+)\s+not\s+(?:at |in |on |to |from )?(?P<old>(?-i:[A-Z])[\w ]*)$",
+        re.I,
+    ),
     re.compile(r"^(?P<new>.+?),?\s+(?:instead of|rather than)\s+(?P<old>.+)$", re.I),
     re.compile(r"^把(?P<old>.+?)(?:改成|改为|换成)(?P<new>.+)$"),
     re.compile(r"^.*?不(?:是|在|叫)(?P<old>[^，,]+)[，,]\s*(?:而)?(?P<new>[^，,]*(?:是|在|叫).+)$"),
     re.compile(r"^(?P<new>[^，,]*(?:是|在|叫)[^，,]+)[，,]\s*(?:而)?不(?:是|在|叫)(?P<old>.+)$"),
+    re.compile(r"^(?P<new>[^，,]{1,20})[，,]\s*(?:而)?不(?:是|在|叫)(?P<old>.+)$"),
 )
+# What is left of "no, it's Lyon" or "不对，是里昂": a value and nothing else.
+_BARE = re.compile(
+    r"^(?:(?:it|that|this)(?:'s| is| should be)|i (?:meant|said)|make it|should be)?\s*(?P<value>[\w.+@' -]{1,60}?)"
+    r"(?:\s+(?:now|actually|these days|nowadays|instead))?$",
+    re.I,
+)
+_BARE_HAN = re.compile(r"^(?:应该|我说的|我)?(?P<is>是|在)?(?P<value>[\w·]{1,12}?)了?$")
+_FRAGMENT_CHARS_MAX = 6
+_HAN = re.compile("[\u4e00-\u9fff]")
+_NOW = re.compile(r"\s+(?:now|nowadays|these days)$", re.I)
 _PERSONS = frozenset(["i", "you", "user", "我", "你", "他", "她"])
 _POINTING = re.compile(r"\b(?:it|that|this|he|she|they|him|her|them|there)\b|[他她它这那]", re.I)
 
@@ -258,6 +274,14 @@ class _Reader:
         if derived:
             yield from self._facts(derived, corrects=corrects and not also)
             return
+        if corrects and not also and (bare := (_BARE_HAN if _HAN.search(rest) else _BARE).match(rest)):
+            revalued = self._revalued(bare["value"])
+            if revalued is not None:
+                yield revalued
+                return
+            if denies and bare.re is _BARE_HAN and (bare["is"] or len(rest) <= _FRAGMENT_CHARS_MAX):
+                yield self._doubt(rest)  # a fragment is no memory
+                return
         if _is_phrase(rest) and not (denies and _POINTING.search(rest) and _words(rest)):
             if denies:
                 yield self._doubt(rest)
@@ -311,17 +335,43 @@ class _Reader:
             if found is None:
                 continue
             old = _value(found["old"])
-            new = _value(_LEAD_IN_HAN.sub("", _LEAD_IN.sub("", found["new"].strip())))
+            new = _NOW.sub("", found["new"].strip())
+            new = _value(_LEAD_IN_HAN.sub("", _LEAD_IN.sub("", new)))
             holding = [(item, _replaced(item.memory, old, new)) for item in self.items if old and new]
             changed = [(item, text) for item, text in holding if text]
             if len(changed) == 1:
                 item, text = changed[0]
-                return Correction(CorrectionKind.CORRECT, (item.id,), text, f"{old!r} is {new!r}", new)
+                return self._replaced_by(item, text, old, new)
             meant = self._meant() if changed else ()
             for item, text in changed:
                 if (item.id,) == meant:
-                    return Correction(CorrectionKind.CORRECT, meant, text, f"{old!r} is {new!r}", new)
+                    return self._replaced_by(item, text, old, new)
         return None
+
+    def _revalued(self, value: str) -> Correction | None:
+        """The fact that is meant with another value, if rules then read the same slot out of it."""
+        meant = self._meant()
+        if value.split()[0].casefold() in ENGLISH or all(map(is_small_talk, sentences(value))):
+            return None
+        for item, fact in self._held():
+            if (item.id,) != meant or not is_single(fact.slot) or fact.ended or not fact.value:
+                continue
+            said = (
+                [one.text for one in derive([item]).derived if one.fact == fact]
+                if item.raw
+                else [item.memory]
+            )
+            text = _replaced(said[0], fact.value, _value(value)) if said else ""
+            for one in self._derived(text) if text else ():
+                if one.fact is not None and one.fact.slot == fact.slot and one.fact.value == _value(value):
+                    reason = f"another value of {fact.slot}"
+                    return Correction(CorrectionKind.CORRECT, meant, one.text, reason, value, one)
+        return None
+
+    def _replaced_by(self, item: MemoryItem, text: str, old: str, new: str) -> Correction:
+        """`text` in the place of the item's, with its fact if rules read one out of it."""
+        one = next((one for one in self._derived(text) if one.text == text), None)
+        return Correction(CorrectionKind.CORRECT, (item.id,), text, f"{old!r} is {new!r}", new, one)
 
     # -- which memory is meant --
 

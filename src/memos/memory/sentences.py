@@ -167,15 +167,15 @@ def clauses(sentence: Sentence) -> list[str]:
 
 
 _OPENER = re.compile(
-    r"^(?:(?:and|but|so|also|well|actually|honestly|oh|yes|yeah|yep|no|nope|ok|okay|hey|hi|hello|btw|fyi|lol|haha"
+    r"^(?:(?:and|but|so|also|well|actually|honestly|oh|yes|yeah|yep|no|nope|wrong|correction|ok|okay|hey|hi|hello|btw|fyi|lol|haha"
     r"|anyway|basically|personally|sadly|luckily|unfortunately|wow|thanks|sure|still|plus|besides|too|sorry"
     r"|by the way|for what it's worth|in fact|to be honest|as you know|just so you know|for your information"
     r"|(?:please\s+)?(?:remember|note|know|keep in mind)(?:\s+that)?|now|currently|nowadays|these days)"
-    r"\b[,:!]?\s*)+",
+    r"\b(?:[,:!]|\s-+(?=\s))?\s*)+",
     re.I,
 )
 _OPENER_HAN = re.compile(
-    r"^(?:其实|嗯|哦|啊|对了|顺便说一下|顺便|另外|还有|而且|但是|不过|所以|是的|对|好的|好|不对|不是|不"
+    r"^(?:其实|更正|嗯|哦|啊|对了|顺便说一下|顺便|另外|还有|而且|但是|不过|所以|是的|对|好的|好|不对|不是|不"
     r"|请记住|记住|请注意|注意|说实话|老实说|现在|目前|哈哈|你好|嗨)[，,:：、!！\s]+"
 )
 

@@ -71,14 +71,14 @@ def _i(pattern: str) -> re.Pattern[str]:
 
 _ENGLISH = (
     Rule("lives_in", re.compile(rf"^(?i:i {_NOW}(?:live|reside)|(?:i am|i'm) {_NOW}(?:living|based|residing)) in {_PROPER}{_WHEN}"), refused=_NOT_A_PLACE),
-    Rule("lives_in", re.compile(rf"^(?i:i {_NOW}(?:moved|relocated)(?: (?:back|over|out))?(?: from [\w ]+?)?) to {_PROPER}{_WHEN}"), 0.85, refused=_NOT_A_PLACE),
+    Rule("lives_in", re.compile(rf"^(?i:i(?:'ve)? {_NOW}(?:moved|relocated)(?: (?:back|over|out|house))?(?: from [\w ]+?)?) to {_PROPER}{_WHEN}"), 0.85, refused=_NOT_A_PLACE),
     Rule("lives_in", re.compile(rf"^(?i:i (?:no longer live|don't live|do not live|used to live|stopped living)) in {_PROPER}(?i:\s+any ?more)?{_WHEN}"), ended=True, refused=_NOT_A_PLACE),
     Rule("job", _i(rf"^i {_NOW}(?:work|work full[- ]time|work part[- ]time) as an? {_JOB}(?: (?:at|for|in|with) .+)?$"), goes_on=True),
     Rule("job", _i(rf"^(?:i am|i'm) {_NOW}an? (?!not\b){_JOB}(?: (?:at|for|in|by) .+)?$"), 0.85, refused=_i(r"\b(?:good|bad|great|terrible|better|big|real|such|fan|bit|not|kind|type|slow|fast|lucky|happy)\b"), goes_on=True),
     Rule("job", _i(rf"^i {_NOW}(?:became|got a job as|started (?:working|a job|a new job) as) an? {_JOB}(?: .+)?$"), 0.85, goes_on=True),
     Rule("job", _i(r"^(?:i (?:just |recently |finally )?(?:quit|left|lost) my (?:old )?job|i (?:got|was) (?:fired|laid off))(?: .*)?$"), 0.8, ended=True, text="{subject} no longer has the job of before."),
     Rule("works_at", re.compile(rf"^(?i:i {_NOW}work(?: as an? [\w -]+?)?|(?:i am|i'm) {_NOW}(?:working|employed)(?: as an? [\w -]+?)?|(?:i am|i'm) an? [\w -]+?) (?:at|for) {_PROPER}{_WHEN}"), refused=_NOT_A_PLACE),
-    Rule("works_at", re.compile(rf"^(?i:i {_NOW}(?:started (?:working )?(?:at|for)|got (?:a|my) (?:new )?job at)) {_PROPER}{_WHEN}"), 0.8, refused=_NOT_A_PLACE),
+    Rule("works_at", re.compile(rf"^(?i:i(?:'ve)? {_NOW}(?:started (?:working )?(?:at|for)|got (?:a|my) (?:new )?job at)) {_PROPER}{_WHEN}"), 0.8, refused=_NOT_A_PLACE),
     Rule("works_at", re.compile(rf"^(?i:i (?:no longer work|don't work|do not work|used to work|stopped working|quit my job|left my job)) (?:at|for) {_PROPER}(?i:\s+any ?more)?{_WHEN}"), ended=True, refused=_NOT_A_PLACE),
     Rule("name", re.compile(rf"^(?i:my (?:full |first |real )?name is|my name's|i(?: am|'m) (?:called|named)) (?P<value>{_CAP}(?: {_CAP}){{0,3}})$"), 0.95),
     Rule("age", _i(r"^(?:i am|i'm) (?:now |only |already )?(?P<value>[1-9]\d?|1[01]\d) years old(?: now)?$"), 0.95),
@@ -117,6 +117,7 @@ _HAN_NOT_A_PLACE = re.compile(
     r"这|那|哪|什么|你|我|他|她|它|家里?$|^家|宿舍|酒店|宾馆|医院|学校$|公司$|隔壁|楼|一起|附近|外面|里面|一个|一家|某|恐惧|中"
     r"|很|非常|特别|不|跟|和|与|过|得|时|觉得|开心|快乐|舒服|挺|太|真|努力|认真|拼命|网上|线上|电脑|早上|晚上|上午|下午|周|月|年"
 )
+_HAN_NOT_WHERE = re.compile(rf"{_HAN_NOT_A_PLACE.pattern}|[院校久惯满层号户]|[边面旁厅房间]$|^[过进下了完]")
 _HAN_JOBS = (
     "护士|老师|教师|工程师|程序员|开发者|医生|律师|学生|大学生|研究生|厨师|会计|会计师|建筑师|艺术家|演员|设计师|司机|编辑|电工|农民|消防员|自由职业者"
     "|记者|图书管理员|经理|音乐家|画家|药剂师|摄影师|飞行员|教授|心理咨询师|研究员|科学家|秘书|歌手|社工|军人|翻译|兽医|服务员|作家|分析师|警察|销售|公务员|教练"
@@ -134,8 +135,10 @@ def _z(pattern: str) -> re.Pattern[str]:
 
 _CHINESE = (
     Rule("lives_in", _z(rf"^我{_HAN_NOW}(?:住在|居住在|定居在|定居于){_HAN_PLACE}{_HAN_TAIL}"), refused=_HAN_NOT_A_PLACE),
-    Rule("lives_in", _z(rf"^我(?:上个?月|去年|今年|上周|昨天|前年)?{_HAN_NOW}(?:从.{{2,8}})?(?:搬到|搬去|搬家到)了?{_HAN_PLACE}{_HAN_TAIL}"), 0.85, refused=_HAN_NOT_A_PLACE),
-    Rule("lives_in", _z(rf"^我(?:已经)?(?:不再住在|不住在|以前住在|曾经住在){_HAN_PLACE}了?$"), ended=True, refused=_HAN_NOT_A_PLACE),
+    Rule("lives_in", _z(rf"^我{_HAN_NOW}住(?!在){_HAN_PLACE}{_HAN_TAIL}"), 0.8, refused=_HAN_NOT_WHERE),
+    Rule("lives_in", _z(rf"^我{_HAN_NOW}在{_HAN_PLACE}(?:居住|定居){_HAN_TAIL}"), refused=_HAN_NOT_A_PLACE),
+    Rule("lives_in", _z(rf"^我(?:上个?月|去年|今年|上周|昨天|前年)?{_HAN_NOW}(?:从.{{2,8}})?(?:早就|早已)?(?:搬到|搬去|搬来|搬回|搬家到)了?{_HAN_PLACE}{_HAN_TAIL}"), 0.85, refused=_HAN_NOT_A_PLACE),
+    Rule("lives_in", _z(rf"^我(?:已经)?(?:不再住在?|不住在?|以前住在|曾经住在){_HAN_PLACE}了?$"), ended=True, refused=_HAN_NOT_WHERE),
     Rule("works_at", _z(rf"^我{_HAN_NOW}在{_HAN_PLACE}(?:工作|上班|任职|就职){_HAN_TAIL}"), refused=_HAN_NOT_A_PLACE),
     Rule("works_at", _z(rf"^我(?:已经)?(?:不再在|不在|以前在|曾经在){_HAN_PLACE}(?:工作|上班)了?$"), ended=True, refused=_HAN_NOT_A_PLACE),
     Rule("job", _z(rf"^我{_HAN_NOW}(?:是|做|当)(?:一名|一个|一位|个|名)?(?P<value>[\u4e00-\u9fff]{{0,6}}?(?:{_HAN_JOBS}))了?$"), refused=re.compile("不|好|坏|的")),

@@ -193,3 +193,15 @@ def test_the_item_of_a_statement() -> None:
     assert fact_of(as_item(plain, item_id="d2", now=NOW, raw=raw)) is None
     with pytest.raises(InvalidInput, match="none of the sources"):
         as_item(one, item_id="d3", now=NOW, raw=[])
+
+
+def test_a_chinese_clause_without_its_subject_goes_on_about_the_speaker() -> None:
+    """Whoever says that they left something is who is somewhere else now; anybody else is not."""
+
+    def texts(said: str) -> list[str]:
+        return [one.text for one in derive([MemoryItem("a", "c", "u", said, role="user")]).derived]
+
+    assert texts("我搬家了，现在住在里昂。") == ["用户住在里昂。"]
+    assert texts("我换工作了，现在在空客上班。") == ["用户在空客工作。"]
+    assert "用户住在里昂。" not in texts("我妹妹搬家了，现在住在里昂。")
+    assert "用户住在里昂。" not in texts("我搬家了，她现在住在里昂。")

@@ -54,6 +54,21 @@ def said(text: str, retrieved: list[MemoryItem], **more: object) -> list[tuple[s
         ("不是北京，是上海", [HAN], ("correct", ("zh",), "小明住在上海。")),
         ("我住在上海，不是北京", [HAN], ("correct", ("zh",), "小明住在上海。")),
         ("把北京改成上海", [HAN], ("correct", ("zh",), "小明住在上海。")),
+        ("No - I've moved to Lyon.", ALL, ("correct", ("home",), "Anna lives in Lyon.")),
+        ("Correction: I live in Lyon.", ALL, ("correct", ("home",), "Anna lives in Lyon.")),
+        ("I'm in Lyon now, not Paris.", ALL, ("correct", ("home",), "Anna lives in Lyon.")),
+        ("No I live in Lyon not Paris", ALL, ("correct", ("home",), "Anna lives in Lyon.")),
+        ("No, Lyon.", [HOME], ("correct", ("home",), "Anna lives in Lyon.")),
+        ("no it's Lyon", [HOME], ("correct", ("home",), "Anna lives in Lyon.")),
+        ("Sorry, I meant Lyon.", [HOME], ("correct", ("home",), "Anna lives in Lyon.")),
+        ("No, Lyon now.", [RAW], ("correct", ("raw",), "Anna lives in Lyon.")),
+        ("我住上海", [HAN], ("correct", ("zh",), "小明住在上海。")),
+        ("我早就搬到上海了", [HAN], ("correct", ("zh",), "小明住在上海。")),
+        ("我搬家了，现在住在上海。", [HAN], ("correct", ("zh",), "小明住在上海。")),
+        ("我已经不住北京了，搬到了上海。", [HAN], ("correct", ("zh",), "小明住在上海。")),
+        ("不对，是上海", [HAN], ("correct", ("zh",), "小明住在上海。")),
+        ("不，上海。", [HAN], ("correct", ("zh",), "小明住在上海。")),
+        ("应该是上海，不是北京", [HAN], ("correct", ("zh",), "小明住在上海。")),
     ],
 )  # fmt: skip
 def test_corrections(
@@ -210,3 +225,19 @@ def test_the_number_of_corrections_is_bounded() -> None:
     """An endless feedback asks for a bounded number of changes."""
     text = " ".join(f"I love dish{n:03}." for n in range(300))
     assert len(interpret(text, ALL)) == CORRECTIONS_MAX
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["No, thanks.", "No, Thanks.", "Nope, Sorry.", "No, You.", "No, Monday.", "不，谢谢。", "不对，是这样"],
+)
+def test_a_few_words_after_a_no_are_no_value(text: str) -> None:
+    """What cannot fill the slot that was meant puts no other value there and adds no memory."""
+    kept = HAN if text.startswith("不") else HOME
+    assert {kind for kind, _, _ in said(text, [kept])} <= {"retract"}
+
+
+def test_a_replaced_value_is_still_a_fact() -> None:
+    """The correction fills the slot, so that the next one finds it."""
+    [one] = interpret("It's Lyon, not Paris", ALL)
+    assert one.derived is not None and one.derived.fact == Fact("Anna", "lives_in", "Lyon")
