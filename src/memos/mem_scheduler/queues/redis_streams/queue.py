@@ -47,6 +47,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import redis
+from pydantic_core import to_json
 
 from memos import log
 from memos.clock import Clock
@@ -299,7 +300,7 @@ class RedisStreamsQueue:
         lanes, arguments, tasks = _by_lane(keys, messages)
         if tasks:
             options["tasks"] = tasks
-        reply = self._run("submit", json.dumps(options), lanes, *arguments, *followup_arguments(followups))
+        reply = self._run("submit", to_json(options), lanes, *arguments, *followup_arguments(followups))
         self._policies.follow(int(reply[1]))
         if reply[0] == "known":
             if scoped is not None and reply[3]:
@@ -371,7 +372,7 @@ class RedisStreamsQueue:
             wait_s,
             "1",
             plan,
-            json.dumps(limits),
+            to_json(limits),
             claimed,
             self._presence(claimed),
             again=1,
@@ -473,7 +474,7 @@ class RedisStreamsQueue:
             "finish",
             batch.epoch,
             fates,
-            json.dumps(times),
+            to_json(times),
             len(special) // 4,
             *special,
             *followup_arguments(followups),

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
-from dataclasses import asdict
 from importlib import resources
 from typing import Any
 
 import redis
 
-from memos.mem_scheduler.orchestrator import TaskPolicy, default_policy
+from memos.mem_scheduler.orchestrator import BUILT_IN_CLASSES, REGISTERED_DEFAULT, TaskPolicy
 from memos.mem_scheduler.queues.base import INSTANCE_SEEN_S, INSTANCES_MAX
-from memos.mem_scheduler.schemas.task_schemas import CLASS_OF_LABEL
+from memos.mem_scheduler.schemas.task_schemas import CLASS_OF_LABEL, TURN_CLASS
 
 _COMMON = ("base", "lanes", "fair", "settle", "leases", "enter", "commit")
 _NAMES = (
@@ -46,19 +46,20 @@ class Scripts:
         self._base = base
         folder = resources.files("memos.mem_scheduler.queues.redis_streams") / "lua"
         texts = {name: (folder / f"{name}.lua").read_text(encoding="utf-8") for name in (*_COMMON, *_NAMES)}
-        built_in = ", ".join(
-            f"[ {_lua_text(label)} ] = {_lua_text(json.dumps(asdict(default_policy(label))))}"
-            for label in CLASS_OF_LABEL
-        )
         constants = (
-            f"local BUILT_IN = {{ {built_in} }}\n"
-            f"local UNORDERED = {_lua_text(json.dumps(asdict(TaskPolicy())))}\n"
+            f"local BUILT_IN = {{ {', '.join(f'[{_lua(label)}] = true' for label in CLASS_OF_LABEL)} }}\n"
+            f"local function default_policy(label)\n"
+            f"  if BUILT_IN[label] then return {_policy(BUILT_IN_CLASSES[TURN_CLASS])} end\n"
+            f"  return {_policy(REGISTERED_DEFAULT)}\n"
+            "end\n"
             f"local LETTERS_MAX, STATUSES_MAX, TOKENS_MAX = {letters_max}, {statuses_max}, {tokens_max}\n"
             f"local INSTANCES_MAX, SEEN_S, LAG_LOOK = {INSTANCES_MAX}, {INSTANCE_SEEN_S}, {_LAG_LOOK}\n"
         )
-        common = constants + "".join(texts[name] for name in _COMMON)
+        common = "".join(texts[name] for name in _COMMON)
         self._texts = {
-            name: f"#!lua{_FLAGS.get(name, ' flags=allow-oom')}\n{common}{texts[name]}" for name in _NAMES
+            name: f"#!lua{_FLAGS.get(name, ' flags=allow-oom')}\n{constants}"
+            f"{only_needed(common, texts[name])}{texts[name]}"
+            for name in _NAMES
         }
         self._hashes = {
             name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
@@ -74,5 +75,37 @@ class Scripts:
             return ask("EVAL", self._texts[name], 1, self._base, *args)
 
 
-def _lua_text(text: str) -> str:
-    return f"[==[{text}]==]"
+def only_needed(common: str, script: str) -> str:
+    """`common` without the functions that `script` does not reach: each is made anew at every call.
+
+    A function begins with "function Q.name(" at the start of a line and ends with a line "end", or on its
+    own line; what stands between functions is kept.
+    """
+    bodies: dict[str, str] = {}
+    pieces: list[tuple[str, str]] = []  # a function's name, or "", and its text
+    end = 0
+    for found in _FUNCTION.finditer(common):
+        pieces += [("", common[end : found.start()]), (found["name"], found[0])]
+        bodies[found["name"]] = found[0]
+        end = found.end()
+    pieces.append(("", common[end:]))
+    needed: set[str] = set()
+    fresh = set(_CALLED.findall(script)) & bodies.keys()
+    while fresh:
+        needed |= fresh
+        fresh = {name for one in fresh for name in _CALLED.findall(bodies[one])} & bodies.keys() - needed
+    return "".join(text for name, text in pieces if not name or name in needed)
+
+
+_FUNCTION = re.compile(r"(?ms)^function Q\.(?P<name>\w+)\((?:[^\n]*\bend\n|.*?^end\n)")
+_CALLED = re.compile(r"\bQ\.(\w+)\(")
+
+
+def _policy(policy: TaskPolicy) -> str:
+    """A policy as the scripts read it, written in Lua."""
+    fields = ("ordered", "concurrency", "coalesce", "min_idle_ms", "max_recoveries", "block_s_max")
+    return f"{{ {', '.join(f'{name} = {_lua(getattr(policy, name))}' for name in fields)} }}"
+
+
+def _lua(value: object) -> str:
+    return json.dumps(value)  # texts, numbers and truth are written the same

@@ -42,7 +42,8 @@ Q.policies = {}
 function Q.policy(label)
   local found = Q.policies[label]
   if not found then
-    found = cjson.decode(call('HGET', B .. 'policy', label) or BUILT_IN[label] or UNORDERED)
+    local text = call('HGET', B .. 'policy', label)
+    found = text and cjson.decode(text) or default_policy(label)
     Q.policies[label] = found
   end
   return found
