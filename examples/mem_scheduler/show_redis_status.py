@@ -2,8 +2,8 @@
 
     python examples/mem_scheduler/show_redis_status.py --interval 1.0 --prefix scheduler:messages:stream:v2.0
 
-Reads the server that MEMSCHEDULER_REDIS_HOST, _PORT, _DB, _PASSWORD (or _URL) name, beside any number of workers,
-and changes nothing there: no key is written, touched or given another time to live. Stop it with Ctrl-C.
+Needs `pip install 'memscheduler[redis]'`. Reads the server that MEMSCHEDULER_REDIS_HOST, _PORT, _DB, _PASSWORD
+(or _URL) name, beside any number of workers, and changes nothing there: no key is written, touched or given another time to live. Stop it with Ctrl-C.
 """
 
 import argparse

@@ -17,7 +17,7 @@ from rich.table import Table
 from memos.cli.terminal import opened, out, plain, shown
 
 if TYPE_CHECKING:
-    from memos.mem_scheduler.queues.base import DeadLetter
+    from memos.mem_scheduler.queues.base import DeadLetter, TaskQueue
 
 tasks = typer.Typer(help="Messages and what became of them: list, cancel.", no_args_is_help=True)
 dead = typer.Typer(help="Messages that were given up: look, mend, run again, drop.", no_args_is_help=True)
@@ -143,7 +143,7 @@ def edit(
 def retry(keys: Keys = None, every: Every = False) -> None:
     """Queue dead letters again, with fresh budgets, at the end of their lanes."""
     with opened() as runtime:
-        count = runtime.queue.dead.retry(_chosen(keys, every=every))
+        count = runtime.queue.dead.retry(_known(runtime.queue, _chosen(keys, every=every)))
     out.print(f"{count} queued again")
 
 
@@ -151,7 +151,7 @@ def retry(keys: Keys = None, every: Every = False) -> None:
 def purge(keys: Keys = None, every: Every = False) -> None:
     """Drop dead letters for good."""
     with opened() as runtime:
-        count = runtime.queue.dead.purge(_chosen(keys, every=every))
+        count = runtime.queue.dead.purge(_known(runtime.queue, _chosen(keys, every=every)))
     out.print(f"{count} dropped")
 
 
@@ -159,6 +159,13 @@ def _chosen(keys: list[str] | None, *, every: bool) -> list[str] | None:
     if bool(keys) == every:
         raise typer.BadParameter("give keys, or --all")
     return keys or None
+
+
+def _known(queue: TaskQueue, keys: list[str] | None) -> list[str] | None:
+    """The keys, when there is a dead letter for each; else InvalidInput, before anything is changed."""
+    for key in keys or ():
+        queue.dead.show(key)
+    return keys
 
 
 def _as_dict(letter: DeadLetter) -> dict[str, Any]:

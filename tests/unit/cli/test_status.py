@@ -112,6 +112,9 @@ def test_dead_letters_are_mended_on_every_backend(runtime: Runtime, memos: Any) 
     first, second = (one["key"] for one in letters)
     assert "cannot do" in json.loads(memos("dead", "show", first).out)["error"]
     assert memos("dead", "edit", first, "good").code == 0
+    for command in ("retry", "purge"):  # a key that is not there changes nothing and is told
+        mistaken = memos("dead", command, first, "no-such-key")
+        assert mistaken.code == 1 and "no-such-key" in mistaken.err
     assert "1 queued again" in memos("dead", "retry", first).out
     assert "1 dropped" in memos("dead", "purge", second).out
     while runtime.scheduler.run_once():
