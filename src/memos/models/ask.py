@@ -19,7 +19,7 @@ from memos import prompts
 from memos.errors import BadCompletion, ModelError, RateLimited
 from memos.models.base import LLM, ChatMessage
 from memos.models.extractive import is_chinese
-from memos.models.structured import mismatch
+from memos.models.structured import fitted, mismatch
 
 LINE_CHARS_MAX = 1_200
 FAULT_CHARS_MAX = 400
@@ -73,10 +73,11 @@ def ask(
     }
     if done.parsed is None:
         return Answer(step, llm.name, fault="the reply holds no object", raw=done.text, **counts)
-    misfit = mismatch(dict(done.parsed), schema)  # an LLM of somebody else's may not have checked
+    fields = fitted(dict(done.parsed), schema)
+    misfit = mismatch(fields, schema)  # an LLM of somebody else's may not have checked
     if misfit:
         return Answer(step, llm.name, fault=misfit[:FAULT_CHARS_MAX], raw=done.text, **counts)
-    return Answer(step, llm.name, done.parsed, **counts)
+    return Answer(step, llm.name, fields, **counts)
 
 
 def language_of(*texts: str) -> prompts.Language:

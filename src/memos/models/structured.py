@@ -1,7 +1,8 @@
 """Structured replies: the JSON object in a model's text, and whether it fits the schema that was asked for.
 
 Pure. `read_object` looks past what models put around their JSON (thoughts, code fences, a sentence before
-or after); `mismatch` checks the part of JSON Schema that schemas of ours use: type, enum, const, required,
+or after) and past commas that end a list; `fitted` undoes slips that leave no doubt of what was meant (a number in
+quotes, a field nobody asked for, null for nothing), so that they cost no second question; `mismatch` checks the part of JSON Schema that schemas of ours use: type, enum, const, required,
 properties, additionalProperties, items, anyOf, local $ref, and the bounds of numbers, texts and lists.
 Other keywords are not checked. Work is bounded: texts, nesting and attempts.
 """
@@ -17,6 +18,9 @@ CHARS_MAX = 4 * 1024 * 1024
 STARTS_MAX = 16  # opening braces that are tried
 DEPTH_MAX = 64
 
+# A comma before a closing bracket, outside of strings; one that is never closed is taken whole.
+_LAST_COMMA = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\Z))|,(\s*+[}\]])', re.DOTALL)
+_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>\s*", re.DOTALL)
 
 
@@ -30,6 +34,16 @@ def read_object(text: str) -> dict[str, Any]:
     """The first JSON object of a reply. ValueError says what stands there instead."""
     if len(text) > CHARS_MAX:
         raise ValueError(f"the reply has {len(text)} characters; at most {CHARS_MAX} are read")
+    try:
+        return _first_object(text)
+    except ValueError:
+        bare = _LAST_COMMA.sub(lambda found: found[1] or found[2], text)
+        if bare == text:
+            raise
+        return _first_object(bare)
+
+
+def _first_object(text: str) -> dict[str, Any]:
     decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     reason = "there is no JSON object in it"
     start = text.find("{")
@@ -49,6 +63,11 @@ def read_object(text: str) -> dict[str, Any]:
         if isinstance(found, dict):
             return found
     raise ValueError(reason)
+
+
+def fitted(value: Any, schema: Mapping[str, Any]) -> Any:
+    """`value` with such slips undone; what is still wrong is for `mismatch` to say. Nothing missing is made up."""
+    return _fitted(value, schema, schema, DEPTH_MAX)
 
 
 def mismatch(value: Any, schema: Mapping[str, Any]) -> str:
@@ -169,6 +188,47 @@ def _of_list(
         if fault:
             return fault
     return _outside(len(value), schema, ("minItems", "maxItems"), f"{where} has {len(value)} entries")
+
+
+def _fitted(value: Any, schema: Any, root: Mapping[str, Any], depth: int) -> Any:
+    if depth <= 0 or not isinstance(schema, Mapping):
+        return value
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        return _fitted(value, _resolve(reference, root), root, depth - 1)
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        closed = schema.get("additionalProperties") is False
+        return {
+            name: _fitted(inner, properties.get(name), root, depth - 1)
+            for name, inner in value.items()
+            if name in properties or not closed
+        }
+    if isinstance(value, list):
+        return [
+            _fitted(inner, schema.get("items"), root, depth - 1) for inner in value[: schema.get("maxItems")]
+        ]
+    return _meant(value, schema)
+
+
+def _meant(value: Any, schema: Mapping[str, Any]) -> Any:
+    """A number, a word or nothing, as the schema writes it."""
+    kind = schema.get("type")
+    if value is None and kind in ("string", "array") and "enum" not in schema:
+        return "" if kind == "string" else []
+    if not isinstance(value, str):
+        return value
+    word = value.strip()
+    if kind in ("number", "integer") and _NUMBER.fullmatch(word):
+        number = float(word)
+        return int(number) if number.is_integer() else number
+    if kind == "boolean" and word.casefold() in ("true", "false"):
+        return word.casefold() == "true"
+    allowed = schema.get("enum")
+    if isinstance(allowed, list) and value not in allowed:
+        alike = [one for one in allowed if isinstance(one, str) and one.casefold() == word.casefold()]
+        return alike[0] if len(alike) == 1 else value
+    return value
 
 
 def _out_of_bounds(value: Any, schema: Mapping[str, Any], where: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from memos.models.structured import is_strict, mismatch, read_object, split_thought
+from memos.models.structured import fitted, is_strict, mismatch, read_object, split_thought
 
 
 def listed(**more: Any) -> dict[str, Any]:
@@ -76,3 +76,52 @@ def test_hostile_texts_are_refused_in_bounds() -> None:
     for text in ('{"a":' * 100_000, "{" * 100_000, " " * 5_000_000, '{"a": ' + "9" * 5_000 + "}"):
         with pytest.raises(ValueError):
             read_object(text)
+
+
+@pytest.mark.parametrize(
+    ("schema", "written", "meant"),
+    [
+        ({"type": "integer"}, "3", 3),
+        ({"type": "number"}, " 0.9 ", 0.9),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "string"}, None, ""),
+        ({"type": "array", "items": {"type": "integer"}}, None, []),
+        ({"type": "array", "items": {"type": "integer"}}, ["1", 2], [1, 2]),
+        ({"type": "array", "maxItems": 2}, [1, 2, 3], [1, 2]),
+        ({"enum": ["person", "event"]}, "Person", "person"),
+        (listed(type="integer"), {"x": "1", "why": "so"}, {"x": 1}),
+    ],
+)
+def test_slips_that_leave_no_doubt_are_undone(schema: Any, written: Any, meant: Any) -> None:
+    """What is written nearly as asked for fits without asking again."""
+    whole = listed(**schema)
+    assert mismatch({"x": written}, whole)
+    kept = fitted({"x": written, "note": "nobody asked"}, whole)
+    assert kept == {"x": meant} and mismatch(kept, whole) == ""
+
+
+@pytest.mark.parametrize(
+    ("schema", "written"),
+    [
+        ({"type": "integer"}, "three"),
+        ({"type": "integer"}, "3.5"),
+        ({"type": "integer"}, None),
+        ({"type": "boolean"}, "yes"),
+        ({"type": "string"}, 4),
+        ({"enum": ["a", "b"]}, "c"),
+        ({"type": "string", "enum": ["a", ""]}, None),
+        (listed(type="integer"), {}),
+    ],
+)
+def test_what_leaves_a_doubt_still_does_not_fit(schema: Any, written: Any) -> None:
+    """Nothing is guessed and nothing missing is made up."""
+    whole = listed(**schema)
+    assert mismatch(fitted({"x": written}, whole), whole)
+    assert mismatch(fitted({}, whole), whole)
+
+
+def test_commas_that_end_a_list_are_passed_over() -> None:
+    """Outside of strings only, and a text full of open strings costs no more than its length."""
+    assert read_object('{"x": [1, 2, ], "y": "a,]",\n}') == {"x": [1, 2], "y": "a,]"}
+    with pytest.raises(ValueError, match="broken or cut off"):
+        read_object('{"x": ' + '"\\"' * 200_000)

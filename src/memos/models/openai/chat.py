@@ -22,7 +22,7 @@ from memos.models.base import ChatMessage, Completion
 from memos.models.extractive import is_chinese
 from memos.models.openai.endpoint import OPENAI_URL, Endpoint, sendable
 from memos.models.openai.reply import Reply, delta_of, model_ids_of, reply_of
-from memos.models.structured import is_strict, mismatch, read_object
+from memos.models.structured import fitted, is_strict, mismatch, read_object
 
 TIMEOUT_S = 120.0
 TOKENS_MAX = 4_096
@@ -345,10 +345,11 @@ def _parsed(reply: Reply, schema: Mapping[str, Any]) -> dict[str, Any]:
         if reply.finish_reason == "length":
             raise ValueError("it was cut off at the limit of its length") from error
         raise
-    fault = mismatch(found, schema)
+    kept: dict[str, Any] = fitted(found, schema)
+    fault = mismatch(kept, schema)
     if fault:
         raise ValueError(fault)
-    return found
+    return kept
 
 
 def _mending(reply: Reply, fault: str, messages: Sequence[ChatMessage]) -> list[ChatMessage]:

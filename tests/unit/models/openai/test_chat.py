@@ -167,13 +167,26 @@ def test_json_is_found_in_what_models_put_around_it(server: ModelServer, wrapped
 
 
 @pytest.mark.parametrize(
+    "nearly",
+    ['{"needed": true, "gaps": ["the vet"], "more": 1}', '{"needed": "true", "gaps": ["the vet",],}'],
+)
+def test_a_slip_that_leaves_no_doubt_costs_no_second_call(
+    server: ModelServer, nearly: str, model: Make
+) -> None:
+    """A field nobody asked for, a word in quotes and a last comma are passed over."""
+    server.script(Say(nearly))
+    done = model(server).complete(ASKED, schema=SCHEMA)
+    assert done.parsed == GOOD and done.extra["calls"] == 1 and len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
     ("bad", "fault"),
     [
         (Say('{"needed": true, "gaps": ["the v', finish_reason="length"), "cut off at the limit"),
         (Say('{"needed": true, "gaps": [{"needed": false, "gaps": []'), "broken or cut off"),
         (Say('{"needed": "yes", "gaps": []}'), "needed must be boolean, not string"),
         (Say('{"gaps": []}'), "lacks 'needed'"),
-        (Say('{"needed": true, "gaps": [], "more": 1}'), "more is not a field"),
+        (Say('{"needed": true, "gaps": "the vet"}'), "gaps must be array, not string"),
         (Say("I cannot help with that."), "no JSON object"),
         (Say(""), "no JSON object"),
     ],
