@@ -626,6 +626,19 @@ def test_cancel_takes_out_what_waits_and_flags_what_runs(queue: TaskQueue) -> No
     assert queue.depth().remaining == 0
 
 
+def test_what_was_handed_back_and_cancelled_stands_in_nobodys_way(queue: TaskQueue) -> None:
+    """The lane goes on with what comes after it, while another batch of it still runs."""
+    queue.policies.put("free", TaskPolicy(concurrency=2, batch_size_max=1))
+    _, second = queue.submit([message("free"), message("free")])
+    running, handed_back = claim(queue, "free", lanes=2)
+    settle(queue, handed_back, Release())
+    assert queue.cancel([second]) == [second]
+    (third,) = queue.submit([message("free")])
+    assert [delivery.key for delivery in take(queue, "free").deliveries] == [third]
+    settle(queue, running)
+    assert (queue.depth().remaining, queue.depth().running) == (0, 1)
+
+
 def test_clear_drops_waiting_work_and_fences_running_work(queue: TaskQueue) -> None:
     """Everything is marked cancelled, a late finish is refused, dead letters stay, ids work again."""
     settle_dead = queue.submit([message()])
@@ -852,6 +865,22 @@ def test_nobody_is_put_off_without_end(merging: TaskQueue) -> None:
     """One message runs for a bounded number of others; then a new one stands beside it."""
     merging.submit([message("mem_update")] * 100)
     assert merging.depth().remaining == 2
+
+
+def test_a_label_may_stop_coalescing_and_begin_again(merging: TaskQueue) -> None:
+    """What came while it did not keeps its place before what is coalesced later."""
+    whole = replace(BUILT_IN_CLASSES["memory"], batch_size_max=1)
+    merging.submit([message("mem_update", content="first")])
+    merging.policies.put("mem_update", replace(whole, coalesce=False))
+    merging.submit([message("mem_update", content="alone")])
+    merging.policies.put("mem_update", replace(whole, coalesce=True))
+    merging.submit([message("mem_update", content="last")])
+    seen: list[str] = []
+    while batches := claim(merging, "mem_update", batch=1):
+        for delivery in batches[0].deliveries:
+            seen += [one.content for one in (*delivery.absorbed, delivery.message)]
+        settle(merging, batches[0])
+    assert seen == ["first", "alone", "last"]
 
 
 # -- closing --------------------------------------------------------------------------------------

@@ -16,10 +16,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.conformance.queue_model import BACKENDS, QueueModel, message
+from tests.conformance.redis_keys import check_keys
 
 from memos.errors import LeaseLost, QueueFull
 from memos.mem_scheduler.orchestrator import BUILT_IN_CLASSES, TaskPolicy
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Release, Retry, TaskQueue
+from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
 from memos.memory.store import Followup
 from memos.testing import ManualClock
 
@@ -198,6 +200,11 @@ class QueueMachine(RuleBasedStateMachine):
     @rule()
     def clear(self) -> None:
         assert self.queue.clear() == self.model.cleared()
+
+    @invariant()
+    def keys_agree(self) -> None:
+        if isinstance(self.queue, RedisStreamsQueue):
+            check_keys(self.queue)
 
     @invariant()
     def agrees(self) -> None:

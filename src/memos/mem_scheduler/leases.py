@@ -19,7 +19,7 @@ from memos.mem_scheduler.queues.base import Batch, Lane, TaskQueue
 
 logger = log.get_logger(__name__)
 
-_Key = tuple[Lane, int, int]
+_Key = tuple[Lane, int, int, str]
 _NEVER = float("inf")
 
 
@@ -195,4 +195,4 @@ class LeaseKeeper:
 
 
 def _key(batch: Batch) -> _Key:
-    return (batch.lane, batch.slot, batch.epoch)
+    return (batch.lane, batch.slot, batch.epoch, batch.claim)

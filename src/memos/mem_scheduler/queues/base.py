@@ -14,7 +14,7 @@ Guarantees
 * A message whose `submit` returned is in exactly one of: queued, delayed, parked, leased, coalesced,
   done, dead, cancelled.
 * Inside an ordered lane strictly in order of submission; nothing is promised across lanes.
-* At most one holder per (lane, slot); a holder proves itself by the batch's `epoch`, and a late
+* At most one holder per (lane, slot); a holder proves itself by the batch's `epoch` (and `claim`), and a late
   `finish` of one who lost the lease changes nothing and raises LeaseLost.
 * Fair between users: start-time fair queueing (Goyal, Vin & Cheng 1996) over users inside each class;
   classes by level, with one claim in 16 kept for the lower ones. A user who holds `user_batches_max`
@@ -77,6 +77,7 @@ class Batch:
     epoch: int
     deliveries: tuple[Delivery, ...]
     expires_at: float  # wall time of the queue's clock
+    claim: str = ""  # proves the holder beside the epoch where a server may lose its count of epochs
 
 
 @dataclass(frozen=True, slots=True)

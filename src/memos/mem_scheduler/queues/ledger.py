@@ -115,6 +115,8 @@ class Ledger:
         if self.policies.get(entry.label).coalesce:
             self._absorb(line.newest.get(entry.label), entry, line)
             line.newest[entry.label] = entry
+        elif line.newest:
+            line.newest.pop(entry.label, None)  # of a time in which the label coalesced: this one is newer
         line.append(entry)
         self._queued += 1
         return line

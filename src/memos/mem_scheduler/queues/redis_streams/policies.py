@@ -1,7 +1,8 @@
 """The policy table in Redis: a hash with a version, and a copy of it in each process.
 
 Every reply of a script carries the version, so a process that does anything with the queue follows what
-another one wrote.
+another one wrote. A version that went back says that the server lost writes (a restart without a file, a
+failover): whoever sees it first writes again what is missing, so that an ordered label stays ordered.
 """
 
 from __future__ import annotations
@@ -56,10 +57,16 @@ class RedisPolicyTable:
         """Take over what was written since, if the version says that something was."""
         if version == self._version:
             return
+        lost: dict[str, TaskPolicy] = {}
         with self._lock:
             if version != self._version:
+                known, went_back = self._written, version < self._version
                 self._version, texts = self._read()
                 self._written = {label: _policy(text) for label, text in texts.items()}
+                if went_back:
+                    lost = {label: policy for label, policy in known.items() if label not in texts}
+        for label, policy in lost.items():
+            self.put(label, policy)
 
 
 def _policy(text: str) -> TaskPolicy:

@@ -193,7 +193,7 @@ class RedisStreamsQueue:
         self._sizes = BatchSizes()
         self._lock = threading.Lock()
         self._waiters = Waiters(self._lock, clock)
-        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._held: OrderedDict[tuple[str, int], _Held] = OrderedDict()  # by claim and epoch
         self._calls = 0
         self._wakes = 0
         self._rings = 0
@@ -364,9 +364,10 @@ class RedisStreamsQueue:
             label: min(self._policies.get(label).batch_size_max, self._sizes.of(label), batch_max or 1 << 30)
             for label in wanted
         }
+        call = self._call()
         reply = self._run(
             "claim",
-            self._call(),
+            call,
             "0",
             lanes_max,
             wait_s,
@@ -381,7 +382,7 @@ class RedisStreamsQueue:
         if reply[2]:
             with self._lock:
                 self._sizes.reset(json.loads(reply[2]))
-        batches = [self._batch(one) for one in reply[3:]]
+        batches = [self._batch(one, call) for one in reply[3:]]
         return batches, float(reply[1]) if reply[1] else None
 
     def _presence(self, claimed: str | None = None) -> str:
@@ -422,7 +423,7 @@ class RedisStreamsQueue:
             found = self._plans[name] = (json.dumps(plan), json.dumps(sorted(wanted)))
         return found
 
-    def _batch(self, reply: list[Any]) -> Batch:
+    def _batch(self, reply: list[Any], call: str) -> Batch:
         epoch, lane, slot, length, now, wall, states, *texts = reply
         exceptional = json.loads(states) if states else {}
         deliveries, waited_s = [], []
@@ -450,10 +451,10 @@ class RedisStreamsQueue:
             waited_s.append(float(now) - float(ready) if ready else float(wall) - float(at))
         length_s = float(length)
         with self._lock:
-            self._held[epoch] = _Held(self._clock.monotonic(), length_s, waited_s)
+            self._held[call, epoch] = _Held(self._clock.monotonic(), length_s, waited_s)
             while len(self._held) > _HELD_MAX:  # batches that were never finished
                 self._held.popitem(last=False)
-        return Batch(lane_of(lane), int(slot), epoch, tuple(deliveries), float(wall) + length_s)
+        return Batch(lane_of(lane), int(slot), epoch, tuple(deliveries), float(wall) + length_s, call)
 
     # -- settling -----------------------------------------------------------------------------------
 
@@ -466,13 +467,14 @@ class RedisStreamsQueue:
             raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")
         self._limits.check_payloads([followup.message for followup in followups])
         fates, special = self._fates(batch, outcomes)
-        held = self._held.get(batch.epoch)
+        held = self._held.get((batch.claim, batch.epoch))
         took_s = 0.0 if held is None else self._clock.monotonic() - held.claimed_at
         times = {} if held is None else _samples(batch, outcomes, held.waited_s, took_s)
         repeated = _Repeated()
         reply = self._run(
             "finish",
             batch.epoch,
+            batch.claim,
             fates,
             to_json(times),
             len(special) // 4,
@@ -482,7 +484,7 @@ class RedisStreamsQueue:
             repeated=repeated,
         )
         with self._lock:
-            self._held.pop(batch.epoch, None)
+            self._held.pop((batch.claim, batch.epoch), None)
             if held is not None and "R" not in fates and reply[0] == "ok":
                 labels = {delivery.message.label for delivery in batch.deliveries}
                 self._sizes.record(labels, len(batch.deliveries), took_s)
@@ -523,13 +525,13 @@ class RedisStreamsQueue:
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:
         if not batches:
             return []
-        lost = {
-            int(epoch) for epoch in self._run("renew", self._presence(), *(batch.epoch for batch in batches))
-        }
+        proofs = [part for batch in batches for part in (batch.epoch, batch.claim)]
+        kept = [text == "1" for text in self._run("renew", self._presence(), *proofs)]
+        lost = [batch for batch, still in zip(batches, kept, strict=True) if not still]
         with self._lock:
-            for epoch in lost:
-                self._held.pop(epoch, None)
-        return [batch for batch in batches if batch.epoch in lost]
+            for batch in lost:
+                self._held.pop((batch.claim, batch.epoch), None)
+        return lost
 
     def cancel(self, keys: Sequence[str]) -> list[str]:
         taken: list[str] = list(json.loads(self._named("cancel", *keys))) if keys else []

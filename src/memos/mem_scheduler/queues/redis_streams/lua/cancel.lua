@@ -50,7 +50,7 @@ local function queued_left(L, key, x, id)
     call('HSET', B .. 'where', heir.key, 'q' .. id .. ' ' .. L.lane)
     if L.f['n:' .. e.label] == key then Q.put(L, 'n:' .. e.label, heir.key) end
   else
-    call('XDEL', L.stream, id)
+    Q.remove_entries(L, { id })
     Q.waiting_left(L, e.label, 1)
     if L.f['n:' .. e.label] == key then Q.put(L, 'n:' .. e.label, '') end
   end

@@ -7,6 +7,7 @@
 local caller, again, lanes_max, wait_s = ARGV[3], ARGV[4] == '1', tonumber(ARGV[5]), tonumber(ARGV[6])
 local plan, limits, claimed = cjson.decode(ARGV[8]), cjson.decode(ARGV[9]), cjson.decode(ARGV[10])
 local instance = string.match(caller, '^(.*):')
+local FRUITLESS_MAX = 1000 -- lanes looked at in vain, so that no claim keeps the server for long
 local lost = {}
 
 local function deliver(epoch, lease, entries)
@@ -38,11 +39,11 @@ local function lose(epoch)
     x.r = (x.r or 0) + 1
     x.y, x.s = Q.exact(now), lease.wall
     if x.c then
-      call('XDEL', L.stream, e.id)
+      Q.remove_entries(L, { e.id })
       Q.settle_key(L, key, 'K', x)
       Q.drop_state(L, key)
     elseif x.r > Q.policy(e.label).max_recoveries then
-      call('XDEL', L.stream, e.id)
+      Q.remove_entries(L, { e.id })
       Q.bury(L, e, x, 'its lease was lost ' .. x.r .. ' times: no worker survived the run')
     else
       Q.put_state(L, key, x)
@@ -107,7 +108,8 @@ local function pick()
   end
 end
 
--- What one batch may hold, from the head: a message whose lease was lost goes alone.
+-- What one batch may hold, from the head: a message whose lease was lost goes alone. Empty when the head that
+-- made the lane ready may not run after all: the clock of the server went back.
 local function take(L)
   local limit = limits[L.f.hl]
   local raws, from_back = {}, Q.num(L, 'back') > 0
@@ -147,6 +149,8 @@ local function take(L)
     call('LTRIM', Q.key_of('back', L.lane), passed, -1)
     Q.bump(L, 'back', -passed)
     L.head_known = false
+  elseif #entries == 0 then
+    L.head_known = false
   else
     Q.put(L, 'cur', entries[#entries].id)
     if next_entry then
@@ -176,10 +180,15 @@ local function save_leases()
   leases, leased = {}, {}
 end
 
+-- The next batch; false when the lane whose turn it was had nothing to give, nil when there is no lane.
 local function lease_next()
   local L = pick()
   if not L then return nil end
   local entries = take(L)
+  if #entries == 0 then
+    Q.refresh(L)
+    return false
+  end
   local lease = { lane = L.lane, slot = 0, call = caller, labels = {}, claimed = claimed, at = Q.exact(now),
                   wall = WALL }
   local ids, keys = {}, {}
@@ -243,10 +252,11 @@ Q.note_presence(ARGV[11])
 look_after()
 -- What became ready is looked at below: others are told of what is left, not of what is taken here.
 Q.woken, Q.woken_any = {}, false
-while #reply - 3 < lanes_max do
+local fruitless = 0
+while #reply - 3 < lanes_max and fruitless < FRUITLESS_MAX do
   local batch = lease_next()
-  if not batch then break end
-  reply[#reply + 1] = batch
+  if batch == nil then break end
+  if batch then reply[#reply + 1] = batch else fruitless = fruitless + 1 end
 end
 save_leases()
 Q.save_heads()
@@ -258,7 +268,8 @@ if call('EXISTS', B .. 'waiting') == 1 then
 end
 Q.commit()
 if #reply == 3 and wait_s > 0 then
-  call('ZADD', B .. 'waiting', Q.exact(now + wait_s), instance)
+  -- GT: another claim of the instance may wait for longer
+  call('ZADD', B .. 'waiting', 'GT', Q.exact(now + wait_s), instance)
   call('ZREMRANGEBYSCORE', B .. 'waiting', '-inf', Q.exact(now))
 end
 local next_due

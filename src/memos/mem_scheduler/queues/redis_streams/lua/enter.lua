@@ -10,7 +10,7 @@ function Q.absorb(L, e)
   if #m >= ABSORBED_MAX then return end
   local id = string.match(call('HGET', B .. 'where', older), '^q(%S+) ')
   local old = Q.read_entry(L, id)
-  call('XDEL', L.stream, id)
+  Q.remove_entries(L, { id })
   Q.keep_aside(L, old)
   Q.waiting_left(L, old.label, 1)
   L.head_known = false
@@ -55,7 +55,11 @@ end
 function Q.arrived(L, new)
   Q.bump(L, 'h', new.number)
   Q.count('held', new.number)
-  for label, number in pairs(new.queued) do Q.bump(L, 'q:' .. label, number) end
+  for label, number in pairs(new.queued) do
+    Q.bump(L, 'q:' .. label, number)
+    local newest = 'n:' .. label -- of a time in which the label coalesced: what came now is newer, and keeps its place
+    if L.f[newest] then Q.put(L, newest, '') end
+  end
   if new.waiting > 0 then
     Q.bump(L, 'q', new.waiting)
     Q.count('queued', new.waiting)

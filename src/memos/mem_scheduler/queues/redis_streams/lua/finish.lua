@@ -1,14 +1,17 @@
--- ARGV from 3: epoch, fates, times (JSON: label -> text of a sample), special messages, then of each: index,
--- attempts, delay_s, error; then followups as in `enter_followup`. A fate is a letter: C done, X dead,
--- R released, H retry at the head, A retry aside.
+-- ARGV from 3: epoch, the claim that leased it, fates, times (JSON: label -> text of a sample), special messages,
+-- then of each: index, attempts, delay_s, error; then followups as in `enter_followup`. A fate is a letter:
+-- C done, X dead, R released, H retry at the head, A retry aside.
 -- Reply: {"ok", version, answer} or {"lost", version, the answer to an earlier call or ""}; an answer is
 -- [what became of each message, letter by letter, errors by index]; K is cancelled.
-local epoch, fates = ARGV[3], ARGV[4]
+local epoch, claim, fates = ARGV[3], ARGV[4], ARGV[5]
 local lease = Q.lease_of(epoch)
-if not lease then return { 'lost', Q.version(), call('HGET', B .. 'finished', epoch) or '' } end
+if not lease or lease.call ~= claim then
+  local by, answer = string.match(call('HGET', B .. 'finished', epoch) or '', '^([^\n]*)\n(.*)$')
+  return { 'lost', Q.version(), by == claim and answer or '' }
+end
 local L = Q.find_lane(lease.lane)
-local special, at = {}, 7
-for _ = 1, tonumber(ARGV[6]) do
+local special, at = {}, 8
+for _ = 1, tonumber(ARGV[7]) do
   special[tonumber(ARGV[at])] = { a = tonumber(ARGV[at + 1]), delay = tonumber(ARGV[at + 2]), e = ARGV[at + 3] }
   at = at + 4
 end
@@ -46,7 +49,7 @@ local function again(e, x, fate, s)
     back[#back + 1] = { id = e.id, label = e.label }
     return 'H', s.e
   end
-  call('XDEL', L.stream, e.id)
+  Q.remove_entries(L, { e.id })
   Q.put_state(L, e.key, x)
   if s.delay > 0 then Q.delay(L, e, now + s.delay) else Q.queue_entry(L, e) end
   return 'A', s.e
@@ -79,8 +82,8 @@ end
 if texts then Q.many('HDEL', Q.key_of('x', L.lane), states) end
 Q.hand_back(L, back)
 while ARGV[at] do at = Q.enter_followup(at) end
-if Q.num(L, 'h') > 0 then Q.many('XDEL', L.stream, gone) end -- else the stream goes as a whole
-for label, sample in pairs(cjson.decode(ARGV[5])) do
+if Q.num(L, 'h') > 0 then Q.remove_entries(L, gone) end -- else the stream goes as a whole
+for label, sample in pairs(cjson.decode(ARGV[6])) do
   local length = call('LPUSH', B .. 'times:' .. label, sample)
   if length == 1 or length > 600 then
     call('LTRIM', B .. 'times:' .. label, 0, 511)
@@ -89,7 +92,7 @@ for label, sample in pairs(cjson.decode(ARGV[5])) do
   end
 end
 local said = cjson.encode({ table.concat(letters), errors })
-call('HSET', B .. 'finished', epoch, said)
+call('HSET', B .. 'finished', epoch, claim .. '\n' .. said)
 if tonumber(epoch) % 64 == 0 then
   local old = {}
   for i = 0, 63 do old[i + 1] = tonumber(epoch) - 4096 - i end

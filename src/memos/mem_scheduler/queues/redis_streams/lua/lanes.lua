@@ -89,6 +89,15 @@ function Q.read_entry(L, id)
   return raw and Q.entry_of(L, raw)
 end
 
+-- Settled entries leave the stream, and with them what says who stands there instead.
+function Q.remove_entries(L, ids)
+  Q.many('XDEL', L.stream, ids)
+  if not L.f.redirected then return end
+  local names = {}
+  for i, id in ipairs(ids) do names[i] = '@' .. id end
+  Q.many('HDEL', Q.key_of('x', L.lane), names)
+end
+
 function Q.queue_entry(L, e)
   local id = call('XADD', L.stream, '*', 'm', e.value)
   call('HSET', B .. 'where', e.key, 'q' .. id .. ' ' .. L.lane)
@@ -134,6 +143,10 @@ function Q.set_head(L, label, due)
 end
 
 function Q.look_at_head(L)
+  if Q.num(L, 'q') == 0 and Q.num(L, 'back') > 0 then -- all that was handed back was cancelled
+    call('DEL', Q.key_of('back', L.lane))
+    Q.put(L, 'back', 0)
+  end
   local e = Q.num(L, 'q') > 0 and Q.first_waiting(L)
   if not e then return Q.set_head(L, '', 0) end
   Q.set_head(L, e.label, tonumber(Q.state_of(L, e.key).u or 0))

@@ -1,4 +1,8 @@
 -- Leases. One is a text of three lines of JSON: what it is, the ids and the keys of its messages.
+--
+-- Its epoch is a counter of this server, and goes back when the server loses writes (a restart without a file, a
+-- failover to a replica that lagged). So a holder proves itself by the epoch and by the claim that took it,
+-- whose name no other call ever has.
 
 function Q.lease_of(epoch)
   local text = call('HGET', B .. 'leases', epoch)
