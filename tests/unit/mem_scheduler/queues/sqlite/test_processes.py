@@ -98,11 +98,14 @@ def prepared(path: Path) -> SqliteQueue:
 
 
 def fill(queue: SqliteQueue, count: int, seed: int) -> dict[str, list[str]]:
-    """Submit `count` messages; the keys by lane in the order of submission."""
+    """Submit `count` messages in calls of all sizes; the keys by lane in the order of submission."""
     pick = random.Random(seed)
     ones = [message(pick.choice(LABELS), user=f"user-{pick.randrange(20)}") for _ in range(count)]
-    for at in range(0, count, 500):
-        queue.submit(ones[at : at + 500])
+    at = 0
+    while at < count:  # small calls leave lanes of many small packs, large ones packs that are divided
+        size = pick.choice([1, 1, 1, 5, 100, 500])
+        queue.submit(ones[at : at + size])
+        at += size
     lanes: dict[str, list[str]] = defaultdict(list)
     for row in reversed(queue.statuses()):
         lanes[f"{row.user_id}/cube/{'custom' if row.label == 'custom' else 'turn'}"].append(row.key)
