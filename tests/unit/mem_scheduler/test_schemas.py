@@ -95,6 +95,14 @@ def test_only_messages_are_messages(value: object) -> None:
         validate_message(value)
 
 
+def test_a_business_task_is_named_by_text() -> None:
+    """A task id that cannot be written is refused by name, before the queue meets it; none at all is fine."""
+    with pytest.raises(InvalidInput, match="task_id"):
+        validate_message(message("query").model_copy(update={"task_id": "a\ud800"}))
+    for task in (None, "", "any / text: \N{GRINNING FACE}"):
+        validate_message(message("query").model_copy(update={"task_id": task}))
+
+
 def test_a_log_describes_itself_without_memory_text() -> None:
     """debug_info has what finds the event, and nothing of its content."""
     entry = ScheduleLogForWebItem(

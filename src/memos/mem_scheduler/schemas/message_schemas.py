@@ -162,6 +162,8 @@ def validate_message(message: object) -> ScheduleMessageItem:
     for field in ("item_id", "user_id", "mem_cube_id", "label"):
         check_id(field, getattr(message, field))
     check_text("content", message.content)
+    if message.task_id and message.task_id.strip():
+        check_text("task_id", message.task_id)
     for field in ("info", "chat_history"):
         value = getattr(message, field)
         if value:
