@@ -38,8 +38,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random as random_module
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -181,6 +183,7 @@ class RedisStreamsQueue:
         )
         self.address = address or RedisAddress()
         self.prefix = prefix
+        self._name = name
         self._identity = Identity.new(name)
         self._since = clock.now()
         self._told: tuple[str, float] | None = None  # the labels that were last told, and when
@@ -213,19 +216,37 @@ class RedisStreamsQueue:
         self._dead = RedisDeadLetters(
             page=self._letters, find=self._letter, change=lambda *args: int(self._named("dead", *args))
         )
-        self._listener = WakeListener(
-            self._client,
-            f"{self._base}wake",
-            own=f"{self._base}wake:{self._identity.name}",
-            on_work=self._rung,
-            on_look=self._look_again,
-        )
+        self._listener = self._new_listener()
+        _QUEUES.add(self)
         check_server(self.address)
         if weights:
             weight_function(weights)  # checks them
             texts: dict[Any, Any] = {encoded(user): weight for user, weight in weights.items()}
             self._ask(lambda: self._client.hset(f"{self._base}weight", mapping=texts))
         self._policies.follow(self._policy_version())
+
+    def _new_listener(self) -> WakeListener:
+        return WakeListener(
+            self._client,
+            f"{self._base}wake",
+            own=f"{self._base}wake:{self._identity.name}",
+            on_work=self._rung,
+            on_look=self._look_again,
+        )
+
+    def _be_another(self) -> None:
+        """In a forked child: an instance of its own, as the server takes two calls of one name for one call. The
+        threads of the parent are gone, and what they held locked stays so: all that is made anew."""
+        self._lock = threading.Lock()
+        self._waiters = Waiters(self._lock, self._clock)
+        self._mint = KeyMint(self._clock)
+        self._identity = Identity.new(self._name)
+        self._told = None
+        closing = threading.Event()
+        if self._closed:
+            closing.set()
+        self._closing = closing
+        self._listener = self._new_listener()
 
     # -- what it is ---------------------------------------------------------------------------------
 
@@ -619,6 +640,9 @@ class RedisStreamsQueue:
                 pipe.zrem(f"{self._base}instances_seen", self._identity.name)
                 pipe.zrem(f"{self._base}waiting", self._identity.name)
                 pipe.execute()
+        self._lines.close()
+        with contextlib.suppress(redis.exceptions.RedisError, OSError):
+            self._client.connection_pool.disconnect(inuse_connections=False)
 
     def __enter__(self) -> RedisStreamsQueue:
         return self
@@ -723,6 +747,17 @@ class RedisStreamsQueue:
     def _letter(self, key: str) -> str | None:
         text: str | None = self._ask(lambda: self._client.hget(f"{self._base}dead", key))
         return text
+
+
+_QUEUES: weakref.WeakSet[RedisStreamsQueue] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for queue in list(_QUEUES):
+        queue._be_another()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Repeated:
