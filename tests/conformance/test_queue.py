@@ -626,6 +626,18 @@ def test_cancel_takes_out_what_waits_and_flags_what_runs(queue: TaskQueue) -> No
     assert queue.depth().remaining == 0
 
 
+def test_a_key_may_be_named_twice(queue: TaskQueue) -> None:
+    """Cancel, retry and purge take what is named once, however often it is named."""
+    waiting, other = queue.submit([message(), message()])
+    (later,) = queue.submit([message()], delay_s=5.0)
+    assert sorted(queue.cancel([waiting, later, waiting, later])) == sorted([waiting, later])
+    settle(queue, take(queue), Dead("x"))
+    assert queue.dead.retry([other, other]) == 1
+    settle(queue, take(queue), Dead("x"))
+    assert queue.dead.purge([other, other]) == 1
+    assert (queue.depth().remaining, queue.depth().dead) == (0, 0)
+
+
 def test_what_was_handed_back_and_cancelled_stands_in_nobodys_way(queue: TaskQueue) -> None:
     """The lane goes on with what comes after it, while another batch of it still runs."""
     queue.policies.put("free", TaskPolicy(concurrency=2, batch_size_max=1))

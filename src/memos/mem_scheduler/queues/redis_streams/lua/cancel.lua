@@ -81,9 +81,11 @@ local function cancel(key)
   return true
 end
 
-local taken = {}
+local taken, asked = {}, {}
 for i = 4, #ARGV do
-  if cancel(ARGV[i]) then taken[#taken + 1] = ARGV[i] end
+  local key = ARGV[i]
+  if not asked[key] and cancel(key) then taken[#taken + 1] = key end
+  asked[key] = true -- `where` still has it until `commit`
 end
 Q.commit()
 return Q.answer(ARGV[3], cjson.encode(taken))
