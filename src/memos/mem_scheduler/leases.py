@@ -163,9 +163,9 @@ class LeaseKeeper:
                 # A batch that was finished between the look and the call is not lost but done.
                 if _key(held.batch) in lost and _key(held.batch) in self._held:
                     held.lost = True
+                    logger.warning("batch.lease_lost", lane=str(held.batch.lane), epoch=held.batch.epoch)
                 else:
                     held.over_at = max(held.over_at, asked_at + held.length_s)
-                    logger.warning("batch.lease_lost", lane=str(held.batch.lane), epoch=held.batch.epoch)
 
     def _lengths(self, labels: frozenset[str]) -> tuple[float, float]:
         policies = [self._queue.policies.get(label) for label in labels]

@@ -10,6 +10,7 @@ import pytest
 from tests.unit.mem_scheduler.parts import message
 
 from memos.errors import QueueUnavailable
+from memos.mem_scheduler import leases
 from memos.mem_scheduler.leases import LeaseKeeper
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Batch
@@ -101,6 +102,26 @@ def test_a_lost_batch_is_marked(queue: Watched, clock: ManualClock) -> None:
     assert keeper.is_lost(batch)
     keeper.beat()
     assert len(queue.renewed) == 1
+
+
+def test_only_a_lost_lease_is_told_as_lost(
+    queue: Watched, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that is renewed warns of nothing; one that the queue took away is told once."""
+    told: list[str] = []
+    monkeypatch.setattr(leases.logger, "warning", lambda event, **fields: told.append(event), raising=False)
+    keeper = LeaseKeeper(queue, clock)
+    (batch,) = leased(queue, "job", "u")
+    keeper.hold(batch)
+    for _ in range(3):
+        clock.advance(10.0)
+        keeper.beat()
+    assert told == []
+    clock.advance(31.0)
+    queue.claim({"other"}, lanes_max=1, timeout_s=0)
+    keeper.beat()
+    keeper.beat()
+    assert told == ["batch.lease_lost"]
 
 
 def test_a_queue_that_does_not_answer_is_asked_again(queue: Watched, clock: ManualClock) -> None:
