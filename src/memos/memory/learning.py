@@ -45,6 +45,7 @@ from memos.memory.store import (
     UpdateItem,
 )
 from memos.memory.supersede import Conflict, plan
+from memos.retrieval.corrected import corrections_of
 from memos.retrieval.keywords import analyse
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Learned:
     added: tuple[MemoryItem, ...] = ()
     confirmed: tuple[MemoryItem, ...] = ()  # stored items as they will be
     replaced: tuple[tuple[MemoryItem, str], ...] = ()  # (archived item, id of the one that holds now)
+    outdated: Mapping[str, str] = field(default_factory=dict)  # turn -> id of what holds in place of its fact
     left_out: tuple[LeftOut, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)  # raw item id -> what came of it
@@ -350,6 +352,7 @@ class _Work:
                 for item in (*self.after.values(), *(one.item for one in self.new.values()))
                 if item.id in self.superseded and not item.live
             ),
+            outdated={one.indexed.item.id: corrections_of(one.indexed.item)[-1] for one in self.outdated},
             left_out=tuple(self.left_out),
             conflicts=tuple(self.conflicts),
             reasons=reasons,

@@ -452,3 +452,27 @@ def test_a_direct_call_reads_too(still: Parts) -> None:
     still.scheduler._mem_read_message_consumer([message("mem_read", json.dumps([item_id]))])
     still.scheduler._pref_add_message_consumer([message("pref_add", "I love tea.")])
     assert texts(derived(still)) == ["The user likes tea.", "The user lives in Paris."]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "holds"),
+    [
+        ("I live in Paris.", "No - I've moved to Lyon.", "The user lives in Lyon."),
+        ("我住在巴黎。", "不，我早就搬到里昂了。", "用户住在里昂。"),
+    ],
+)
+def test_a_place_of_an_outdated_turn_passes_to_what_holds(
+    still: Parts, clock: ManualClock, before: str, now: str, holds: str
+) -> None:
+    """Working memory does not go on saying the opposite until the next recall; the turn itself stays stored."""
+    (first,) = say(still, before)
+    (other,) = say(still, "The boat is called Petrel.")
+    still.drain()
+    places = (WorkingEntry(first, 0.9), WorkingEntry(other, 0.5))
+    still.store.apply([ReplaceWorking(CUBE, places, None, "recalled")])
+    clock.advance(60.0)
+    say(still, now)
+    still.drain()
+    standing = [still.store.get([entry.item_id])[0].memory for entry in still.store.working(CUBE).entries]
+    assert standing == [holds, "The boat is called Petrel."]
+    assert still.store.get([first])[0].live

@@ -64,8 +64,10 @@ def commit(
     """Commit everything with the mark of `message`; `raw` are stored items nobody has told of yet, `account`
     is what questions to a model came to."""
     heirs = {item.id: by_id for item, by_id in learned.replaced}
+    # The place of a turn passes on as well: beside what holds, the turn would say the opposite.
+    places_of = {**learned.outdated, **heirs}
     working = ctx.services.store.working(message.mem_cube_id)
-    places = handed_over(working, heirs, "holds in its place")
+    places = handed_over(working, places_of, "holds in its place")
     # The places last: the item that takes one over has to be there.
     logs = [*(account.logs(ctx, message) if account else ()), *_logs(ctx, message, learned, raw)]
     stale = stale_summaries(ctx.services.store, message.mem_cube_id, heirs)
