@@ -879,6 +879,19 @@ def test_nobody_is_put_off_without_end(merging: TaskQueue) -> None:
     assert merging.depth().remaining == 2
 
 
+def test_clear_leaves_what_waits_with_a_dead_letter(merging: TaskQueue) -> None:
+    """It is part of the letter: not counted as cleared, and it comes back with a retry."""
+    keys = merging.submit([message("mem_update"), message("mem_update")])
+    settle(merging, take(merging, "mem_update"), Dead("x"))
+    merging.submit([message("mem_update", cube="other")])
+    assert merging.clear() == 1
+    assert merging.live(keys) == set(keys)
+    assert [row.state for row in merging.statuses() if row.key in keys] == [TaskState.FAILED] * 2
+    merging.dead.retry()
+    (delivery,) = take(merging, "mem_update").deliveries
+    assert [one.redis_message_id for one in delivery.absorbed] == keys[:1]
+
+
 def test_a_label_may_stop_coalescing_and_begin_again(merging: TaskQueue) -> None:
     """What came while it did not keeps its place before what is coalesced later."""
     whole = replace(BUILT_IN_CLASSES["memory"], batch_size_max=1)

@@ -8,8 +8,8 @@ repeat
   cursor = page[1]
   local keys_of_lane = {}
   for i = 1, #page[2], 2 do
-    local place, lane = string.match(page[2][i + 1], '^(.)%S* (.*)$')
-    if place ~= 'x' then
+    local place, runner, lane = string.match(page[2][i + 1], '^(.)(%S*) (.*)$')
+    if place ~= 'x' and not (place == 'a' and Q.is_letter(runner)) then
       local keys = keys_of_lane[lane] or {}
       keys_of_lane[lane] = keys
       keys[#keys + 1] = page[2][i]

@@ -129,6 +129,8 @@ function Q.settle_key(L, key, state, x, started)
   Q.ended(L, key, state, started or x.s, x.a, error)
 end
 
+function Q.is_letter(key) return call('HEXISTS', B .. 'dead', key) == 1 end
+
 function Q.forget_letter(key)
   local text = call('HGET', B .. 'dead', key)
   call('HDEL', B .. 'dead', key)
