@@ -13,6 +13,7 @@ import contextlib
 import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -33,6 +34,7 @@ logger = log.get_logger(__name__)
 READY_S = 120.0  # for the child to import everything and claim
 END_S = 10.0  # after the grace, for the child to be gone
 RESTART_S = (0.5, 1.0, 2.0, 5.0, 15.0, 30.0)
+STEADY_S = 300.0  # a child that ran for so long was no failed start: the pauses begin anew
 
 
 def launcher(settings: Settings, config: SchedulerConfigFactory) -> Launch:
@@ -110,7 +112,7 @@ class SpawnedWorker:
         self._process, self._pipe = process, here
         try:
             answer = here.recv() if here.poll(READY_S) else "it did not answer in time"
-        except EOFError:
+        except (EOFError, OSError):  # it closed the pipe, or was killed with it
             process.join(END_S)
             answer = f"it ended with exit code {process.exitcode}"
         if answer != "ready":
@@ -125,9 +127,12 @@ class SpawnedWorker:
     def _watch(self) -> None:
         deaths = 0
         while True:
+            begun = time.monotonic()
             self._process.join()
             if self._stopping.is_set():
                 return
+            if time.monotonic() - begun > STEADY_S:
+                deaths = 0
             pause = RESTART_S[min(deaths, len(RESTART_S) - 1)]
             deaths += 1
             logger.error("process.died", exit_code=self._process.exitcode, restart_in_s=pause)
@@ -139,7 +144,10 @@ class SpawnedWorker:
                 self._pipe.close()
                 try:
                     self._begin()
-                except QueueUnavailable as error:
+                except (
+                    QueueUnavailable,
+                    OSError,
+                ) as error:  # OSError: no memory, no descriptors; later there may be
                     logger.error("process.not_restarted", error=str(error))
 
     def _tell(self, word: str, value: Any) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.worker import ledger_tasks
@@ -21,6 +26,7 @@ from memos.mem_scheduler.startup import portable, resolved
 from memos.runtime import Runtime, build
 from memos.settings import Settings
 from memos.testing import run_until_idle
+from memos.worker import spawn
 
 ROOMY_S = 60.0
 
@@ -193,3 +199,28 @@ def test_a_program_of_one_file_that_never_stops_ends(ledger: Path, monkeypatch: 
     assert pid != int(done.stdout)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No descriptors or memory for a new process today are no reason to leave the work for good."""
+    spawned: list[Any] = []
+    again = threading.Event()
+
+    def begin(worker: spawn.SpawnedWorker) -> None:
+        if len(spawned) == 1 and not again.is_set():
+            again.set()
+            raise OSError(errno.EMFILE, "too many open files")
+        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60.0 * len(spawned),))
+        process.start()
+        spawned.append(process)
+        worker._process, worker._pipe = process, multiprocessing.Pipe()[0]
+
+    monkeypatch.setattr(spawn.SpawnedWorker, "_begin", begin)
+    monkeypatch.setattr(spawn, "RESTART_S", (0.0,))
+    worker = spawn.SpawnedWorker(Settings.load(), SchedulerConfigFactory("general_scheduler"), {})
+    until(lambda: len(spawned) == 2)
+    assert again.is_set()
+    worker._stopping.set()
+    spawned[1].kill()
+    spawned[1].join()
+    atexit.unregister(worker.stop)  # nothing of it is left to drain
