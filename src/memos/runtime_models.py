@@ -143,9 +143,11 @@ def _role(
     clock: Clock,
     opened: ExitStack,
 ) -> LLM | None:
-    """A role's own model; None where it names neither a model nor a place."""
+    """A role's model, with its own limits: its own one, else the chat's; None where that is not named either."""
     if not model and place == _place(settings, None, None):
-        return None
+        if not (settings.chat_model or settings.chat_base_url):
+            return None
+        model = settings.chat_model
     return _model(model or "", place, timeout_s=timeout_s, tokens_max=tokens_max, clock=clock, opened=opened)
 
 

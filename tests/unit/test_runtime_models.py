@@ -13,16 +13,17 @@ from fastapi.testclient import TestClient
 from memos.api.app import create_app
 from memos.api.handlers import handlers_of
 from memos.api.product_models import APIADDRequest, APIChatCompleteRequest
-from memos.errors import ConfigError, EmbedderMismatch
+from memos.errors import ConfigError, EmbedderMismatch, ModelUnavailable
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.reembed import fill
 from memos.memory.store import ItemFilter
 from memos.models.base import ChatMessage
 from memos.retrieval.hybrid import RecallRequest
 from memos.runtime import Runtime, build
+from memos.runtime_models import build_models
 from memos.settings import Settings
 from memos.testing import ManualClock
-from memos.testing_server import CutOff, Fault, Garbage, ModelServer, Say, rate_limit
+from memos.testing_server import CutOff, Fault, Garbage, ModelServer, Say, Slow, rate_limit
 
 ASKED = [ChatMessage("user", "hello")]
 
@@ -182,6 +183,22 @@ def test_a_key_goes_to_its_own_place_only(server: ModelServer, tmp_path: Path) -
         assert "k-main" not in json.dumps(dict(reader.requests[0].headers))
     assert server.requests[0].headers["authorization"] == "Bearer k-main"
     assert server.requests[0].body["model"] == "s"
+
+
+@pytest.mark.parametrize("role", ["reader", "scheduler"])
+def test_the_chat_model_works_for_a_role_within_its_limits(
+    server: ModelServer, tmp_path: Path, role: str
+) -> None:
+    """A reader or scheduler without a model of its own asks the chat's, and waits as long as it may itself."""
+    limits = {f"{role}_timeout_s": 0.2, "chat_timeout_s": 100.0}
+    settings = settings_in(tmp_path, chat_model="m", chat_base_url=server.url, **limits)
+    models = build_models(settings.models, ManualClock())
+    llm = {"reader": models.reader_llm, "scheduler": models.scheduler_llm}[role]
+    server.script(Slow(Say("late"), 5.0))
+    assert llm is not None
+    with pytest.raises(ModelUnavailable):
+        llm.complete(ASKED)
+    models.close()
 
 
 def test_a_base_url_that_cannot_work_stops_the_start(tmp_path: Path) -> None:

@@ -75,13 +75,14 @@ def doctor(
         line("chat", lambda: _chat(runtime))
         line("files", _files)
         models = runtime.models
-        roles = (
-            ("reader", models.reader_llm),
-            ("scheduler", models.scheduler_llm),
-            ("vision", models.vision_llm),
+        named = runtime.settings.models
+        roles = (  # without a name or a place of its own a role asks the chat's model, which was tried
+            ("reader", models.reader_llm, named.reader_model or named.reader_base_url),
+            ("scheduler", models.scheduler_llm, named.scheduler_model or named.scheduler_base_url),
+            ("vision", models.vision_llm, named.vision_model),
         )
-        for role, llm in roles:
-            if llm is not None and llm.inner is not runtime.llm:
+        for role, llm, own in roles:
+            if llm is not None and own:
                 line(role, partial(_model, llm.inner))
         for name, other in runtime.chat_llms.items():
             if other is not runtime.llm:
