@@ -12,9 +12,13 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 
+from memos import log
+from memos.errors import QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy, default_policy
 from memos.mem_scheduler.queues.policies import check_policy
 from memos.mem_scheduler.schemas.task_schemas import TaskPriorityLevel
+
+logger = log.get_logger(__name__)
 
 _FIELDS = {field.name for field in fields(TaskPolicy)}
 _DEFAULTS_MAX = 1_024
@@ -48,25 +52,45 @@ class RedisPolicyTable:
 
     def put(self, label: str, policy: TaskPolicy) -> None:
         check_policy(label, policy)
-        self.follow(self._write(label, json.dumps(asdict(policy))))
+        self.follow(self._write(label, _text(policy)))
 
     def labels(self) -> list[str]:
         return sorted(self._written)
 
     def follow(self, version: int) -> None:
-        """Take over what was written since, if the version says that something was."""
+        """Take over what was written since, if the version says that something was.
+
+        Raises nothing where the server has gone away meanwhile: the call that brought the version has done
+        its work. The next one brings it again.
+        """
         if version == self._version:
             return
+        try:
+            with self._lock:
+                lost = self._read_again() if version != self._version else {}
+            for label, policy in lost.items():
+                self._write(label, _text(policy))
+            if lost:
+                with self._lock:
+                    self._read_again()
+        except QueueUnavailable as error:
+            logger.warning("policies.not_read", error=str(error))
+
+    def _read_again(self) -> dict[str, TaskPolicy]:
+        """Gives what the server has lost, if its version went back; keeps to it until it is written again."""
+        version, texts = self._read()
+        found = {label: _policy(text) for label, text in texts.items()}
         lost: dict[str, TaskPolicy] = {}
-        with self._lock:
-            if version != self._version:
-                known, went_back = self._written, version < self._version
-                self._version, texts = self._read()
-                self._written = {label: _policy(text) for label, text in texts.items()}
-                if went_back:
-                    lost = {label: policy for label, policy in known.items() if label not in texts}
-        for label, policy in lost.items():
-            self.put(label, policy)
+        if version < self._version:
+            lost = {label: policy for label, policy in self._written.items() if label not in found}
+        self._written = lost | found
+        if not lost:
+            self._version = version
+        return lost
+
+
+def _text(policy: TaskPolicy) -> str:
+    return json.dumps(asdict(policy))
 
 
 def _policy(text: str) -> TaskPolicy:

@@ -12,7 +12,7 @@ import tests.services
 from tests.conformance.redis_keys import check_keys
 
 from memos.clock import SystemClock
-from memos.errors import LeaseLost
+from memos.errors import LeaseLost, QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Batch, Done, Retry
 from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
@@ -94,6 +94,25 @@ def test_policies_are_written_again(queue: RedisStreamsQueue, prefix: str) -> No
     assert len(queue.claim(["mine"], lanes_max=4, timeout_s=0)) == 1
     with RedisStreamsQueue(queue.address, clock=SystemClock(), prefix=prefix) as other:
         assert other.policies.get("mine") == policy
+
+
+def test_a_call_that_was_done_is_not_undone_by_its_policies(
+    queue: RedisStreamsQueue, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server goes away between a claim and the reading of new policies: the batch is given all the same."""
+    with RedisStreamsQueue(queue.address, clock=SystemClock(), prefix=prefix) as other:
+        policy = TaskPolicy(batch_size_max=7)
+        other.policies.put("mine", policy)
+
+        def away() -> tuple[int, dict[str, str]]:
+            raise QueueUnavailable("away")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(queue.policies, "_read", away)
+            queue.submit([message()])
+            batch = claim(queue)
+        queue.finish(batch, [Done()])
+        assert queue.policies.get("mine") == policy
 
 
 class _Stepping(ManualClock):
