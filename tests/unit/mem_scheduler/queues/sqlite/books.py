@@ -17,7 +17,8 @@ Row = dict[str, Any]
 
 
 class FailingConnection:
-    """A connection whose `at`-th call fails once, before it is done or (`done_first`) afterwards."""
+    """A connection whose `at`-th call fails once, before it is done or (`done_first`) afterwards. A rollback
+    does not: SQLite ends the transaction whatever happens to the statement."""
 
     def __init__(self, connection: sqlite3.Connection, *, at: int, done_first: bool) -> None:
         self.connection = connection
@@ -35,8 +36,8 @@ class FailingConnection:
         return getattr(self.connection, name)
 
     def _call(self, call: Any, arguments: tuple[Any, ...]) -> Any:
-        self._left -= 1
-        if self._left:
+        self._left -= arguments[0] != "ROLLBACK"
+        if self._left or arguments[0] == "ROLLBACK":
             return call(*arguments)
         if self._done_first:
             call(*arguments)
