@@ -25,6 +25,7 @@ from memos.runtime_models import build_models
 from memos.settings import Settings
 
 LONG_TERM, OF_USER = "LongTermMemory", "UserMemory"
+pytestmark = pytest.mark.timeout(600)  # dozens of processes, one after the other
 
 
 @dataclass(frozen=True)
