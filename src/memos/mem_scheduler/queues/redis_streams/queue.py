@@ -43,7 +43,7 @@ import random as random_module
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -51,7 +51,6 @@ from typing import TYPE_CHECKING, Any
 import redis
 from pydantic_core import to_json
 
-from memos import log
 from memos.clock import Clock
 from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull, QueueUnavailable
 from memos.mem_scheduler.queues.adaptive import BatchSizes
@@ -75,15 +74,16 @@ from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.limits import Limits, weight_function
 from memos.mem_scheduler.queues.local import TOKENS_MAX
-from memos.mem_scheduler.queues.redis_streams.connection import (
-    RedisAddress,
-    check_server,
-    connect,
-    is_passing,
-    translated,
+from memos.mem_scheduler.queues.redis_streams.batches import (
+    batch_of,
+    by_lane,
+    delivery_of,
+    fates_of,
+    samples_of,
+    settled_of,
 )
+from memos.mem_scheduler.queues.redis_streams.connection import RedisAddress, check_server
 from memos.mem_scheduler.queues.redis_streams.dead import RedisDeadLetters
-from memos.mem_scheduler.queues.redis_streams.lines import Lines
 from memos.mem_scheduler.queues.redis_streams.policies import RedisPolicyTable
 from memos.mem_scheduler.queues.redis_streams.reading import (
     StatusRows,
@@ -92,44 +92,25 @@ from memos.mem_scheduler.queues.redis_streams.reading import (
     leases_of,
 )
 from memos.mem_scheduler.queues.redis_streams.scripts import Scripts
+from memos.mem_scheduler.queues.redis_streams.server import Repeated, Server
 from memos.mem_scheduler.queues.redis_streams.wakes import WakeListener
 from memos.mem_scheduler.queues.redis_streams.wire import (
-    decode,
-    encode,
     encoded,
     followup_arguments,
-    lane_of,
-    lane_text,
-    row_of,
-    task_text,
 )
 from memos.mem_scheduler.queues.served import SERVED_S
-from memos.mem_scheduler.queues.verdicts import Fate, judge_retry
 from memos.mem_scheduler.queues.waiters import Waiters
 from memos.mem_scheduler.schemas.keys import KeyMint
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
-from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
+from memos.mem_scheduler.schemas.task_schemas import class_of
 
 if TYPE_CHECKING:
     from memos.memory.store import Followup
 
-logger = log.get_logger(__name__)
 
 PREFIX = "scheduler:messages:stream:v2.0"  # the documented default
-_PAUSE_MIN_S = 0.02
-_PAUSE_MAX_S = 1.0
 _HELD_MAX = 10_000
-SAMPLES_A_BATCH = 32
 _OUTCOMES = frozenset({Done, Retry, Dead, Release})
-_LETTERS = {Fate.DEAD: "X", Fate.HEAD: "H", Fate.ASIDE: "A"}
-_STATES = {
-    "C": TaskState.COMPLETED,
-    "X": TaskState.FAILED,
-    "R": TaskState.WAITING,
-    "K": TaskState.CANCELLED,
-    "H": TaskState.RETRYING,
-    "A": TaskState.RETRYING,
-}
 
 
 @dataclass(slots=True)
@@ -189,28 +170,31 @@ class RedisStreamsQueue:
         self._told: tuple[str, float] | None = None  # the labels that were last told, and when
         self._base = f"{prefix}:{{ms:0}}:"
         self._clock = clock
-        self._server_time = server_time
-        self._reconnect_s = reconnect_s
         self._random = random or random_module.Random()
         self._mint = KeyMint(clock)
         self._sizes = BatchSizes()
         self._lock = threading.Lock()
         self._waiters = Waiters(self._lock, clock)
         self._held: OrderedDict[tuple[str, int], _Held] = OrderedDict()  # by claim and epoch
-        self._calls = 0
         self._wakes = 0
         self._rings = 0
         self._closed = False
-        self._closing = threading.Event()
         self._plans: dict[tuple[frozenset[str], int], tuple[str, str]] = {}
-        self._client = connect(self.address)
-        self._lines = Lines(self._client)
-        self._scripts = Scripts(
-            self._base,
-            letters_max=dead_letters_max,
-            statuses_max=status_entries_max,
-            tokens_max=TOKENS_MAX,
+        self._server = Server(
+            self.address,
+            Scripts(
+                self._base,
+                letters_max=dead_letters_max,
+                statuses_max=status_entries_max,
+                tokens_max=TOKENS_MAX,
+            ),
+            clock=clock,
+            server_time=server_time,
+            reconnect_s=reconnect_s,
+            source=self._random,
+            user_batches_max=user_batches_max,
         )
+        self._client = self._server.client
         self._policies = RedisPolicyTable(read=self._read_policies, write=self._write_policy)
         self._rows = StatusRows(self._client, self._base)
         self._dead = RedisDeadLetters(
@@ -222,7 +206,7 @@ class RedisStreamsQueue:
         if weights:
             weight_function(weights)  # checks them
             texts: dict[Any, Any] = {encoded(user): weight for user, weight in weights.items()}
-            self._ask(lambda: self._client.hset(f"{self._base}weight", mapping=texts))
+            self._server.ask(lambda: self._client.hset(f"{self._base}weight", mapping=texts))
         self._policies.follow(self._policy_version())
 
     def _new_listener(self) -> WakeListener:
@@ -242,10 +226,7 @@ class RedisStreamsQueue:
         self._mint = KeyMint(self._clock)
         self._identity = Identity.new(self._name)
         self._told = None
-        closing = threading.Event()
-        if self._closed:
-            closing.set()
-        self._closing = closing
+        self._server.after_fork(closed=self._closed)
         self._listener = self._new_listener()
 
     # -- what it is ---------------------------------------------------------------------------------
@@ -270,10 +251,10 @@ class RedisStreamsQueue:
     def bind_store(self, store_id: str) -> None:
         """This queue's work is for one memory store: two would be two brains. Raises ConfigError."""
         name = f"{self._base}store"
-        bound = self._ask(lambda: self._client.get(name))
+        bound = self._server.ask(lambda: self._client.get(name))
         if bound is None:  # only then: a server that is full refuses any SET, and its workers must start
-            self._ask(lambda: self._client.set(name, store_id, nx=True))
-            bound = self._ask(lambda: self._client.get(name))
+            self._server.ask(lambda: self._client.set(name, store_id, nx=True))
+            bound = self._server.ask(lambda: self._client.get(name))
         if bound != store_id:
             raise ConfigError(
                 f"the queue {self.prefix!r} at {self.address} belongs to the memory store {bound}, and this is "
@@ -318,10 +299,12 @@ class RedisStreamsQueue:
             }
         if token is not None or scoped is not None:
             options["answer"] = json.dumps(answer)
-        lanes, arguments, tasks = _by_lane(keys, messages)
+        lanes, arguments, tasks = by_lane(keys, messages)
         if tasks:
             options["tasks"] = tasks
-        reply = self._run("submit", to_json(options), lanes, *arguments, *followup_arguments(followups))
+        reply = self._server.run(
+            "submit", to_json(options), lanes, *arguments, *followup_arguments(followups)
+        )
         self._policies.follow(int(reply[1]))
         if reply[0] == "known":
             if scoped is not None and reply[3]:
@@ -385,8 +368,8 @@ class RedisStreamsQueue:
             label: min(self._policies.get(label).batch_size_max, self._sizes.of(label), batch_max or 1 << 30)
             for label in wanted
         }
-        call = self._call()
-        reply = self._run(
+        call = self._server.new_call(self._identity.name)
+        reply = self._server.run(
             "claim",
             call,
             "0",
@@ -403,7 +386,13 @@ class RedisStreamsQueue:
         if reply[2]:
             with self._lock:
                 self._sizes.reset(json.loads(reply[2]))
-        batches = [self._batch(one, call) for one in reply[3:]]
+        batches = []
+        for batch, waited_s, length_s in (batch_of(one, call) for one in reply[3:]):
+            batches.append(batch)
+            with self._lock:
+                self._held[call, batch.epoch] = _Held(self._clock.monotonic(), length_s, waited_s)
+                while len(self._held) > _HELD_MAX:  # batches that were never finished
+                    self._held.popitem(last=False)
         return batches, float(reply[1]) if reply[1] else None
 
     def _presence(self, claimed: str | None = None) -> str:
@@ -444,39 +433,6 @@ class RedisStreamsQueue:
             found = self._plans[name] = (json.dumps(plan), json.dumps(sorted(wanted)))
         return found
 
-    def _batch(self, reply: list[Any], call: str) -> Batch:
-        epoch, lane, slot, length, now, wall, states, *texts = reply
-        exceptional = json.loads(states) if states else {}
-        deliveries, waited_s = [], []
-        for text in texts:
-            key, _, at, parent, message = text.split("\n", 4)
-            state = exceptional.get(key) if exceptional else None
-            if state is None:
-                deliveries.append(
-                    Delivery(key, decode(message, key=key, stream=lane), parent, 0, 0, float(at))
-                )
-                waited_s.append(float(wall) - float(at))
-                continue
-            deliveries.append(
-                Delivery(
-                    key,
-                    decode(message, key=key, stream=lane),
-                    parent,
-                    int(state.get("a", 0)),
-                    int(state.get("r", 0)),
-                    float(at),
-                    _absorbed(state.get("p", ()), lane),
-                )
-            )
-            ready = state.get("y")  # on the clock of leases; a fresh message has only its wall time
-            waited_s.append(float(now) - float(ready) if ready else float(wall) - float(at))
-        length_s = float(length)
-        with self._lock:
-            self._held[call, epoch] = _Held(self._clock.monotonic(), length_s, waited_s)
-            while len(self._held) > _HELD_MAX:  # batches that were never finished
-                self._held.popitem(last=False)
-        return Batch(lane_of(lane), int(slot), epoch, tuple(deliveries), float(wall) + length_s, call)
-
     # -- settling -----------------------------------------------------------------------------------
 
     def finish(
@@ -487,12 +443,12 @@ class RedisStreamsQueue:
         if unknown := set(map(type, outcomes)) - _OUTCOMES:
             raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")
         self._limits.check_payloads([followup.message for followup in followups])
-        fates, special = self._fates(batch, outcomes)
+        fates, special = fates_of(batch, outcomes, self._policies.get, self._random)
         held = self._held.get((batch.claim, batch.epoch))
         took_s = 0.0 if held is None else self._clock.monotonic() - held.claimed_at
-        times = {} if held is None else _samples(batch, outcomes, held.waited_s, took_s)
-        repeated = _Repeated()
-        reply = self._run(
+        times = {} if held is None else samples_of(batch, outcomes, held.waited_s, took_s)
+        repeated = Repeated()
+        reply = self._server.run(
             "finish",
             batch.epoch,
             batch.claim,
@@ -512,42 +468,13 @@ class RedisStreamsQueue:
         self._policies.follow(int(reply[1]))
         if reply[0] == "lost" and not (repeated and reply[2]):
             raise LeaseLost(f"the lease of a batch of lane {batch.lane} was lost (epoch {batch.epoch})")
-        letters, errors = json.loads(reply[2])
-        errors = errors or {}
-        return [
-            Settled(delivery.key, _STATES[letter], errors.get(str(number), ""))
-            for number, (delivery, letter) in enumerate(zip(batch.deliveries, letters, strict=True), 1)
-        ]
-
-    def _fates(self, batch: Batch, outcomes: Sequence[Outcome]) -> tuple[str, list[Any]]:
-        """A letter for each message, and what the letter needs: index, attempts, delay, error."""
-        letters: list[str] = []
-        special: list[Any] = []
-        for number, (delivery, outcome) in enumerate(zip(batch.deliveries, outcomes, strict=True), 1):
-            if isinstance(outcome, Done):
-                letters.append("C")
-            elif isinstance(outcome, Release):
-                letters.append("R")
-            elif isinstance(outcome, Dead):
-                letters.append("X")
-                special += (number, delivery.attempts, 0, outcome.error)
-            else:
-                verdict = judge_retry(
-                    outcome,
-                    self._policies.get(delivery.message.label),
-                    attempts=delivery.attempts,
-                    blocked_s=None,  # the server knows for how long, and bounds it
-                    source=self._random,
-                )
-                letters.append(_LETTERS[verdict.fate])
-                special += (number, verdict.attempts, verdict.delay_s, verdict.error)
-        return "".join(letters), special
+        return settled_of(batch, reply[2])
 
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:
         if not batches:
             return []
         proofs = [part for batch in batches for part in (batch.epoch, batch.claim)]
-        kept = [text == "1" for text in self._run("renew", self._presence(), *proofs)]
+        kept = [text == "1" for text in self._server.run("renew", self._presence(), *proofs)]
         lost = [batch for batch, still in zip(batches, kept, strict=True) if not still]
         with self._lock:
             for batch in lost:
@@ -559,7 +486,7 @@ class RedisStreamsQueue:
         return taken
 
     def is_cancelled(self, key: str) -> bool:
-        return self._ask(lambda: self._client.zscore(f"{self._base}cancelled", key)) is not None
+        return self._server.ask(lambda: self._client.zscore(f"{self._base}cancelled", key)) is not None
 
     def clear(self) -> int:
         return int(self._named("clear"))
@@ -567,19 +494,19 @@ class RedisStreamsQueue:
     # -- seen from outside --------------------------------------------------------------------------
 
     def depth(self, *, lanes: bool = True) -> QueueDepth:
-        return depth_of(self._run("depth", "1" if lanes else "0", SERVED_S))
+        return depth_of(self._server.run("depth", "1" if lanes else "0", SERVED_S))
 
     def instances(self) -> list[Instance]:
-        return instances_of(self._run("operators", "instances", 0))
+        return instances_of(self._server.run("operators", "instances", 0))
 
     def leases(self, *, limit: int = 100) -> list[HeldLease]:
-        return leases_of(self._run("operators", "leases", limit))
+        return leases_of(self._server.run("operators", "leases", limit))
 
     def live(self, keys: Collection[str]) -> set[str]:
         asked = list(keys)
         if not asked:
             return set()
-        places = self._ask(lambda: self._client.hmget(f"{self._base}where", asked))
+        places = self._server.ask(lambda: self._client.hmget(f"{self._base}where", asked))
         return {key for key, place in zip(asked, places, strict=True) if place is not None}
 
     def statuses(
@@ -590,7 +517,7 @@ class RedisStreamsQueue:
         task_id: str | None = None,
         limit: int | None = None,
     ) -> list[TaskStatus]:
-        found: list[TaskStatus] = self._ask(
+        found: list[TaskStatus] = self._server.ask(
             lambda: self._rows.find(
                 wall=self._clock.now(), user_id=user_id, item_id=item_id, task_id=task_id, limit=limit
             )
@@ -600,21 +527,10 @@ class RedisStreamsQueue:
     def get(self, keys: Sequence[str]) -> list[Delivery]:
         if not keys:
             return []
-        found: list[Delivery] = []
-        for lane, text, attempts, recoveries, absorbed in self._run("get", *keys):
-            key, _, at, parent, message = text.split("\n", 4)
-            found.append(
-                Delivery(
-                    key,
-                    decode(message, key=key, stream=lane),
-                    parent,
-                    int(attempts),
-                    int(recoveries),
-                    float(at),
-                    _absorbed(json.loads(absorbed) if absorbed else (), lane),
-                )
-            )
-        return found
+        return [
+            delivery_of(lane, text, attempts, recoveries, json.loads(payloads) if payloads else ())
+            for lane, text, attempts, recoveries, payloads in self._server.run("get", *keys)
+        ]
 
     # -- waiting and closing ------------------------------------------------------------------------
 
@@ -631,7 +547,7 @@ class RedisStreamsQueue:
             self._closed = True
             self._wakes += 1
             self._waiters.call_all()
-        self._closing.set()
+        self._server.stop_waiting()
         self._listener.close()
         if self._told is not None:
             with contextlib.suppress(redis.exceptions.RedisError, OSError):
@@ -640,9 +556,7 @@ class RedisStreamsQueue:
                 pipe.zrem(f"{self._base}instances_seen", self._identity.name)
                 pipe.zrem(f"{self._base}waiting", self._identity.name)
                 pipe.execute()
-        self._lines.close()
-        with contextlib.suppress(redis.exceptions.RedisError, OSError):
-            self._client.connection_pool.disconnect(inuse_connections=False)
+        self._server.hang_up()
 
     def __enter__(self) -> RedisStreamsQueue:
         return self
@@ -665,65 +579,16 @@ class RedisStreamsQueue:
 
     # -- asking the server --------------------------------------------------------------------------
 
-    def _call(self) -> str:
-        """The name of one call: a repeat of it after a lost reply is recognised by it."""
-        with self._lock:
-            self._calls += 1
-            return f"{self._identity.name}:{self._calls}"
-
     def _named(self, name: str, *args: Any) -> str:
         """Run a script that keeps its answer under the call's name."""
-        return str(self._run(name, self._call(), *args))
-
-    def _run(
-        self,
-        name: str,
-        *args: Any,
-        again: int | None = None,
-        wait_s: float = 0.0,
-        repeated: _Repeated | None = None,
-    ) -> Any:
-        """Run a script. `again`: the argument that becomes "1" when the call is repeated."""
-        arguments = [self._limits.user_batches_max, *args]
-
-        def once(time: str = "") -> Any:
-            time = "" if self._server_time else f"{self._clock.monotonic()!r} {self._clock.now()!r}"
-            return self._scripts.run(self._lines.ask, name, time, *arguments)
-
-        def on_repeat() -> None:
-            if again is not None:
-                arguments[1 + again] = "1"
-            if repeated is not None:
-                repeated.happened = True
-
-        return self._ask(once, wait_s=wait_s, on_repeat=on_repeat)
-
-    def _ask(
-        self, ask: Callable[[], Any], *, wait_s: float = 0.0, on_repeat: Callable[[], None] = lambda: None
-    ) -> Any:
-        """Ask the server; wait for one that is away, at most `reconnect_s` or `wait_s`, whichever is more."""
-        deadline: float | None = None
-        pause_s = _PAUSE_MIN_S
-        while True:
-            try:
-                return ask()
-            except (redis.exceptions.RedisError, OSError) as error:
-                now = self._clock.monotonic()
-                if deadline is None:
-                    deadline = now + max(self._reconnect_s, wait_s)
-                if not is_passing(error) or now >= deadline or self._closing.is_set():
-                    raise translated(error, self.address) from error
-                logger.warning("queue.away", error=type(error).__name__, again_in_s=round(pause_s, 3))
-                self._closing.wait(pause_s * self._random.uniform(0.5, 1.0))
-                pause_s = min(_PAUSE_MAX_S, pause_s * 2)
-                on_repeat()
+        return str(self._server.run(name, self._server.new_call(self._identity.name), *args))
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise QueueUnavailable("the queue is closed; build a new runtime to go on")
 
     def _policy_version(self) -> int:
-        return int(self._ask(lambda: self._client.hget(f"{self._base}counts", "policy_version")) or 0)
+        return int(self._server.ask(lambda: self._client.hget(f"{self._base}counts", "policy_version")) or 0)
 
     def _read_policies(self) -> tuple[int, Mapping[str, str]]:
         # No MULTI: a full server refuses whatever is queued inside one. The version comes first, so that what
@@ -731,21 +596,21 @@ class RedisStreamsQueue:
         pipe = self._client.pipeline(transaction=False)
         pipe.hget(f"{self._base}counts", "policy_version")
         pipe.hgetall(f"{self._base}policy")
-        version, texts = self._ask(pipe.execute)
+        version, texts = self._server.ask(pipe.execute)
         return int(version or 0), texts
 
     def _write_policy(self, label: str, text: str) -> int:
-        return int(self._run("policy", label, text, encoded(class_of(label))))
+        return int(self._server.run("policy", label, text, encoded(class_of(label))))
 
     def _letters(self, first: int, last: int) -> list[tuple[str, str]]:
-        keys = self._ask(lambda: self._client.zrevrange(f"{self._base}dead_order", first, last))
+        keys = self._server.ask(lambda: self._client.zrevrange(f"{self._base}dead_order", first, last))
         if not keys:
             return []
-        texts = self._ask(lambda: self._client.hmget(f"{self._base}dead", keys))
+        texts = self._server.ask(lambda: self._client.hmget(f"{self._base}dead", keys))
         return [(key, text) for key, text in zip(keys, texts, strict=True) if text is not None]
 
     def _letter(self, key: str) -> str | None:
-        text: str | None = self._ask(lambda: self._client.hget(f"{self._base}dead", key))
+        text: str | None = self._server.ask(lambda: self._client.hget(f"{self._base}dead", key))
         return text
 
 
@@ -758,56 +623,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-class _Repeated:
-    """Whether a call was repeated, so that the server may have answered before."""
-
-    __slots__ = ("happened",)
-
-    def __init__(self) -> None:
-        self.happened = False
-
-    def __bool__(self) -> bool:
-        return self.happened
-
-
-def _by_lane(
-    keys: Sequence[str], messages: Sequence[ScheduleMessageItem]
-) -> tuple[int, list[Any], dict[str, list[str]]]:
-    """How many lanes, what the script takes of each, and the members of business tasks."""
-    lanes: dict[tuple[str, str, str], list[Any]] = {}
-    tasks: dict[str, list[str]] = {}
-    for number, (key, message) in enumerate(zip(keys, messages, strict=True)):
-        lane_id = (message.user_id, message.mem_cube_id, class_of(message.label))
-        rows = lanes.get(lane_id)
-        if rows is None:
-            rows = lanes[lane_id] = [lane_text(*lane_id), 0]
-        rows += (key, message.label, row_of(number, message), encode(message))
-        if message.task_id:
-            task = task_text(message.user_id, message.task_id)
-            tasks.setdefault(task, []).append(f"{key} {rows[0]}")
-    arguments: list[Any] = []
-    for rows in lanes.values():
-        rows[1] = (len(rows) - 2) // 4
-        arguments += rows
-    return len(lanes), arguments, tasks
-
-
-def _absorbed(payloads: Sequence[Sequence[str]], lane: str) -> tuple[ScheduleMessageItem, ...]:
-    return tuple([decode(text, key=key, stream=lane) for key, text in payloads])
-
-
-def _samples(
-    batch: Batch, outcomes: Sequence[Outcome], waited_s: Sequence[float], took_s: float
-) -> dict[str, str]:
-    """How long messages that are done waited, and for how long the batch ran: [took, [waited, …]] by label.
-
-    Of a large batch some stand for all: one in so many that there are SAMPLES_A_BATCH.
-    """
-    waits: dict[str, list[float]] = {}
-    step = 1 + len(outcomes) // SAMPLES_A_BATCH
-    for place in range(0, len(outcomes), step):
-        if isinstance(outcomes[place], Done):
-            waits.setdefault(batch.deliveries[place].message.label, []).append(round(waited_s[place], 6))
-    return {label: json.dumps([round(took_s, 6), own]) for label, own in waits.items()}

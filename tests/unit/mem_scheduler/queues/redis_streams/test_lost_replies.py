@@ -50,8 +50,8 @@ def queue() -> Iterator[RedisStreamsQueue]:
 @pytest.fixture
 def wire(queue: RedisStreamsQueue) -> Wire:
     queue.depth()  # every script the tests use is known to the server before anything is lost
-    made = Wire(queue._lines.ask)
-    queue._lines.ask = made.ask  # type: ignore[method-assign]
+    made = Wire(queue._server.lines.ask)
+    queue._server.lines.ask = made.ask  # type: ignore[method-assign]
     return made
 
 

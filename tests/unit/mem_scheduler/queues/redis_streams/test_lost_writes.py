@@ -71,7 +71,7 @@ def test_a_repeated_finish_is_not_given_the_answer_of_another(queue: RedisStream
     after = claim(queue)
     assert after.epoch == before.epoch
     queue.finish(after, [Done()])
-    ask, lost = queue._lines.ask, [True]
+    ask, lost = queue._server.lines.ask, [True]
 
     def lose_first_reply(*command: Any) -> Any:
         reply = ask(*command)
@@ -79,7 +79,7 @@ def test_a_repeated_finish_is_not_given_the_answer_of_another(queue: RedisStream
             raise ConnectionError("the reply was lost")
         return reply
 
-    queue._lines.ask = lose_first_reply  # type: ignore[method-assign]
+    queue._server.lines.ask = lose_first_reply  # type: ignore[method-assign]
     with pytest.raises(LeaseLost):
         queue.finish(before, [Done()])
 

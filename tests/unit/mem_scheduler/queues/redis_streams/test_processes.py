@@ -86,7 +86,7 @@ def test_a_closed_queue_keeps_no_connection(queue: RedisStreamsQueue) -> None:
     queue.submit(messages(1))
     queue.statuses()
     queue.close()
-    assert not queue._lines._idle
+    assert not queue._server.lines._idle
     pool: Any = queue.client.connection_pool
     assert all(line._sock is None for line in pool._available_connections)
     assert queue.depth().remaining == 1
