@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from memos.errors import ConfigError, InvalidInput, QueueFull
-from memos.mem_scheduler.queues.base import Lane
+from memos.mem_scheduler.queues.base import Batch, Dead, Done, Lane, Outcome, Release, Retry
 from memos.mem_scheduler.queues.entries import LaneId
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 
@@ -57,18 +57,21 @@ class Limits:
     def check_room(self, lane_ids: Sequence[LaneId], *, held: int, held_by: Callable[[LaneId], int]) -> None:
         """QueueFull when these messages do not all fit beside the `held` ones, `held_by` lane."""
         if held + len(lane_ids) > self.messages_max:
-            raise QueueFull(
-                f"the queue holds {held} messages of at most {self.messages_max} (queue.messages_max); "
-                f"none of these {len(lane_ids)} was queued, submit them again later"
-            )
+            raise self.refusal("", held=held, number=len(lane_ids))
         for lane_id, number in Counter(lane_ids).items():
             in_lane = held_by(lane_id)
             if in_lane + number > self.lane_messages_max:
-                raise QueueFull(
-                    f"lane {Lane(*lane_id)} holds {in_lane} messages of at most {self.lane_messages_max} "
-                    f"(queue.lane_messages_max); none of these {len(lane_ids)} was queued, "
-                    "submit them again later"
-                )
+                raise self.refusal(str(Lane(*lane_id)), held=in_lane, number=len(lane_ids))
+
+    def refusal(self, lane: str, *, held: int, number: int) -> QueueFull:
+        """What a call of `number` messages is told when the lane ("": the queue) holds `held` already."""
+        place, limit, setting = "the queue", self.messages_max, "queue.messages_max"
+        if lane:
+            place, limit, setting = f"lane {lane}", self.lane_messages_max, "queue.lane_messages_max"
+        return QueueFull(
+            f"{place} holds {held} messages of at most {limit} ({setting}); none of these {number} was "
+            "queued, submit them again later"
+        )
 
 
 def weight_function(
@@ -87,3 +90,20 @@ def weight_function(
         return lambda user_id: fixed.get(user_id, 1.0)
     asked = weights
     return lambda user_id: max(WEIGHT_MIN, asked(user_id))
+
+
+_OUTCOMES = frozenset({Done, Retry, Dead, Release})
+
+
+def check_claim(lanes_max: int, batch_max: int | None) -> None:
+    """InvalidInput for a claim of nothing."""
+    if lanes_max < 1 or (batch_max is not None and batch_max < 1):
+        raise InvalidInput(f"lanes_max={lanes_max!r}, batch_max={batch_max!r}: both must be at least 1")
+
+
+def check_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    """InvalidInput when they are not one outcome for each message of the batch."""
+    if len(outcomes) != len(batch.deliveries):
+        raise InvalidInput(f"{len(outcomes)} outcomes for a batch of {len(batch.deliveries)} messages")
+    if unknown := set(map(type, outcomes)) - _OUTCOMES:
+        raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")

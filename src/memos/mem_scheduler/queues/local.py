@@ -19,19 +19,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from memos.clock import Clock
-from memos.errors import InvalidInput, LeaseLost, QueueUnavailable
+from memos.errors import LeaseLost, QueueUnavailable
 from memos.mem_scheduler.queues.base import (
     INSTANCE_SEEN_S,
     Batch,
-    Dead,
     Delivery,
-    Done,
     HeldLease,
     Instance,
     Outcome,
     QueueDepth,
-    Release,
-    Retry,
     Settled,
     TaskStatus,
     WhenFull,
@@ -42,7 +38,7 @@ from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.lanes import LaneQueue
 from memos.mem_scheduler.queues.ledger import Ledger
-from memos.mem_scheduler.queues.limits import Limits, weight_function
+from memos.mem_scheduler.queues.limits import Limits, check_claim, check_outcomes, weight_function
 from memos.mem_scheduler.queues.policies import MemoryPolicyTable
 from memos.mem_scheduler.queues.waiters import Waiters
 from memos.mem_scheduler.schemas.keys import KeyMint
@@ -52,8 +48,6 @@ if TYPE_CHECKING:
     from memos.memory.store import Followup
 
 TOKENS_MAX = 10_000  # submit tokens remembered; the least recently used leave first
-
-_OUTCOMES = frozenset({Done, Retry, Dead, Release})
 
 
 class LocalQueue:
@@ -184,8 +178,7 @@ class LocalQueue:
     def claim(
         self, labels: Collection[str], *, lanes_max: int, batch_max: int | None = None, timeout_s: float = 1.0
     ) -> list[Batch]:
-        if lanes_max < 1 or (batch_max is not None and batch_max < 1):
-            raise InvalidInput(f"lanes_max={lanes_max!r}, batch_max={batch_max!r}: both must be at least 1")
+        check_claim(lanes_max, batch_max)
         wanted = labels if isinstance(labels, frozenset) else frozenset(labels)
         ledger = self._ledger
         batches: list[Batch] = []
@@ -216,10 +209,7 @@ class LocalQueue:
     def finish(
         self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
     ) -> list[Settled]:
-        if len(outcomes) != len(batch.deliveries):
-            raise InvalidInput(f"{len(outcomes)} outcomes for a batch of {len(batch.deliveries)} messages")
-        if unknown := set(map(type, outcomes)) - _OUTCOMES:
-            raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")
+        check_outcomes(batch, outcomes)
         chained = self._values_of([followup.message for followup in followups])
         with self._lock:
             lease = self._ledger.leases.get(batch.epoch)

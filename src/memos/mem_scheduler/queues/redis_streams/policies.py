@@ -7,55 +7,32 @@ failover): whoever sees it first writes again what is missing, so that an ordere
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
 
 from memos import log
 from memos.errors import QueueUnavailable
-from memos.mem_scheduler.orchestrator import TaskPolicy, default_policy
-from memos.mem_scheduler.queues.policies import check_policy
-from memos.mem_scheduler.schemas.task_schemas import TaskPriorityLevel
+from memos.mem_scheduler.orchestrator import TaskPolicy
+from memos.mem_scheduler.queues.policies import KnownPolicies, check_policy, policy_of, policy_text
 
 logger = log.get_logger(__name__)
 
-_FIELDS = {field.name for field in fields(TaskPolicy)}
-_DEFAULTS_MAX = 1_024
 
-
-class RedisPolicyTable:
+class RedisPolicyTable(KnownPolicies):
     """Policies by label. Thread-safe; `get` asks no server."""
 
     def __init__(
         self, *, read: Callable[[], tuple[int, Mapping[str, str]]], write: Callable[[str, str], int]
     ) -> None:
         """`read` gives the version and the policies as JSON; `write` stores one and gives the version."""
+        super().__init__()
         self._read = read
         self._write = write
         self._lock = threading.Lock()
-        self._written: dict[str, TaskPolicy] = {}
-        self._defaults: dict[str, TaskPolicy] = {}
-        self._version = 0
-
-    @property
-    def version(self) -> int:
-        return self._version
-
-    def get(self, label: str) -> TaskPolicy:
-        found = self._written.get(label) or self._defaults.get(label)
-        if found is None:
-            found = default_policy(label)
-            if len(self._defaults) < _DEFAULTS_MAX:
-                self._defaults[label] = found
-        return found
 
     def put(self, label: str, policy: TaskPolicy) -> None:
         check_policy(label, policy)
-        self.follow(self._write(label, _text(policy)))
-
-    def labels(self) -> list[str]:
-        return sorted(self._written)
+        self.follow(self._write(label, policy_text(policy)))
 
     def follow(self, version: int) -> None:
         """Take over what was written since, if the version says that something was.
@@ -69,7 +46,7 @@ class RedisPolicyTable:
             with self._lock:
                 lost = self._read_again() if version != self._version else {}
             for label, policy in lost.items():
-                self._write(label, _text(policy))
+                self._write(label, policy_text(policy))
             if lost:
                 with self._lock:
                     self._read_again()
@@ -79,7 +56,7 @@ class RedisPolicyTable:
     def _read_again(self) -> dict[str, TaskPolicy]:
         """Gives what the server has lost, if its version went back; keeps to it until it is written again."""
         version, texts = self._read()
-        found = {label: _policy(text) for label, text in texts.items()}
+        found = {label: policy_of(text) for label, text in texts.items()}
         lost: dict[str, TaskPolicy] = {}
         if version < self._version:
             lost = {label: policy for label, policy in self._written.items() if label not in found}
@@ -87,13 +64,3 @@ class RedisPolicyTable:
         if not lost:
             self._version = version
         return lost
-
-
-def _text(policy: TaskPolicy) -> str:
-    return json.dumps(asdict(policy))
-
-
-def _policy(text: str) -> TaskPolicy:
-    values = {name: value for name, value in json.loads(text).items() if name in _FIELDS}
-    values["level"] = TaskPriorityLevel(values["level"])
-    return TaskPolicy(**values)

@@ -52,27 +52,23 @@ import redis
 from pydantic_core import to_json
 
 from memos.clock import Clock
-from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull, QueueUnavailable
+from memos.errors import ConfigError, LeaseLost, QueueUnavailable
 from memos.mem_scheduler.queues.adaptive import BatchSizes
 from memos.mem_scheduler.queues.base import (
     INSTANCE_REFRESH_S,
     Batch,
-    Dead,
     Delivery,
-    Done,
     HeldLease,
     Instance,
     Outcome,
     QueueDepth,
-    Release,
-    Retry,
     Settled,
     TaskStatus,
     WhenFull,
 )
 from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
-from memos.mem_scheduler.queues.limits import Limits, weight_function
+from memos.mem_scheduler.queues.limits import Limits, check_claim, check_outcomes, weight_function
 from memos.mem_scheduler.queues.local import TOKENS_MAX
 from memos.mem_scheduler.queues.redis_streams.batches import (
     batch_of,
@@ -110,7 +106,6 @@ if TYPE_CHECKING:
 
 PREFIX = "scheduler:messages:stream:v2.0"  # the documented default
 _HELD_MAX = 10_000
-_OUTCOMES = frozenset({Done, Retry, Dead, Release})
 
 
 @dataclass(slots=True)
@@ -314,25 +309,15 @@ class RedisStreamsQueue:
         if reply[0] == "keys":
             raise refuse_more_keys(self._limits.idempotency_keys_max)
         if reply[0] == "full":
-            raise self._full(reply[2], int(reply[3]), len(messages))
+            raise self._limits.refusal(reply[2], held=int(reply[3]), number=len(messages))
         return answer
-
-    def _full(self, lane: str, held: int, number: int) -> QueueFull:
-        place, limit, setting = "the queue", self._limits.messages_max, "queue.messages_max"
-        if lane:
-            place, limit, setting = f"lane {lane}", self._limits.lane_messages_max, "queue.lane_messages_max"
-        return QueueFull(
-            f"{place} holds {held} messages of at most {limit} ({setting}); none of these {number} was "
-            "queued, submit them again later"
-        )
 
     # -- out ----------------------------------------------------------------------------------------
 
     def claim(
         self, labels: Collection[str], *, lanes_max: int, batch_max: int | None = None, timeout_s: float = 1.0
     ) -> list[Batch]:
-        if lanes_max < 1 or (batch_max is not None and batch_max < 1):
-            raise InvalidInput(f"lanes_max={lanes_max!r}, batch_max={batch_max!r}: both must be at least 1")
+        check_claim(lanes_max, batch_max)
         wanted = labels if isinstance(labels, frozenset) else frozenset(labels)
         with self._lock:
             self._refuse_closed()
@@ -438,10 +423,7 @@ class RedisStreamsQueue:
     def finish(
         self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
     ) -> list[Settled]:
-        if len(outcomes) != len(batch.deliveries):
-            raise InvalidInput(f"{len(outcomes)} outcomes for a batch of {len(batch.deliveries)} messages")
-        if unknown := set(map(type, outcomes)) - _OUTCOMES:
-            raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")
+        check_outcomes(batch, outcomes)
         self._limits.check_payloads([followup.message for followup in followups])
         fates, special = fates_of(batch, outcomes, self._policies.get, self._random)
         held = self._held.get((batch.claim, batch.epoch))

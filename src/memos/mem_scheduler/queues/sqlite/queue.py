@@ -29,21 +29,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from memos.clock import Clock
-from memos.errors import InvalidInput, MemosError, QueueError, QueueUnavailable
+from memos.errors import MemosError, QueueError, QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.adaptive import BatchSizes
 from memos.mem_scheduler.queues.base import (
     Batch,
-    Dead,
     Delivery,
-    Done,
     HeldLease,
     Instance,
     LabelTimes,
     Outcome,
     QueueDepth,
-    Release,
-    Retry,
     Settled,
     TaskStatus,
     WhenFull,
@@ -51,7 +47,7 @@ from memos.mem_scheduler.queues.base import (
 from memos.mem_scheduler.queues.entries import LaneId, lane_id_of
 from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
-from memos.mem_scheduler.queues.limits import Limits, weight_function
+from memos.mem_scheduler.queues.limits import Limits, check_claim, check_outcomes, weight_function
 from memos.mem_scheduler.queues.local import TOKENS_MAX
 from memos.mem_scheduler.queues.sqlite import history, instances, ledger, reading, settling
 from memos.mem_scheduler.queues.sqlite.boot import boot_id, carry_over
@@ -73,7 +69,6 @@ if TYPE_CHECKING:
 
 JUDGE_EVERY_S = 0.5  # how often a claim looks at most whether those who hold leases are gone
 
-_OUTCOMES = frozenset({Done, Retry, Dead, Release})
 
 _FORGET_ERRORS = "UPDATE ended SET error = '' WHERE user_id = ? AND error <> ''"
 
@@ -222,8 +217,7 @@ class SqliteQueue:
     def claim(
         self, labels: Collection[str], *, lanes_max: int, batch_max: int | None = None, timeout_s: float = 1.0
     ) -> list[Batch]:
-        if lanes_max < 1 or (batch_max is not None and batch_max < 1):
-            raise InvalidInput(f"lanes_max={lanes_max!r}, batch_max={batch_max!r}: both must be at least 1")
+        check_claim(lanes_max, batch_max)
         wanted = labels if isinstance(labels, frozenset) else frozenset(labels)
         with self._lock:
             self._refuse_closed()
@@ -242,10 +236,7 @@ class SqliteQueue:
     def finish(
         self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
     ) -> list[Settled]:
-        if len(outcomes) != len(batch.deliveries):
-            raise InvalidInput(f"{len(outcomes)} outcomes for a batch of {len(batch.deliveries)} messages")
-        if unknown := set(map(type, outcomes)) - _OUTCOMES:
-            raise InvalidInput(f"not an outcome: {unknown.pop().__name__}; give Done, Retry, Dead or Release")
+        check_outcomes(batch, outcomes)
         self._limits.check_payloads([followup.message for followup in followups])
         with self._writing(durable=False) as session:
             settled, line = settling.settle_batch(session, batch, outcomes)
