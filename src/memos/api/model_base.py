@@ -89,9 +89,10 @@ class BaseRequest(BaseModel):
 
 
 class BaseResponse(BaseModel, Generic[T]):
-    """The envelope of every answer."""
+    """The envelope of every answer. `warnings`: what of the request had no effect, and why."""
 
     code: int = 200
     message: str = "success"
     data: T | None = None
     request_id: str | None = Field(default_factory=lambda: context.trace_id.get() or None)
+    warnings: list[str] = Field(default_factory=list)

@@ -58,18 +58,20 @@ class APIADDRequest(BaseRequest):
     task_id: TaskId | None = Field(None, description="a business task, to ask for its status later")
     writable_cube_ids: CubeIds | None = Field(None, description="default: the cube named like the user")
     async_mode: Literal["async", "sync"] = "async"
-    mode: Literal["fast", "fine"] | None = Field(None, description="sync only; fine needs a language model")
+    mode: Literal["fast", "fine"] | None = Field(
+        None, description="sync only: fine reads facts and preferences in the call"
+    )
     custom_tags: Tags | None = None
     info: dict[str, Any] | None = Field(None, description="kept with each memory as it is")
     messages: Messages | None = Field(None, description="a text, or a list of {role, content, …}")
-    chat_history: History | None = None
+    chat_history: History | None = Field(None, description="no effect")
     is_feedback: bool = False
     is_upload_skill: bool = False
     mem_cube_id: CubeId | None = Field(None, description="deprecated: use writable_cube_ids")
     memory_content: str | None = Field(None, description="deprecated: use messages")
     doc_path: str | None = Field(None, description="refused: a server does not read paths of its clients")
-    source: str | None = Field(None, description="deprecated")
-    operation: list[Any] | None = Field(None, description="deprecated")
+    source: str | None = Field(None, description="deprecated, no effect")
+    operation: list[Any] | None = Field(None, description="deprecated, no effect")
 
     @model_validator(mode="after")
     def _has_content(self) -> APIADDRequest:
@@ -108,20 +110,20 @@ class APISearchRequest(BaseRequest):
     top_k: int = Field(10, ge=1, le=TOP_K_MAX)
     relativity: float = Field(0.45, ge=0, le=1, description="leave out memories that fit less; 0: none")
     dedup: Literal["no", "sim", "mmr"] | None = "mmr"
-    rerank: bool = True
+    rerank: bool = Field(True, description="no effect: recall ranks by its own stages")
     pref_top_k: int = Field(6, ge=0, le=TOP_K_MAX)
     include_preference: bool = True
-    search_tool_memory: bool = True
-    tool_mem_top_k: int = Field(6, ge=0, le=TOP_K_MAX)
-    include_skill_memory: bool = True
-    skill_mem_top_k: int = Field(3, ge=0, le=TOP_K_MAX)
+    search_tool_memory: bool = Field(True, description="no effect: tool calls are remembered as turns")
+    tool_mem_top_k: int = Field(6, ge=0, le=TOP_K_MAX, description="no effect")
+    include_skill_memory: bool = Field(True, description="no effect: there are no skills")
+    skill_mem_top_k: int = Field(3, ge=0, le=TOP_K_MAX, description="no effect")
     filter: Filter | None = None
-    internet_search: bool = False
+    internet_search: bool = Field(False, description="no effect: not part of this server")
     search_memory_type: str = "All"
     reference_time: str | None = Field(None, description="the 'now' of words such as yesterday")
-    chat_history: History | None = None
-    source: str | None = None
-    neighbor_discovery: bool = False
+    chat_history: History | None = Field(None, description="no effect")
+    source: str | None = Field(None, description="no effect: use filter")
+    neighbor_discovery: bool = Field(False, description="no effect: neighbours always take part")
     mem_cube_id: CubeId | None = Field(None, description="deprecated: use readable_cube_ids")
     min_seq: int | dict[str, int] | None = Field(
         None, description="read each cube at this sequence number or later; a number, or one by cube"
@@ -138,7 +140,7 @@ class ChatRequest(BaseRequest):
     readable_cube_ids: CubeIds | None = None
     writable_cube_ids: CubeIds | None = None
     history: History | None = None
-    mode: SearchMode = SearchMode.FAST
+    mode: SearchMode = Field(SearchMode.FAST, description="no effect: a chat recalls as 'fast'")
     system_prompt: str | None = None
     top_k: int = Field(10, ge=1, le=TOP_K_MAX)
     session_id: SessionId | None = None
@@ -151,15 +153,15 @@ class ChatRequest(BaseRequest):
     add_message_on_answer: bool = True
     relativity: float = Field(0.45, ge=0, le=1)
     filter: Filter | None = None
-    internet_search: bool = False
-    threshold: float = Field(0.5, ge=0, le=1)
+    internet_search: bool = Field(False, description="no effect: not part of this server")
+    threshold: float = Field(0.5, ge=0, le=1, description="no effect: use relativity")
     mem_cube_id: CubeId | None = Field(None, description="deprecated: use the lists of cube ids")
 
 
 class ChatPlaygroundRequest(ChatRequest):
     """A chat whose stream also shows what was recalled."""
 
-    beginner_guide_step: str | None = None
+    beginner_guide_step: str | None = Field(None, description="no effect")
 
 
 class ChatBusinessRequest(ChatRequest):
@@ -206,8 +208,8 @@ class GetMemoryRequest(BaseModel):
     mem_cube_id: CubeId
     user_id: UserId | None = None
     include_preference: bool = True
-    include_tool_memory: bool = True
-    include_skill_memory: bool = True
+    include_tool_memory: bool = Field(True, description="no effect: tool calls are remembered as turns")
+    include_skill_memory: bool = Field(True, description="no effect: there are no skills")
     filter: Filter | None = None
     page: int | None = Field(None, ge=1)
     page_size: int | None = Field(None, ge=1, le=1_000)
@@ -229,7 +231,9 @@ class GetMemoryPlaygroundRequest(BaseRequest):
     memory_type: Literal["text_mem", "act_mem", "param_mem", "para_mem"] = "text_mem"
     mem_cube_ids: CubeIds | None = Field(None, description="default: the cube named like the user")
     search_query: Query | None = None
-    search_type: Literal["embedding", "fulltext"] = Field("fulltext", description="hybrid recall does both")
+    search_type: Literal["embedding", "fulltext"] = Field(
+        "fulltext", description="what search_query is looked for by: its words, or its vector"
+    )
 
 
 class GetMemoryByIdsRequest(BaseModel):

@@ -6,9 +6,11 @@ empty place and never writes over a store.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from memos.cli.terminal import opened, out, shown
-from memos.errors import CubeNotFound, InvalidInput, ItemNotFound, StoreCorrupt
+from memos.errors import CubeNotFound, InvalidInput, ItemGone, ItemNotFound, StoreCorrupt
+from memos.memory.item import ItemStatus
 
 if TYPE_CHECKING:
     from memos.memory.store import JournalRow, MemoryStore
@@ -26,6 +29,11 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for other programs.")]
 CELL_CHARS_MAX = 200
+MASK = "(in quarantine: --reveal shows it)"
+# All else of an item in quarantine may repeat what it says.
+_SHOWN_OF_HELD = frozenset(
+    {"id", "cube_id", "user_id", "kind", "status", "version", "role", "created_at", "updated_at", "position"}
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -73,6 +81,9 @@ def journal(
     ] = "",
     cube: Annotated[str, typer.Option("--cube", "-c", help="Only this cube.")] = "",
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000)] = 20,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Show the texts of memories in quarantine, which may be secrets.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what was changed, newest first: which task, which memory, before and after, and why."""
@@ -80,6 +91,8 @@ def journal(
         if cube:
             _check_cube(runtime.store, cube)
         rows = _rows(runtime.store, subject, cube or None, limit)
+        if not reveal:
+            rows = _masked(runtime.store, rows)
     if as_json:
         for row in rows:
             out.print(json.dumps(_as_dict(row), ensure_ascii=False), markup=False, soft_wrap=True)
@@ -156,6 +169,32 @@ def _rows(store: MemoryStore, subject: str, cube: str | None, limit: int) -> lis
     if not rows:
         raise ItemNotFound(f"the journal knows no memory and no task {subject!r}")
     return rows
+
+
+def _masked(store: MemoryStore, rows: Sequence[JournalRow]) -> list[JournalRow]:
+    """The rows without what memories say that are held in quarantine, or were and are not live now."""
+    held = {row.item_id for row in rows if _shows_held(row)}
+    for item_id in {row.item_id for row in rows if row.item_id} - held:
+        with contextlib.suppress(ItemGone, ItemNotFound):
+            [item] = store.get([item_id])
+            if item.status is ItemStatus.QUARANTINED:
+                held.add(item_id)
+    return [
+        replace(row, before=_without_texts(row.before), after=_without_texts(row.after))
+        if row.item_id in held
+        else row
+        for row in rows
+    ]
+
+
+def _shows_held(row: JournalRow) -> bool:
+    return any((side or {}).get("status") == ItemStatus.QUARANTINED for side in (row.before, row.after))
+
+
+def _without_texts(side: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if side is None:
+        return None
+    return {name: value if name in _SHOWN_OF_HELD else MASK for name, value in side.items()}
 
 
 def _table(*names: str) -> Table:

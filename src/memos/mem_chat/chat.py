@@ -80,7 +80,7 @@ class ChatQuery:
     max_tokens: int | None = None
     temperature: float | None = None  # of this answer; None: as the model is configured
     top_p: float | None = None
-    internet_search: bool = False
+    remarks: tuple[str, ...] = ()  # what the caller has to be told before the answer
     add_message_on_answer: bool = True
 
 
@@ -184,8 +184,7 @@ class MemChat:
         yield Reference((*recall.hits, *working)[:REFERENCES_MAX])
         remarks = [refused] if refused else []
         remarks += recall.degraded
-        if query.internet_search:
-            remarks.append("internet search is not part of this server: only memory was searched")
+        remarks += query.remarks
         hits = tuple(recall.hits[: query.top_k])
         yield from self._answer(turn, hits, working, preferences, remarks)
         self._finish(turn)

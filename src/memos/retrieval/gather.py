@@ -51,14 +51,17 @@ def search_channels(view: ReadView, query: Query, request: RecallRequest, vector
     """Ask all channels of a cube for its candidates."""
     allowed = allowed_numbers(view, request)
     each = max(1, request.candidates_max // 2, 2 * request.top_k)  # of a channel
-    lexical = view.search_text(query.terms, limit=each, allowed=allowed) if query.terms else {}
+    by_text = request.by != "vector" or vector is None
+    lexical = view.search_text(query.terms, limit=each, allowed=allowed) if query.terms and by_text else {}
     dense = view.search_vector(vector, limit=each, allowed=allowed) if vector is not None else {}
-    links = view.search_links(query.links, limit=each, allowed=allowed) if query.links else {}
+    by_links = query.links and request.by == "all"
+    links = view.search_links(query.links, limit=each, allowed=allowed) if by_links else {}
     numbers = dict.fromkeys([*lexical, *dense, *links])
-    if not numbers and query.name_terms:
+    if not numbers and query.name_terms and by_text:
         lexical = view.search_text(query.name_terms, limit=each, allowed=allowed)
         numbers = dict.fromkeys(lexical)
-    near = view.neighbours(_best(lexical, dense, links), distance=DISTANCE)
+    best = _best(lexical, dense, links) if request.by == "all" else []
+    near = view.neighbours(best, distance=DISTANCE)
     for around in near.values():
         numbers.update((no, None) for no in around if allowed is None or no in allowed)
     facets = [facet for facet in view.facets(numbers).values() if _wanted(facet, request)]

@@ -106,7 +106,7 @@ class HybridRetriever:
         now = request.reference_time or utc(self._clock.now()).astimezone()  # people mean their own days
         queries = [self._query.understand(request.query, view.participants(), now=now) for view in views]
         watch.lap("query")
-        vectors = self._encode(queries, degraded)
+        vectors = self._encode(queries, degraded) if request.by != "text" else {}
         watch.lap("encode")
         found = [
             self._search(view, query, request, vectors.get(query.dense_text), degraded)

@@ -13,6 +13,7 @@ from memos.memory.store import ItemFilter
 from memos.retrieval.filters import Predicate
 
 Dedup = Literal["no", "sim", "mmr"]
+By = Literal["all", "text", "vector"]
 
 TOP_K_MAX = 1_000
 CANDIDATES_MAX = 10_000
@@ -29,7 +30,8 @@ class RecallRequest:
     `exclude_turn_id` wrote is left out, and so are `exclude_ids`. `relativity` leaves out hits that fit
     less on the absolute scale of `memos.retrieval.relativity`. `reference_time` is the 'now' of words
     such as "yesterday" in the query; default: the clock's. `candidates_max` bounds how deep the channels
-    look, half of it each, but never less than twice `top_k`.
+    look, half of it each, but never less than twice `top_k`. `by` leaves the other channels, and the
+    neighbours of what they find, out; without vectors "vector" finds by text.
     """
 
     query: str
@@ -47,6 +49,7 @@ class RecallRequest:
     relativity: float = 0.0
     dedup: Dedup = "mmr"
     candidates_max: int = 400
+    by: By = "all"
 
     def __post_init__(self) -> None:
         if not self.query.strip():

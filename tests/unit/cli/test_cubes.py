@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
-from memos.memory.item import WorkingEntry
-from memos.memory.store import Cause, ReplaceWorking, TouchItems
+from memos.memory.item import ItemStatus, WorkingEntry
+from memos.memory.store import Cause, ItemFilter, ReplaceWorking, TouchItems
 from memos.runtime import build
 from memos.settings import Settings
 
@@ -162,3 +162,21 @@ def test_a_restore_of_no_backup(memos: Any, tmp_path: Path, clean_environment: P
         ran = memos("restore", str(tmp_path / name))
         assert ran.code == 1 and name in ran.err and "Traceback" not in ran.err
     assert not (clean_environment / "memory.db").exists()
+
+
+def test_the_journal_keeps_quarantine_shut(memos: Any) -> None:  # noqa: F811
+    """What a memory in quarantine says stands in no row and no table, from when it was held to when it was
+    dropped, unless it is asked for."""
+    secret = "hunter2-but-longer"
+    memos("add", f"My password is {secret}.", "--cube", "pets")
+    with build(Settings.load(), start=False) as runtime:
+        [item] = runtime.store.find(ItemFilter(statuses=(ItemStatus.QUARANTINED,))).items
+    for again in range(2):
+        for shape in (("--json",), ()):
+            assert secret not in memos("journal", *shape).out
+            assert secret not in memos("journal", item.id, *shape).out
+            assert secret in memos("journal", item.id, "--reveal", *shape).out
+        if not again:
+            memos("quarantine", "drop", item.id)
+    ops = {row["op"] for row in memos("journal", item.id, "--json").rows()}
+    assert "add" in ops and len(ops) > 1

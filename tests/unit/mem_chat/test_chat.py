@@ -324,8 +324,8 @@ def test_a_refused_task_is_told_and_costs_no_answer(wiring: Wiring) -> None:
 
 
 def test_what_is_asked_for_and_not_there_is_told(wiring: Wiring) -> None:
-    """An unknown model and an internet search are named as missing, not silently ignored."""
-    reasons = wiring.chat().answer(replace(QUERY, model="gpt-x", internet_search=True)).reasoning
+    """An unknown model, and what the caller has to be told, stand in the reasoning."""
+    reasons = wiring.chat().answer(replace(QUERY, model="gpt-x", remarks=("no internet search",))).reasoning
     assert "'gpt-x' is not configured" in reasons and "internet search" in reasons
 
 

@@ -370,3 +370,13 @@ def test_a_request_that_can_never_work_is_refused_by_name(fields: dict[str, Any]
     """InvalidInput names the field, the value and what would be taken."""
     with pytest.raises(InvalidInput, match=names):
         RecallRequest(**{"query": "tea", "cube_ids": ("cube",), **fields})
+
+
+def test_one_channel_alone(ask: Ask, fill: Fill, make_item: Make, embedder: Any) -> None:
+    """By text nothing is encoded and what shares no word is not found; by vector it is, without neighbours."""
+    fill([make_item("words", "The kettle is blue"), make_item("other", "Nothing in common")])
+    plain, embedder.embed = embedder.embed, lambda texts: plain(["Nothing in common"] * len(texts))
+    before = len(embedder.texts)
+    assert ids(ask("blue kettle", by="text")) == ["words"] and len(embedder.texts) == before
+    assert ids(ask("blue kettle", by="vector"))[0] == "other"
+    assert set(ids(ask("blue kettle"))) == {"words", "other"}

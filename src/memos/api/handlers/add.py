@@ -13,6 +13,7 @@ from dataclasses import asdict
 from memos.api import access
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cubes_of
 from memos.api.product_models import APIADDRequest, MemoryResponse
+from memos.api.without_effect import warnings_of
 from memos.errors import InvalidInput
 from memos.mem_chat.writer import ConversationWriter, ReadWhen, Written
 
@@ -46,7 +47,11 @@ class AddHandler(BaseHandler):
             tags=tuple(add_req.custom_tags or ()),
             read=_read_when(add_req),
         )
-        return memory_response(written)
+        response = memory_response(written)
+        response.warnings = warnings_of(add_req)
+        if add_req.async_mode == "async" and add_req.mode is not None:
+            response.warnings.append("mode has no effect with async_mode 'async': a task reads the turns")
+        return response
 
 
 def _read_when(add_req: APIADDRequest) -> ReadWhen:

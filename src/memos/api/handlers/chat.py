@@ -16,6 +16,7 @@ from memos.api.product_models import (
     ChatRequest,
 )
 from memos.api.sse import frames
+from memos.api.without_effect import warnings_of
 from memos.errors import AccessDenied
 from memos.mem_chat.chat import ChatAnswer, ChatQuery, MemChat
 from memos.memory.store import ItemFilter
@@ -41,6 +42,7 @@ class ChatHandler(BaseHandler):
         return ChatCompleteResponse(
             message="Chat completed successfully",
             data={"response": answer.response, "reasoning": answer.reasoning},
+            warnings=warnings_of(chat_req),
         )
 
     def handle_chat_stream(
@@ -89,7 +91,7 @@ def query_of(asked: ChatRequest) -> ChatQuery:
         max_tokens=asked.max_tokens,
         temperature=asked.temperature,
         top_p=asked.top_p,
-        internet_search=asked.internet_search,
+        remarks=tuple(warnings_of(asked)),
         add_message_on_answer=asked.add_message_on_answer,
     )
 

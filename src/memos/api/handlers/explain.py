@@ -18,6 +18,7 @@ from memos.api.explain_models import Explained, ExplainRequest, ExplainResponse,
 from memos.api.handlers.search import SearchHandler, request_of
 from memos.api.product_models import APISearchRequest
 from memos.api.shapes import memory_shape
+from memos.api.without_effect import warnings_of
 from memos.errors import ItemGone, ItemNotFound
 from memos.mem_scheduler.queues.base import TaskQueue
 from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
@@ -79,7 +80,9 @@ class ExplainHandler:
         tasks = self._tasks(asked, walk.item)
         if walk.item is None and walk.verdict == "never_written":
             self._perhaps_on_its_way(tasks, walk)
-        return ExplainResponse(message=walk.gates[-1]["detail"], data=_explained(walk, tasks))
+        return ExplainResponse(
+            message=walk.gates[-1]["detail"], data=_explained(walk, tasks), warnings=warnings_of(asked)
+        )
 
     # -- was it written, and is it there? -----------------------------------------------------------------
 
@@ -221,7 +224,7 @@ class ExplainHandler:
 
     def _is_answered(self, asked: ExplainRequest, item: MemoryItem) -> bool:
         """Whether the search itself, asked now, gives the memory."""
-        fields = asked.model_dump(exclude={"memory_id", "expected", "min_seq"}) | {"mode": "fast"}
+        fields = asked.model_dump(exclude={"memory_id", "expected", "min_seq", "wait_ms", "mode"})
         data = self._search.handle_search_memories(APISearchRequest(**fields), 0).data or {}
         shown = [*data["text_mem"], *data["pref_mem"]]
         return any(one["id"] == item.id for bucket in shown for one in bucket["memories"])

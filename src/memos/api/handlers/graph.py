@@ -41,8 +41,9 @@ class GraphHandler:
             message = f"{asked.memory_type} holds no memories that could be shown as a graph"
             return GraphResponse(message=message, data=[])
         graphs = []
+        warnings: dict[str, None] = {}
         for cube_id in cubes:
-            items = self._fitting(asked, cube_id) if asked.search_query else self._all(cube_id)
+            items = self._fitting(asked, cube_id, warnings) if asked.search_query else self._all(cube_id)
             graphs.append(
                 {
                     "cube_id": cube_id,
@@ -50,7 +51,7 @@ class GraphHandler:
                     "memory_statistics": dict(Counter(item.kind.value for item in items)),
                 }
             )
-        return GraphResponse(message="Memories retrieved successfully", data=graphs)
+        return GraphResponse(message="Memories retrieved successfully", data=graphs, warnings=list(warnings))
 
     def _all(self, cube_id: str) -> list[MemoryItem]:
         found: list[MemoryItem] = []
@@ -62,15 +63,20 @@ class GraphHandler:
             if cursor is None:
                 return found
 
-    def _fitting(self, asked: GetMemoryPlaygroundRequest, cube_id: str) -> list[MemoryItem]:
+    def _fitting(
+        self, asked: GetMemoryPlaygroundRequest, cube_id: str, warnings: dict[str, None]
+    ) -> list[MemoryItem]:
         request = RecallRequest(
             query=asked.search_query or "",
             cube_ids=(cube_id,),
             user_id=asked.user_id,
             top_k=FITTING_MAX,
             dedup="no",
+            by="vector" if asked.search_type == "embedding" else "text",
         )
-        return [hit.item for hit in self._retriever.search(request).hits]
+        recall = self._retriever.search(request)
+        warnings.update(dict.fromkeys(recall.degraded))
+        return [hit.item for hit in recall.hits]
 
 
 def _graph(items: Sequence[MemoryItem]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from memos.api.product_models import (
     GetMemoryResponse,
 )
 from memos.api.shapes import buckets, memory_shape
+from memos.api.without_effect import warnings_of
 from memos.clock import Clock, utc
 from memos.errors import InvalidInput, ItemGone, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_text
@@ -189,7 +190,9 @@ class MemoryHandler(BaseHandler):
                 if name == "text_mem" or asked.include_preference:
                     of_kinds = replace(parsed, wanted=replace(wanted, kinds=kinds))
                     found[name].append(self._bucket(asked, cube_id, of_kinds))
-        return GetMemoryResponse(message="Memories retrieved successfully", data=buckets(**found))
+        return GetMemoryResponse(
+            message="Memories retrieved successfully", data=buckets(**found), warnings=warnings_of(asked)
+        )
 
     def handle_delete_memories(self, asked: DeleteMemoryRequest) -> DeleteMemoryResponse:
         """Delete by id or by match; answers success only after it is done.

@@ -10,6 +10,7 @@ from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies, cu
 from memos.api.handlers.freshness import FreshnessReader, wanted_seqs
 from memos.api.product_models import APISearchRequest, SearchMode, SearchResponse
 from memos.api.shapes import buckets, memory_shape
+from memos.api.without_effect import warnings_of
 from memos.errors import InvalidInput, QueueError
 from memos.mem_scheduler.general_scheduler import GeneralScheduler
 from memos.mem_scheduler.optimized_scheduler import OptimizedScheduler
@@ -105,6 +106,7 @@ class SearchHandler(BaseHandler):
             if self._freshness is not None
             else {},
             degraded=[*recall.degraded, *said],
+            warnings=warnings_of(search_req),
         )
 
     def _mixture(self, asked: APISearchRequest, request: RecallRequest) -> tuple[Recall, list[str]]:
