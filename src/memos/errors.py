@@ -28,6 +28,9 @@
     │   ├── StoreCorrupt                the file is not a healthy database
     │   ├── SchemaTooNew                written by a newer version of this program
     │   └── EmbedderMismatch            vectors of another model; names `memos reembed`
+    ├── ActivationError                 a prepared prefix; the chat goes on without it
+    │   ├── ActivationMiss(reason)      what is kept cannot be used this time
+    │   └── ActivationUnsupported       this model or server cannot keep prefixes
     └── ModelError
         ├── ModelUnavailable
         ├── RateLimited(retry_after_s)
@@ -186,6 +189,22 @@ class SchemaTooNew(StoreError):
 
 class EmbedderMismatch(StoreError):
     """The stored vectors come from another embedding model than the configured one."""
+
+
+class ActivationError(MemosError):
+    """A prefix could not be prepared, kept or used. No chat fails by it."""
+
+
+class ActivationMiss(ActivationError):
+    """What is kept cannot be used this time. `reason` is a `memos.memory.activation.base.MissReason`."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else str(reason))
+        self.reason = reason
+
+
+class ActivationUnsupported(ActivationError):
+    """The model or server cannot keep prefixes (sliding window, recurrent layers, no such interface)."""
 
 
 class ModelError(MemosError):
