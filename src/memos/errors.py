@@ -23,6 +23,7 @@
     │   ├── CubeNotFound
     │   ├── ItemNotFound
     │   ├── ItemGone                    it existed and was deleted
+    │   ├── SubjectErased               its user was erased after the task was submitted
     │   ├── VersionConflict             somebody wrote in between; read again and retry
     │   ├── StoreUnavailable            locked, full disk, unwritable, connection lost
     │   ├── StoreCorrupt                the file is not a healthy database
@@ -165,6 +166,10 @@ class ItemNotFound(StoreError):
 
 class ItemGone(StoreError):
     """The item existed and was deleted; its text is no longer kept."""
+
+
+class SubjectErased(StoreError):
+    """The task was submitted before its user was erased: what it would store must not come back."""
 
 
 class VersionConflict(StoreError):

@@ -30,7 +30,15 @@ from typing import TYPE_CHECKING, Any
 
 from memos import context, log, metrics
 from memos.configs.mem_scheduler import BaseSchedulerConfig
-from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueError, QueueFull, QueueUnavailable
+from memos.errors import (
+    ConfigError,
+    InvalidInput,
+    LeaseLost,
+    QueueError,
+    QueueFull,
+    QueueUnavailable,
+    SubjectErased,
+)
 from memos.mem_scheduler.cancelling import Cancellation, cancel
 from memos.mem_scheduler.current import batch_run
 from memos.mem_scheduler.dispatcher import Dispatcher
@@ -43,6 +51,7 @@ from memos.mem_scheduler.orchestrator import SchedulerOrchestrator
 from memos.mem_scheduler.queues.base import Batch, Release, TaskQueue
 from memos.mem_scheduler.queues.facade import ScheduleTaskQueue
 from memos.mem_scheduler.registry import Handler, HandlerRegistry
+from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, validate_message
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
 from memos.mem_scheduler.settlement import Settlement
@@ -131,6 +140,7 @@ class BaseScheduler:
             monitor=self._tasks,
             coroutines=self._coroutines,
             aftermath=settlement,
+            erased_at=services.erased_at,
         )
 
     # -- handlers ------------------------------------------------------------------------------------
@@ -276,6 +286,9 @@ class BaseScheduler:
         else:
             run.refuse_when_over()  # whoever holds the parent now chains the same
             children = [replace(run.child(message), delay_s=options.delay_s) for message in ready]
+            for child in children:
+                if is_before(child.key, self.services.erased_at(child.message.user_id)):
+                    raise SubjectErased("its user was erased while this task ran: it chains nothing")
             keys = self._queue.submit(
                 [], followups=children, idempotency_key=options.idempotency_key, inside_handler=True
             )

@@ -4,6 +4,8 @@ The outcome of a call
 * it returns: its messages are done;
 * RetryLater: they run again after the delay, which does not count as a failure;
 * Discard: a message alone is dead-lettered at once;
+* SubjectErased: its user was erased after it was submitted; it ends as cancelled, whatever else its call came
+  to, and neither its error nor what it chains is kept;
 * TaskCancelled: messages that were cancelled end as cancelled, others have failed;
 * PartialFailure: the named messages failed, the others are done;
 * any other exception, or Discard, over several messages: each is run again alone, under the same lease,
@@ -31,10 +33,12 @@ from memos.clock import Clock, utc
 from memos.errors import (
     Discard,
     LeaseLost,
+    MemosError,
     PartialFailure,
     QueueError,
     RateLimited,
     RetryLater,
+    SubjectErased,
     TaskCancelled,
 )
 from memos.mem_scheduler import workers
@@ -52,14 +56,18 @@ from memos.mem_scheduler.queues.base import (
     TaskQueue,
 )
 from memos.mem_scheduler.registry import Handler, HandlerRegistry
+from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
 from memos.mem_scheduler.workers import CoroutineRunner
+from memos.memory.store import Followup
 
 logger = log.get_logger(__name__)
 
 ERROR_CHARS_MAX = 2_000
 # How every handler is reached, `async def` ones through a future: of no use to who looks for a fault.
 _OUR_CALLS = frozenset({__file__, workers.__file__, concurrent.futures._base.__file__})
+
+_GONE = Retry("its user was erased", delay_s=0.0, counts=False)  # of a cancelled message: the end
 
 Aftermath = Callable[[Batch, BatchRun, Sequence[Settled]], None]
 
@@ -76,7 +84,10 @@ class Dispatcher:
         monitor: TaskMonitor,
         coroutines: CoroutineRunner,
         aftermath: Aftermath,
+        erased_at: Callable[[str], float | None] = lambda user_id: None,
     ) -> None:
+        """`erased_at`: when a user was erased (wall time), None for never."""
+        self._erased_at = erased_at
         self._queue = queue
         self._registry = registry
         self._clock = clock
@@ -138,6 +149,7 @@ class Dispatcher:
     def settle(self, batch: Batch, run: BatchRun, outcomes: Sequence[Outcome]) -> bool:
         """Tell the queue; False when it refused because the lease is gone."""
         followups = run.followups()
+        outcomes, followups, erased = self._without_erased(batch, outcomes, followups)
         try:
             settled = self._queue.finish(batch, outcomes, followups=followups)
         except LeaseLost:
@@ -156,8 +168,31 @@ class Dispatcher:
         ended = zip(batch.deliveries, settled, strict=True)
         for (label, state), number in Counter((one.message.label, said.state) for one, said in ended).items():
             self._monitor.settled(label, state, number)
-        self._aftermath(batch, run, settled)
+        if not erased:
+            self._aftermath(batch, run, settled)
         return True
+
+    def _without_erased(
+        self, batch: Batch, outcomes: Sequence[Outcome], followups: list[Followup]
+    ) -> tuple[Sequence[Outcome], list[Followup], bool]:
+        """What the queue may keep where the user of the batch was erased while it ran, and whether that is so."""
+        plain = all(isinstance(outcome, Done | Release) for outcome in outcomes)
+        if plain and not followups:
+            return outcomes, followups, False
+        try:
+            moment = self._erased_at(batch.lane.user_id)
+            late = {one.key for one in batch.deliveries if is_before(one.key, moment)}
+            if not late:
+                return outcomes, followups, False
+            self._queue.cancel(sorted(late))
+        except MemosError as error:
+            logger.warning("batch.erasure_unknown", error=type(error).__name__)
+            return outcomes, followups, False
+        kept = [
+            _GONE if delivery.key in late and isinstance(outcome, Retry | Dead) else outcome
+            for delivery, outcome in zip(batch.deliveries, outcomes, strict=True)
+        ]
+        return kept, [one for one in followups if not is_before(one.key, moment)], True
 
     def _outcomes(self, batch: Batch, run: BatchRun, stop_asked: Callable[[], bool]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -234,6 +269,11 @@ class Dispatcher:
         except PartialFailure as partial:
             error = error_text(partial)
             return self._partial(partial, members)
+        except SubjectErased as erased:
+            if len(members) > 1:
+                return None
+            error = error_text(erased)
+            return [_GONE]
         except TaskCancelled as stopped:
             error = error_text(stopped)
             return [Retry(error, delay_s=0.0, counts=not run.is_cancelled(one.key)) for one in members]

@@ -17,11 +17,12 @@ from memos.errors import MemosError
 from memos.mem_scheduler.current import BatchRun
 from memos.mem_scheduler.handlers.context import cause_of
 from memos.mem_scheduler.queues.base import Batch, DeadLetter, Settled, TaskQueue
+from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState
 from memos.mem_scheduler.utils.status_tracker import business_state
 from memos.mem_scheduler.web_log import CubeFacts, LogSink, shortened, task_status_log
-from memos.memory.store import MemoryStore
+from memos.memory.store import ErasingStore, MemoryStore
 
 logger = log.get_logger(__name__)
 
@@ -141,6 +142,10 @@ class Settlement:
     def _tell(
         self, message: ScheduleMessageItem, state: TaskState, text: str, details: Sequence[dict[str, Any]]
     ) -> None:
+        if isinstance(self._store, ErasingStore) and is_before(
+            message.redis_message_id, self._store.erased_at(message.user_id)
+        ):
+            return
         facts = CubeFacts(self._store.sizes(message.mem_cube_id), self._store.capacities)
         entry = task_status_log(message, state=state, text=text, details=details, facts=facts)
         self._store.apply([], cause=cause_of(message), logs=[entry])

@@ -56,6 +56,10 @@ class StatusEntries(Protocol):
         """By item, by user."""
         ...
 
+    def forget(self, user_id: str) -> int:
+        """Drop every entry of a user; how many there were."""
+        ...
+
 
 class MemoryEntries:
     """In this process; the oldest leave first."""
@@ -100,6 +104,13 @@ class MemoryEntries:
                 answer[user][item] = dict(entry)
         return dict(answer)
 
+    def forget(self, user_id: str) -> int:
+        with self._lock:
+            gone = [key for key in self._entries if key[0] == user_id]
+            for key in gone:
+                del self._entries[key]
+        return len(gone)
+
 
 class RedisEntries:
     """On a Redis server, for every process that has a client of it. Raises QueueUnavailable."""
@@ -110,6 +121,7 @@ class RedisEntries:
         self._submit = client.register_script(_COMMON + _SUBMIT)
         self._write = client.register_script(_COMMON + _WRITE)
         self._read = client.register_script(_READ)
+        self._forget = client.register_script(_COMMON + _FORGET)
 
     def submit(self, user_id: str, item_id: str, entry: Entry, *, at: float) -> None:
         cube, task = entry.get("mem_cube_id", ""), entry.get("business_task_id", "")
@@ -138,6 +150,9 @@ class RedisEntries:
         users = self._call(self._read, "users", at)
         found = {user: self.of_user(user) for user in map(_decoded, users)}
         return {user: entries for user, entries in found.items() if entries}
+
+    def forget(self, user_id: str) -> int:
+        return int(self._call(self._forget, _encoded(user_id), "", 0))
 
     def _entries(self, what: str, *ids: str) -> dict[str, Entry]:
         flat = self._call(self._read, what, *map(_encoded, ids))
@@ -220,6 +235,13 @@ for name, value in pairs(cjson.decode(ARGV[4])) do entry[name] = value end
 call('HSET', lane, item, cjson.encode(entry))
 keep(lane, task)
 return 1
+"""
+_FORGET = """
+local gone = call('HKEYS', items)
+for _, one in ipairs(gone) do drop(one) end
+call('DEL', items, when)
+call('ZREM', p .. 'users', user)
+return #gone
 """
 _READ = """
 local call, p, what, user = redis.call, KEYS[1], ARGV[1], ARGV[2]

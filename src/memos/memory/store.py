@@ -350,8 +350,13 @@ class ErasingStore(Protocol):
     def erase(self, user_id: str, *, state_names: Sequence[str] = ()) -> dict[str, int]:
         """Everything of a user out of the store, in one transaction; how many of each went.
 
-        Tombstones without a name stay, so that a late task brings nothing back.
+        Tombstones without a name stay, and the time at which it was done: `apply_once` of a task that was
+        submitted before then raises SubjectErased, so that a late task brings nothing back.
         """
+        ...
+
+    def erased_at(self, user_id: str) -> float | None:
+        """The wall time at which the user was erased last; None: never."""
         ...
 
     def checkpoint(self) -> bool:

@@ -27,7 +27,7 @@ from memos.mem_scheduler.web_log import CubeFacts, LogSink
 from memos.memory.extract import derive
 from memos.memory.hygiene import TOKENS_MAX
 from memos.memory.learning import Extractor
-from memos.memory.store import Applied, Cause, Change, Followup, MemoryStore
+from memos.memory.store import Applied, Cause, Change, ErasingStore, Followup, MemoryStore
 
 if TYPE_CHECKING:
     from memos.memory.indexer import Indexer
@@ -64,6 +64,10 @@ class Services:
     item_tokens_max: int = TOKENS_MAX
     read_answers: ReadAnswers = field(default_factory=ReadAnswers)
     model_steps: frozenset[str] = MODEL_STEPS  # those for which `llm` is asked
+
+    def erased_at(self, user_id: str) -> float | None:
+        """When the user was erased (wall time); None: never, or the store erases nobody."""
+        return self.store.erased_at(user_id) if isinstance(self.store, ErasingStore) else None
 
     def llm_for(self, step: str) -> LLM | None:
         """The model for a step; None where the rules do it."""

@@ -28,7 +28,7 @@ Guarantees
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -271,11 +271,15 @@ class DeadLetters(Protocol):
 
 @runtime_checkable
 class ForgettingQueue(Protocol):
-    """A queue on a file of its own, which can wipe what finished tasks left there."""
+    """A queue that outlives its process, and can wipe what finished tasks left behind."""
 
     def forget(self, user_id: str) -> bool:
-        """Wipe what the errors of a user's finished tasks say, and older pages of the file; False: a
-        reader still needs those."""
+        """Wipe the states of a user's finished tasks, the errors of open ones and the idempotency keys, and
+        older pages of a file; False: a reader still needs those."""
+        ...
+
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """Everything that the queue keeps outside of files, by name, to look for traces in."""
         ...
 
 

@@ -57,6 +57,20 @@ def offset_of(key: str, first: str) -> int | None:
         return None
 
 
+def minted_at(key: str) -> float | None:
+    """The wall time of the submit that began the work of a key, chained ones included; None for no ULID."""
+    try:
+        return int(key[:10].translate(_TO_BASE_32), 32) / 1_000 if len(key) == 26 else None
+    except ValueError:
+        return None
+
+
+def is_before(key: str, moment: float | None) -> bool:
+    """Whether the work of `key` came up at `moment` (wall time) or before; False where there is none."""
+    minted = minted_at(key)
+    return moment is not None and minted is not None and minted <= moment
+
+
 def child_key(parent_key: str, label: str, ordinal: int) -> str:
     """The key of the `ordinal`-th message that the task `parent_key` chains under `label`.
 

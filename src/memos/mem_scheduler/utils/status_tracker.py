@@ -51,6 +51,7 @@ class TaskStatusTracker:
         self.redis = redis_client
         self._queue = queue
         self._now = now
+        self._prefix = prefix
         self._own: StatusEntries = (
             MemoryEntries() if redis_client is None else RedisEntries(redis_client, prefix=prefix)
         )
@@ -62,6 +63,7 @@ class TaskStatusTracker:
     def share(self, redis_client: Any, *, prefix: str = PREFIX) -> None:
         """Keep what programs write on Redis from now on."""
         self.redis = redis_client
+        self._prefix = prefix
         self._own = RedisEntries(redis_client, prefix=prefix)
 
     # -- for users' own programs ---------------------------------------------------------------------
@@ -106,6 +108,13 @@ class TaskStatusTracker:
         if error is not None:
             fields["error"] = error
         self._own.write(user_id, task_id, fields, at=now.timestamp())
+
+    def forget(self, user_id: str) -> int:
+        """Drop everything that programs wrote of a user, under the default prefix too; how many entries."""
+        count = self._own.forget(user_id)
+        if self.redis is not None and self._prefix != PREFIX:
+            count += RedisEntries(self.redis).forget(user_id)
+        return count
 
     # -- answers -------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from memos.memory.item import ItemStatus
+from memos.memory.sqlite import index
 from memos.memory.sqlite.lookup import marks
 from memos.memory.sqlite.writing import Writing
 from memos.memory.store import SetStatus
@@ -60,10 +61,23 @@ def erase(
         "followups": connection.execute(_FOLLOWUPS, (user_id,)).rowcount,
         "states": _drop_states(connection, own, state_names),
     }
-    subject = hashlib.blake2b(f"{store_id}\x00{user_id}".encode(), digest_size=12).hexdigest()
-    connection.execute(_RENAME, (f"erased-{subject}", user_id))
+    name = _name(store_id, user_id)
+    connection.execute(_RENAME, (name, user_id))
+    index.put_meta(connection, name, str(now))
     counts["tombstones"] = len(every)
     return counts
+
+
+def erased_at(connection: sqlite3.Connection, user_id: str, *, store_id: str) -> float | None:
+    """When the user was erased last (wall time); None: never."""
+    kept = index.get_meta(connection, _name(store_id, user_id))
+    return None if kept is None else int(kept) / 1_000_000
+
+
+def _name(store_id: str, user_id: str) -> str:
+    """What stands for the user once the name is gone."""
+    subject = hashlib.blake2b(f"{store_id}\x00{user_id}".encode(errors="surrogatepass"), digest_size=12)
+    return f"erased-{subject.hexdigest()}"
 
 
 def _redact(connection: sqlite3.Connection, user_id: str, own: Sequence[int], now: int) -> int:

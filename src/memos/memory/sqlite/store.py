@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from memos.clock import Clock, utc
-from memos.errors import EmbedderMismatch, InvalidInput, ItemGone, ItemNotFound
+from memos.errors import EmbedderMismatch, InvalidInput, ItemGone, ItemNotFound, SubjectErased
+from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.memory.item import Capacities, CubeSizes, ItemStatus, MemoryItem, WorkingSet
 from memos.memory.sqlite import aliases, filters, index, journal, outbox, web_logs
@@ -147,6 +148,7 @@ class SqliteStore:
         with self._writing(cause or Cause(message_key=message_key)) as (writing, now):
             connection = writing.connection
             guard()
+            self._refuse_erased(connection, message_key, cause)
             if not outbox.put_mark(connection, message_key, parent_key, now):
                 return Applied(fresh=False, followups=tuple(outbox.pending(connection, message_key)))
             outbox.tick(connection, [message_key])
@@ -157,6 +159,13 @@ class SqliteStore:
             outbox.put_followups(connection, message_key, followups, now)
             pending = outbox.pending(connection, message_key) if followups else []
         return Applied(followups=tuple(pending), seqs=seqs, archived=archived)
+
+    def _refuse_erased(self, connection: sqlite3.Connection, message_key: str, cause: Cause | None) -> None:
+        if cause is None or not cause.user_id:
+            return
+        moment = erasing.erased_at(connection, cause.user_id, store_id=self._store_id)
+        if is_before(message_key, moment):
+            raise SubjectErased("the user was erased after this task was submitted: nothing of it is stored")
 
     @contextmanager
     def _writing(self, cause: Cause | None) -> Iterator[tuple[Writing, int]]:
@@ -375,6 +384,11 @@ class SqliteStore:
         check_id("user_id", user_id)
         with self._writing(Cause(label="erase")) as (writing, now):
             return erasing.erase(writing, user_id, now=now, store_id=self._store_id, state_names=state_names)
+
+    def erased_at(self, user_id: str) -> float | None:
+        """The wall time at which the user was erased last; None: never."""
+        with self._database.read() as connection:
+            return erasing.erased_at(connection, user_id, store_id=self._store_id)
 
     def checkpoint(self) -> bool:
         """Empty the write-ahead log, where older pages stand; False while a reader needs them."""

@@ -43,7 +43,7 @@ import random as random_module
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ from memos.mem_scheduler.queues.redis_streams.policies import RedisPolicyTable
 from memos.mem_scheduler.queues.redis_streams.reading import (
     StatusRows,
     depth_of,
+    everything_under,
     instances_of,
     leases_of,
 )
@@ -99,6 +100,7 @@ from memos.mem_scheduler.queues.waiters import Waiters
 from memos.mem_scheduler.schemas.keys import KeyMint
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import class_of
+from memos.mem_scheduler.status_entries import PREFIX as STATUS_PREFIX
 
 if TYPE_CHECKING:
     from memos.memory.store import Followup
@@ -466,6 +468,15 @@ class RedisStreamsQueue:
     def cancel(self, keys: Sequence[str]) -> list[str]:
         taken: list[str] = list(json.loads(self._named("cancel", *keys))) if keys else []
         return taken
+
+    def forget(self, user_id: str) -> bool:
+        """Wipe the states of a user's finished tasks, the errors of open ones, and the idempotency keys."""
+        self._named("forget", encoded(user_id))
+        return True
+
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """What stands under each key of this queue, and of the statuses beside it."""
+        return everything_under(self._client, (self._base, f"{STATUS_PREFIX}:"))
 
     def is_cancelled(self, key: str) -> bool:
         return self._server.ask(lambda: self._client.zscore(f"{self._base}cancelled", key)) is not None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -16,6 +17,34 @@ from memos.mem_scheduler.schemas.task_schemas import TaskState
 KEPT_S = 7 * 86_400.0
 _LANES_A_CALL = 200
 _ENDED = {"C": TaskState.COMPLETED, "K": TaskState.CANCELLED, "F": TaskState.FAILED}
+
+
+def everything_under(client: redis.Redis, bases: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Each key below the bases, and what stands there, one piece after the other."""
+    for base in bases:
+        pattern = re.sub(r"([][*?\\])", r"\\\1", base) + "*"
+        for name in client.scan_iter(pattern, count=1_000):
+            yield str(name), "\n".join(_pieces(client, str(name))).encode(errors="surrogatepass")
+
+
+def _pieces(client: Any, name: str) -> Iterator[str]:
+    yield name
+    kind = client.type(name)
+    if kind == "string":
+        yield client.get(name) or ""
+    elif kind == "hash":
+        for field, value in client.hscan_iter(name, count=1_000):
+            yield from (field, value)
+    elif kind == "list":
+        yield from client.lrange(name, 0, -1)
+    elif kind == "set":
+        yield from client.sscan_iter(name, count=1_000)
+    elif kind == "zset":
+        yield from (member for member, _ in client.zscan_iter(name, count=1_000))
+    elif kind == "stream":
+        for _, fields in client.xrange(name):
+            for field, value in fields.items():
+                yield from (field, value)
 
 
 def depth_of(text: str) -> QueueDepth:

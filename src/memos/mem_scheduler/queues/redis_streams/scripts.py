@@ -28,6 +28,7 @@ _NAMES = (
     "renew",
     "cancel",
     "clear",
+    "forget",
     "policy",
     "dead",
     "depth",

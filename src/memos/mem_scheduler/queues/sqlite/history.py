@@ -174,6 +174,11 @@ def forget(session: Session, message_id: int) -> None:
     _rewrite(session, row, kept, gone)
 
 
+def forget_user(session: Session, user_id: str) -> None:
+    """Forget what became of all settled messages of a user."""
+    _drop(session, load_ended(session.connection, "user_id = ?", (user_id,)))
+
+
 def drop_oldest(session: Session, number: int) -> None:
     """Forget what became of so many messages, the oldest first."""
     whole: list[Ended] = []

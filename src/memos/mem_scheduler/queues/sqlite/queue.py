@@ -27,6 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from memos.clock import Clock
 from memos.errors import MemosError, QueueError, QueueUnavailable
@@ -70,7 +71,10 @@ if TYPE_CHECKING:
 JUDGE_EVERY_S = 0.5  # how often a claim looks at most whether those who hold leases are gone
 
 
-_FORGET_ERRORS = "UPDATE ended SET error = '' WHERE user_id = ? AND error <> ''"
+_FORGET = (
+    "UPDATE pack SET error = '' WHERE user_id = :user AND error <> ''",
+    "DELETE FROM idempotency WHERE substr(scope, 1, length(:scope)) = :scope",
+)
 
 
 class SqliteQueue:
@@ -258,12 +262,18 @@ class SqliteQueue:
             return [key for key in keys if settling.cancel(session, key)]
 
     def forget(self, user_id: str) -> bool:
-        """Wipe what the errors of a user's finished tasks say, and older pages of the file; False: a
-        reader still needs those."""
+        """Wipe the states of a user's finished tasks, the errors of open ones and the idempotency keys, and
+        older pages of the file; False: a reader still needs those."""
         with self._writing(durable=True) as session:
-            session.connection.execute(_FORGET_ERRORS, (user_id,))
+            history.forget_user(session, user_id)
+            for text in _FORGET:
+                session.connection.execute(text, {"user": user_id, "scope": f"{quote(user_id, safe='')}/"})
         with self._lock:
             return self._file.checkpoint()
+
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """Nothing: it is all in the file."""
+        yield from ()
 
     def is_cancelled(self, key: str) -> bool:
         with self._file.read() as connection:
