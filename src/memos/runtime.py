@@ -16,11 +16,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from memos import log
+from memos import log, tracing
 from memos.clock import Clock, SystemClock
 from memos.errors import ConfigError, MemosError
 from memos.runtime_documents import build_intake
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from memos.models.base import LLM, Embedder, Reranker
     from memos.retrieval.hybrid import HybridRetriever
     from memos.retrieval.searcher import Searcher
+    from memos.tracing import Tracer
 
 logger = log.get_logger(__name__)
 
@@ -73,6 +75,7 @@ class Runtime:
     chat: MemChat
     publisher: RabbitMqSink | None = None  # of web logs to a broker
     redis_client: Any = None
+    tracer: Tracer | None = None
 
     def drain(self, timeout_s: float) -> bool:
         """Let the scheduler run what waits, for at most `timeout_s`; whether nothing is left.
@@ -100,12 +103,14 @@ class Runtime:
             with contextlib.suppress(MemosError):
                 self.drain(self.settings.scheduler.stop_grace_s)
         publisher = (self.publisher.close,) if self.publisher is not None else ()
+        tracer = (partial(tracing.uninstall, self.tracer),) if self.tracer is not None else ()
         for step in (
             self.scheduler.stop,
             self.queue.close,
             *publisher,
             self.store.close,
             self.models.close,
+            *tracer,
         ):
             with contextlib.suppress(MemosError):
                 step()
@@ -194,6 +199,9 @@ def _assemble(
     from memos.retrieval.keywords import analyse
     from memos.retrieval.searcher import Searcher
 
+    tracer = _tracer(settings)
+    if tracer is not None:
+        opened.callback(tracing.uninstall, tracer)
     store = SqliteStore(
         settings.store_path,
         clock=clock,
@@ -299,7 +307,23 @@ def _assemble(
         status_tracker=scheduler.status_tracker,
         chat=chat,
         redis_client=client,
+        tracer=tracer,
     )
+
+
+def _tracer(settings: Settings) -> Tracer | None:
+    """What takes spans to an endpoint, installed; None where nothing is traced. ConfigError without its package."""
+    if not settings.tracing.enabled:
+        return None
+    try:
+        from memos.otel import OtelTracer
+    except ImportError as error:
+        raise ConfigError(
+            "MEMOS_TRACING__ENABLED needs OpenTelemetry: pip install 'memscheduler[otel]'"
+        ) from error
+    tracer = OtelTracer()
+    tracing.install(tracer)
+    return tracer
 
 
 def _publisher(settings: Settings, store: MemoryStore, clock: Clock) -> RabbitMqSink | None:

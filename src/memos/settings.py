@@ -316,6 +316,12 @@ class LogSettings(Section):
     form: Literal["console", "json"] = "console"
 
 
+class TracingSettings(Section):
+    """Spans for OpenTelemetry (extra `otel`). Where they go is said by the standard OTEL_* variables."""
+
+    enabled: bool = Field(False, description="send spans to the OTLP endpoint")
+
+
 def _default_home() -> Path:
     return Path(platformdirs.user_data_dir("memscheduler", appauthor=False))
 
@@ -333,6 +339,7 @@ class Settings(Section):
     api: ApiSettings = ApiSettings()
     rabbitmq: RabbitMqSettings = RabbitMqSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Settings:

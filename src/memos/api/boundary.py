@@ -1,7 +1,8 @@
 """The outermost layer of the application: request ids, keys, rates, body limits, the last catch.
 
 A plain ASGI middleware, so that streams pass through untouched. Every request gets a trace id, its
-caller's (`x-trace-id`, `g-trace-id`, `trace-id`) if that is a sane one, and every answer carries it.
+caller's (that of a W3C `traceparent`, else `x-trace-id`, `g-trace-id`, `trace-id`) if that is a sane one, and every answer
+carries it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 import anyio
 from fastapi import HTTPException
 
-from memos import context, log, metrics
+from memos import context, log, metrics, tracing
 from memos.api import access, auth
 from memos.api.errors import envelope, of_http_error
 
@@ -47,12 +48,19 @@ class Boundary:
             await self._app(scope, receive, send)
             return
         headers: list[tuple[bytes, bytes]] = scope["headers"]
-        trace = _trace_of(headers)
+        parent = _traceparent_of(headers)
+        trace = tracing.trace_of(parent) or _trace_of(headers)
         traced = _Traced(send, trace)
         started = time.monotonic()
         try:
-            with context.bound(trace=trace, path=scope["path"]):
-                await self._guarded(scope, receive, traced)
+            with (
+                context.bound(trace=trace, path=scope["path"]),
+                tracing.span("HTTP", "server", parent=parent) as span,
+            ):
+                try:
+                    await self._guarded(scope, receive, traced)
+                finally:
+                    _describe(span, scope, traced.status)
         finally:
             _count(scope, traced.status, time.monotonic() - started)
 
@@ -160,6 +168,25 @@ def _pattern(scope: Scope) -> str:
         concrete = concrete.replace(f"{{{name}}}", str(value))
     path: str = scope["path"]
     return path.removesuffix(concrete) + own if path.endswith(concrete) else own
+
+
+def _describe(span: tracing.Span, scope: Scope, status: int) -> None:
+    """By the pattern of the route, as the path of a request may name a memory."""
+    if not tracing.is_on():
+        return
+    route = _pattern(scope)
+    method = scope["method"] if scope["method"] in _METHODS else metrics.OTHER
+    span.rename(f"{method} {route}")
+    span.set(http_request_method=method, http_route=route, http_response_status__code=status)
+    if status >= 500 or not status:
+        span.fail(str(status or "cut"))
+
+
+def _traceparent_of(headers: list[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
+        if name.lower() == b"traceparent":
+            return tracing.checked(value.decode("latin-1"))
+    return ""
 
 
 def _trace_of(headers: list[tuple[bytes, bytes]]) -> str:

@@ -28,7 +28,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from memos import context, log, metrics
+from memos import context, log, metrics, tracing
 from memos.configs.mem_scheduler import BaseSchedulerConfig
 from memos.errors import (
     ConfigError,
@@ -58,6 +58,7 @@ from memos.mem_scheduler.settlement import Settlement
 from memos.mem_scheduler.startup import Launch, WorkerProcess, is_being_imported, own_labels, portable
 from memos.mem_scheduler.status_table import print_status
 from memos.mem_scheduler.submitting import BLOCK_S_DEFAULT, SubmitOptions, WhenFull, pauses
+from memos.mem_scheduler.traces import submitting
 from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
 from memos.mem_scheduler.workers import CoroutineRunner, WorkerPool
 
@@ -275,6 +276,12 @@ class BaseScheduler:
     def _submit(self, ready: list[ScheduleMessageItem], options: SubmitOptions) -> list[str]:
         if not ready:
             return []
+        if not tracing.is_on():
+            return self._put(ready, options)
+        with submitting(ready) as traced:
+            return self._put(traced, options)
+
+    def _put(self, ready: list[ScheduleMessageItem], options: SubmitOptions) -> list[str]:
         run = batch_run()
         if run is None:
             keys = self._queue.submit(

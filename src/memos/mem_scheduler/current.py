@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from memos import tracing
 from memos.errors import LeaseLost, TaskCancelled
 from memos.mem_scheduler.schemas.keys import child_key
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -65,6 +66,7 @@ class BatchRun:
         self._followups: dict[str, Followup] = {}
         self._applied: set[str] = set()
         self._closed = False
+        self.traceparent = ""  # of the call that runs
 
     @property
     def closed(self) -> bool:
@@ -128,6 +130,8 @@ class BatchRun:
 
     def child(self, message: ScheduleMessageItem) -> Followup:
         """`message` as one chained by this batch, under its derived key."""
+        if tracing.is_on():
+            message = message.model_copy(update={"traceparent": self.traceparent})
         with self._lock:
             parent, seed = self._parent(message.redis_message_id)
             ordinal = self._ordinals[(seed, message.label)]

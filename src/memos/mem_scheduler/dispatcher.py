@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from memos import context, log, metrics
+from memos import context, log, metrics, tracing
 from memos.clock import Clock, utc
 from memos.errors import (
     Discard,
@@ -58,6 +58,7 @@ from memos.mem_scheduler.queues.base import (
 from memos.mem_scheduler.registry import Handler, HandlerRegistry
 from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
+from memos.mem_scheduler.traces import calling
 from memos.mem_scheduler.workers import CoroutineRunner
 from memos.memory.store import Followup
 
@@ -151,7 +152,8 @@ class Dispatcher:
         followups = run.followups()
         outcomes, followups, erased = self._without_erased(batch, outcomes, followups)
         try:
-            settled = self._queue.finish(batch, outcomes, followups=followups)
+            with tracing.span("settle", parent=run.traceparent, memos_messages=len(outcomes)):
+                settled = self._queue.finish(batch, outcomes, followups=followups)
         except LeaseLost:
             for delivery in batch.deliveries:
                 self._monitor.lease_lost(delivery.message.label)
@@ -219,7 +221,7 @@ class Dispatcher:
         run: BatchRun,
         stop_asked: Callable[[], bool],
     ) -> list[Outcome]:
-        together = self._call(label, handler, members, run)
+        together = self._traced(label, handler, members, run)
         if together is not None:
             return self._cut_at_retry(together, label)
         logger.info("batch.split", label=label, messages=len(members))
@@ -228,7 +230,7 @@ class Dispatcher:
             if stop_asked() or self._is_blocked(alone, label):
                 alone.append(Release())
             else:
-                alone.extend(self._call(label, handler, [member], run) or [])
+                alone.extend(self._traced(label, handler, [member], run, again=True) or [])
         return alone
 
     def _as_delivered(self, members: Sequence[Delivery]) -> list[Delivery]:
@@ -238,6 +240,19 @@ class Dispatcher:
         except QueueError:
             return list(members)
         return [fresh.get(member.key, member) for member in members]
+
+    def _traced(
+        self, label: str, handler: Handler, members: Sequence[Delivery], run: BatchRun, *, again: bool = False
+    ) -> list[Outcome] | None:
+        """`_call`, with spans where anybody wants them."""
+        if not tracing.is_on():
+            return self._call(label, handler, members, run)
+        with calling(label, members, run, again=again) as span:
+            outcomes = self._call(label, handler, members, run)
+            failed = next((one for one in outcomes or () if isinstance(one, Retry | Dead)), None)
+            if outcomes is None or failed is not None:
+                span.fail("split" if failed is None else failed.error.partition(":")[0])
+            return outcomes
 
     def _call(
         self, label: str, handler: Handler, members: Sequence[Delivery], run: BatchRun

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memos import metrics
+from memos import metrics, tracing
 from memos.errors import InvalidInput
 from memos.models.base import Embedder, Vectors
 
@@ -67,7 +67,8 @@ class CachedEmbedder:
         found = self._look_up(keys)
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
         if missing:
-            fresh = self._inner.embed(list(missing.values()))
+            with tracing.span("embed", memos_texts=len(missing)):
+                fresh = self._inner.embed(list(missing.values()))
             found.update(zip(missing, fresh, strict=True))
             self._keep(missing, fresh)
         return _stack([found[key] for key in keys])

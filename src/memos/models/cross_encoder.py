@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from memos import tracing
 from memos.errors import BadCompletion, InvalidInput, ModelUnavailable
 from memos.models.wordpiece import WordPiece
 
@@ -52,7 +53,8 @@ class CrossEncoder:
         ]
         scores = [0.0] * len(rows)
         for batch in _batches([len(asked) + len(row) for row in rows]):
-            found = self._run(asked, [rows[place] for place in batch])
+            with tracing.span("rerank", memos_texts=len(batch)):
+                found = self._run(asked, [rows[place] for place in batch])
             for place, score in zip(batch, found, strict=True):
                 scores[place] = score
         return scores

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from memos import tracing
 from memos.errors import BadCompletion, InvalidInput, ModelRefused, ModelUnavailable, RateLimited
 
 TIMEOUT_S = 10.0
@@ -67,7 +68,8 @@ class HttpReranker:
         if self._model:
             request["model"] = self._model
         try:
-            response = self._client.post(self._url, json=request)
+            with tracing.span("model call", "client", gen__ai_operation_name="rerank"):
+                response = self._client.post(self._url, json=request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ModelUnavailable(f"the reranker {self._host} cannot be reached: {error}") from error
         said = f"the reranker {self._host} answers {response.status_code}: {response.text[:300]}"

@@ -11,13 +11,14 @@ channel and is said in `Recall.degraded`; a failing store raises. Thread-safe.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from memos import metrics
+from memos import metrics, tracing
 from memos.clock import Clock, SystemClock, utc
 from memos.errors import EmbedderMismatch, ModelError
 from memos.log import get_logger
@@ -73,6 +74,14 @@ class HybridRetriever:
 
     def search(self, request: RecallRequest) -> Recall:
         """The best memories for the request. Raises StoreError when the store cannot be read."""
+        with tracing.span("recall", memos_cubes=len(request.cube_ids), memos_top__k=request.top_k) as span:
+            recall = self._search_all(request)
+            if tracing.is_on():
+                span.set(memos_hits=len(recall.hits), memos_degraded=bool(recall.degraded))
+                _record_stages(recall.timings_ms)
+        return recall
+
+    def _search_all(self, request: RecallRequest) -> Recall:
         watch = _StopWatch(self._clock)
         degraded: list[str] = []
         with ExitStack() as stack:
@@ -175,6 +184,15 @@ class HybridRetriever:
             items = view.items(sorted(self._gather.allowed_numbers(view, one) or ()))
             found |= {item.id: item for item in items if item.id not in request.exclude_ids}
         return found
+
+
+def _record_stages(timings_ms: Mapping[str, float]) -> None:
+    """A span for each stage of the recall that ends now."""
+    at = time.time() - timings_ms["total"] / 1_000
+    for stage, spent_ms in timings_ms.items():
+        if stage != "total":
+            tracing.record(f"recall {stage}", start_s=at, end_s=at + spent_ms / 1_000)
+            at += spent_ms / 1_000
 
 
 def _items(views: Sequence[ReadView], pool: Pool, places: Sequence[int]) -> dict[int, MemoryItem]:

@@ -54,10 +54,12 @@ class ScheduleMessageItem(BaseModel):
     task_id: str | None = None
     chat_history: list[Any] | None = None
     user_context: UserContext | None = None
+    traceparent: str = ""  # the place of its submit in a trace (`memos.tracing`); "" where nothing is traced
 
     def to_dict(self) -> dict[str, str]:
-        """The flat wire form: every value a string; None is "", containers are JSON."""
-        return {
+        """The flat wire form: every value a string; None is "", containers are JSON. `traceparent` only where
+        there is one."""
+        wire = {
             "item_id": self.item_id,
             "user_id": self.user_id,
             "cube_id": self.mem_cube_id,
@@ -74,6 +76,7 @@ class ScheduleMessageItem(BaseModel):
             "chat_history": _json(self.chat_history),
             "user_context": _json(self.user_context.model_dump(mode="json") if self.user_context else None),
         }
+        return wire | {"traceparent": self.traceparent} if self.traceparent else wire
 
     @classmethod
     def from_dict(cls, wire: dict[str, Any]) -> ScheduleMessageItem:
@@ -85,7 +88,15 @@ class ScheduleMessageItem(BaseModel):
                 "label": wire["label"],
                 "content": wire["content"],
             }
-            for name in ("item_id", "trace_id", "session_id", "user_name", "task_id", "api_path"):
+            for name in (
+                "item_id",
+                "trace_id",
+                "session_id",
+                "user_name",
+                "task_id",
+                "api_path",
+                "traceparent",
+            ):
                 if wire.get(name):
                     fields[name] = wire[name]
             if wire.get("timestamp"):

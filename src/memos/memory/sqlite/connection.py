@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from memos import tracing
 from memos.errors import StoreUnavailable
 from memos.memory.sqlite.faults import translating
 from memos.memory.sqlite.schema import check, migrate
@@ -65,6 +66,10 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """One write transaction: committed when the block ends, rolled back when it raises."""
+        with tracing.span("store transaction", db_system_name="sqlite"):
+            yield from self._write()
+
+    def _write(self) -> Iterator[sqlite3.Connection]:
         self._refuse_fork()
         if not self._write_lock.acquire(timeout=self._busy_timeout_s):
             raise StoreUnavailable(

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
-from memos import metrics, prompts
+from memos import metrics, prompts, tracing
 from memos.clock import Clock, SystemClock
 from memos.errors import BadCompletion, ModelError, ModelRefused, ModelUnavailable, RateLimited
 from memos.models.base import ChatMessage, Completion
@@ -205,7 +205,8 @@ class OpenAIChat:
         started = self._clock.monotonic()
         outcome = "failed"
         try:
-            done = send(dialect)
+            with tracing.span("model call", "client", gen__ai_request_model=self.name):
+                done = send(dialect)
             outcome = "ok"
         except ModelRefused:
             outcome = "refused"

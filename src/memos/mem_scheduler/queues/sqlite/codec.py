@@ -38,6 +38,7 @@ _REST = (
     "user_context",
 )
 _rest_of = itemgetter(*_REST)
+_rest_and_trace_of = itemgetter(*_REST, "traceparent")  # what is traced has one value more
 _CONTENT = _REST.index("content")
 _TIMESTAMP = _REST.index("timestamp")
 _timestamp_of = itemgetter(_TIMESTAMP)
@@ -60,7 +61,10 @@ _DELIVERY_SLOTS = [
 
 def body_lines(messages: Sequence[ScheduleMessageItem]) -> list[bytes]:
     """The fields of each message that are not in `ids` and not its pack's. Raises InvalidInput."""
-    rows = [_rest_of(message.__dict__) for message in messages]
+    rows = [
+        _rest_and_trace_of(fields) if fields["traceparent"] else _rest_of(fields)
+        for fields in [message.__dict__ for message in messages]
+    ]
     for timestamp in map(_timestamp_of, rows):
         if type(timestamp) is not datetime or timestamp.tzinfo is not UTC:
             rows = list(map(_with_plain_timestamp, rows))
@@ -131,6 +135,7 @@ def build_messages(
             "task_id": task_id,
             "chat_history": history,
             "user_context": None if context is None else UserContext(**context),
+            "traceparent": traced[0] if traced else "",
         }
         for (key, item_id, task_id, _), label, (
             content,
@@ -142,6 +147,7 @@ def build_messages(
             info,
             history,
             context,
+            *traced,
         ) in zip(named, labels, _decode_lines(body))  # noqa: B905 - labels may be endless
     ]
     messages = list(map(ScheduleMessageItem.__new__, repeat(ScheduleMessageItem, len(fields))))
