@@ -40,7 +40,7 @@ with build(settings, start=False) as runtime:
         if where == "before the commit":
             die()
         if where == "inside the commit":
-            import memos.memory.sqlite.writing as writing
+            import memos.memory.relational.writing as writing
             writing.Writing.finish = die
         applied = apply(*given, **named)
         if where == "after the commit":

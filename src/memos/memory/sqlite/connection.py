@@ -11,25 +11,27 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from memos import tracing
 from memos.errors import StoreUnavailable
 from memos.memory.sqlite.faults import translating
 from memos.memory.sqlite.schema import check, migrate
+from memos.memory.sqlite.tables import SqliteTables
 
 READERS_MAX = 64  # views open at the same time
 READERS_IDLE_MAX = 8
 _SNAPSHOT = "SELECT 1 FROM meta LIMIT 1"
 
 
-class Database:
-    """The file, its writer and its readers. Thread-safe."""
+class SqliteDatabase:
+    """The file, its writer and its readers: fulfils `relational.tables.Database`. Thread-safe."""
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         self.path = path
+        self.name = str(path)
         self._busy_timeout_s = busy_timeout_s
         self._write_lock = threading.Lock()
         self._pool_lock = threading.Lock()
@@ -64,12 +66,12 @@ class Database:
         return connection
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[SqliteTables]:
         """One write transaction: committed when the block ends, rolled back when it raises."""
         with tracing.span("store transaction", db_system_name="sqlite"):
             yield from self._write()
 
-    def _write(self) -> Iterator[sqlite3.Connection]:
+    def _write(self) -> Iterator[SqliteTables]:
         self._refuse_fork()
         if not self._write_lock.acquire(timeout=self._busy_timeout_s):
             raise StoreUnavailable(
@@ -80,7 +82,7 @@ class Database:
             with translating(self.path):
                 self._writer.execute("BEGIN IMMEDIATE")
                 try:
-                    yield self._writer
+                    yield SqliteTables(self._writer)
                     self._writer.execute("COMMIT")
                 except BaseException:
                     if self._writer.in_transaction:  # a full disk rolls back by itself
@@ -88,6 +90,10 @@ class Database:
                     raise
         finally:
             self._write_lock.release()
+
+    def translating(self) -> AbstractContextManager[None]:
+        """SQLite's errors leave the block as `StoreError`."""
+        return translating(self.path)
 
     def checkpoint(self) -> bool:
         """Bring everything into the file itself and empty the log beside it, where older pages stand.
@@ -106,13 +112,13 @@ class Database:
             self._write_lock.release()
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self, cube_ids: Sequence[str] | None = None) -> Iterator[SqliteTables]:
         """One snapshot of the whole file for a block that is the store's own."""
-        with translating(self.path), self.snapshot() as connection:
-            yield connection
+        with translating(self.path), self.snapshot() as tables:
+            yield tables
 
     @contextmanager
-    def snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self, cube_id: str = "") -> Iterator[SqliteTables]:
         """One snapshot of the whole file for a caller's block, whose own errors pass as they are."""
         self._refuse_fork()
         if not self._places.acquire(timeout=self._busy_timeout_s):
@@ -124,7 +130,7 @@ class Database:
                 with translating(self.path):
                     connection.execute("BEGIN")
                     connection.execute(_SNAPSHOT).fetchall()
-                yield connection
+                yield SqliteTables(connection)
             finally:
                 self._give_back(connection)
         finally:

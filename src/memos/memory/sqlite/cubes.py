@@ -1,18 +1,18 @@
-"""The row of a cube: its `seq`, its counters and the end of its journal chain."""
+"""The rows of cubes, and the store's named values."""
 
 from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
 
-from memos.memory.item import CubeSizes, ItemStatus, MemoryKind
+from memos.memory.relational.cubes import CubeRow
 
 _COLUMNS = (
     "no, id, seq, working_version, long_term, user, preference, working_only, archived, length, "
     "journal_rows, chain"
 )
-SELECT_CUBE = f"SELECT {_COLUMNS} FROM cube WHERE id = ?"
-SELECT_CUBES = f"SELECT {_COLUMNS} FROM cube ORDER BY no"
+_SELECT = f"SELECT {_COLUMNS} FROM cube WHERE id = ?"
+_SELECT_ALL = f"SELECT {_COLUMNS} FROM cube ORDER BY no"
 _INSERT = "INSERT INTO cube (id, chain) VALUES (?, ?)"
 _UPDATE = """
 UPDATE cube SET seq = ?, working_version = ?, long_term = ?, user = ?, preference = ?, working_only = ?,
@@ -20,98 +20,80 @@ UPDATE cube SET seq = ?, working_version = ?, long_term = ?, user = ?, preferenc
 WHERE no = ?
 """
 _COUNT_WORKING = "SELECT count(*) FROM working WHERE cube_no = ?"
+_IDS = "SELECT id FROM cube ORDER BY no"
+_IDS_OF_USER = """
+SELECT id FROM cube
+WHERE no IN (SELECT DISTINCT cube_no FROM item WHERE user_id = ? AND live = 1) ORDER BY no
+"""
+_GET_META = "SELECT value FROM meta WHERE name = ?"
+_PUT_META = """
+INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
 
 
-@dataclass(slots=True)
-class CubeRow:
-    """A cube as the current transaction sees it. `changed` says that its row must be written back."""
+@dataclass(frozen=True, slots=True)
+class SqliteCubes:
+    """Fulfils `CubeTable`. A writing transaction is alone, so holding is reading."""
 
-    no: int
-    id: str
-    seq: int
-    working_version: int
-    long_term: int
-    user: int
-    preference: int
-    working_only: int
-    archived: int
-    length: int
-    journal_rows: int
-    chain: bytes
-    changed: bool = False
+    connection: sqlite3.Connection
 
-    @property
-    def live(self) -> int:
-        """Live items of all kinds."""
-        return self.long_term + self.user + self.preference + self.working_only
+    def find(self, cube_id: str) -> CubeRow | None:
+        row = self.connection.execute(_SELECT, (cube_id,)).fetchone()
+        return None if row is None else CubeRow(*row)
 
-    def live_of(self, kind: MemoryKind) -> int:
-        """Live items of one kind."""
-        if kind is MemoryKind.LONG_TERM:
-            return self.long_term
-        if kind is MemoryKind.USER:
-            return self.user
-        return self.preference if kind is MemoryKind.PREFERENCE else self.working_only
+    def hold(self, cube_id: str) -> CubeRow | None:
+        return self.find(cube_id)
 
-    def change(self) -> None:
-        """The transaction changes this cube: its `seq` rises, once."""
-        if not self.changed:
-            self.changed = True
-            self.seq += 1
+    def share(self) -> None:
+        pass
 
-    def count(self, status: ItemStatus, kind: MemoryKind, *, live: bool, length: int, by: int) -> None:
-        """Take an item into the counters (`by` 1) or out of them (-1)."""
-        if live:
-            self.length += by * length
-            if kind is MemoryKind.LONG_TERM:
-                self.long_term += by
-            elif kind is MemoryKind.USER:
-                self.user += by
-            elif kind is MemoryKind.PREFERENCE:
-                self.preference += by
-            else:
-                self.working_only += by
-        elif status is ItemStatus.ARCHIVED:
-            self.archived += by
+    def hold_all(self) -> None:
+        pass
 
-    def save(self, connection: sqlite3.Connection) -> None:
-        """Write the row back."""
-        connection.execute(
+    def insert(self, cube_id: str, chain: bytes) -> CubeRow:
+        self.connection.execute(_INSERT, (cube_id, chain))
+        return CubeRow(*self.connection.execute(_SELECT, (cube_id,)).fetchone())
+
+    def save(self, cube: CubeRow) -> None:
+        self.connection.execute(
             _UPDATE,
             (
-                self.seq,
-                self.working_version,
-                self.long_term,
-                self.user,
-                self.preference,
-                self.working_only,
-                self.archived,
-                self.length,
-                self.journal_rows,
-                self.chain,
-                self.no,
+                cube.seq,
+                cube.working_version,
+                cube.long_term,
+                cube.user,
+                cube.preference,
+                cube.working_only,
+                cube.archived,
+                cube.length,
+                cube.journal_rows,
+                cube.chain,
+                cube.no,
             ),
         )
 
+    def all(self) -> list[CubeRow]:
+        return [CubeRow(*row) for row in self.connection.execute(_SELECT_ALL)]
 
-def find_cube(connection: sqlite3.Connection, cube_id: str) -> CubeRow | None:
-    """The cube of that id, if anything was ever stored in it."""
-    row = connection.execute(SELECT_CUBE, (cube_id,)).fetchone()
-    return None if row is None else CubeRow(*row)
+    def ids(self, user_id: str | None) -> list[str]:
+        if user_id is None:
+            return [row[0] for row in self.connection.execute(_IDS)]
+        return [row[0] for row in self.connection.execute(_IDS_OF_USER, (user_id,))]
+
+    def places_taken(self, cube_no: int) -> int:
+        count: int = self.connection.execute(_COUNT_WORKING, (cube_no,)).fetchone()[0]
+        return count
 
 
-def insert_cube(connection: sqlite3.Connection, cube_id: str, chain: bytes) -> CubeRow:
-    """A new, empty cube at seq 0."""
-    connection.execute(_INSERT, (cube_id, chain))
-    return CubeRow(*connection.execute(SELECT_CUBE, (cube_id,)).fetchone())
+@dataclass(frozen=True, slots=True)
+class SqliteMeta:
+    """Fulfils `MetaTable`."""
 
+    connection: sqlite3.Connection
 
-def sizes_of(connection: sqlite3.Connection, cube: CubeRow) -> CubeSizes:
-    """Live items by kind, and the places taken in working memory."""
-    return CubeSizes(
-        long_term=cube.long_term,
-        user=cube.user,
-        preference=cube.preference,
-        working=connection.execute(_COUNT_WORKING, (cube.no,)).fetchone()[0],
-        archived=cube.archived,
-    )
+    def get(self, name: str) -> str | None:
+        row = self.connection.execute(_GET_META, (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def put(self, name: str, value: str) -> None:
+        self.connection.execute(_PUT_META, (name, value))

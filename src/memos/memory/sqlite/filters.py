@@ -11,9 +11,9 @@ from typing import Any
 
 from memos.errors import InvalidInput
 from memos.memory.item import LIVE, ItemStatus, MemoryItem
-from memos.memory.sqlite.index import PARTICIPANT, TAG
-from memos.memory.sqlite.lookup import marks
-from memos.memory.sqlite.rows import ITEM_COLUMNS, item_of, micros
+from memos.memory.relational.entries import PARTICIPANT, TAG
+from memos.memory.relational.rows import ITEM_COLUMNS, item_of, micros
+from memos.memory.sqlite.chunks import marks
 from memos.memory.store import ItemFilter, Page
 
 VALUES_MAX = 10_000  # of one filter; SQLite takes 32,766 parameters a statement

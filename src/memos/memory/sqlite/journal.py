@@ -1,37 +1,20 @@
-"""The journal: what changed, why, and a hash chain per cube that shows any later edit.
-
-    chain(row) = blake2b(chain of the cube's row before + digest(row))
-    digest(row) covers cube, seq, time, op, item, cause and `payload`
-    payload(row) = blake2b(salt + before + after + reason + user_id)
-
-So a row whose payload was redacted (salt, before, after, reason and user wiped, `redacted_at` set) is
-seen to be redacted while the chain still holds, and any other edit breaks it. Triggers refuse UPDATE
-and DELETE but for that redaction. The cube's row keeps the newest chain and the count of rows, so that
-cutting off the end shows too.
-"""
+"""The journal's rows in the file. What a row is and how rows are chained: `memos.memory.relational.journal`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memos.memory.sqlite.cubes import CubeRow
-from memos.memory.sqlite.rows import moment, to_json
-from memos.memory.store import Cause, JournalRow
-
-_SALT_BYTES = 16
-_DIGEST_BYTES = 32
+from memos.memory.relational.journal import journal_row
+from memos.memory.store import JournalRow
 
 _INSERT = """
 INSERT INTO journal (cube_no, seq, at, op, item_id, message_key, task_id, label, trace_id, user_id, reason,
                      before, after, salt, payload, chain)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-
 _SELECT = """
 SELECT journal.n, cube.id, journal.seq, journal.at, journal.op, journal.item_id, journal.before, journal.after,
        journal.reason, journal.message_key, journal.task_id, journal.label, journal.trace_id, journal.user_id
@@ -39,7 +22,6 @@ FROM journal JOIN cube ON cube.no = journal.cube_no
 WHERE {conditions}
 ORDER BY journal.n DESC LIMIT ?
 """
-
 _CHAIN = """
 SELECT n, seq, at, op, item_id, message_key, task_id, label, trace_id, user_id, reason, before, after, salt,
        payload, chain, redacted_at
@@ -47,147 +29,39 @@ FROM journal WHERE cube_no = ? ORDER BY n
 """
 
 
-def chain_start(cube_id: str) -> bytes:
-    """The link before a cube's first row."""
-    return hashlib.blake2b(cube_id.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
-
-
-def _payload(salt: bytes, before: str | None, after: str | None, reason: str, user_id: str) -> bytes:
-    text = json.dumps([before, after, reason, user_id]).encode()
-    return hashlib.blake2b(salt + text, digest_size=_DIGEST_BYTES).digest()
-
-
-def _link(previous: bytes, header: list[str | int], payload: bytes) -> bytes:
-    digest = hashlib.blake2b(json.dumps(header).encode() + payload, digest_size=_DIGEST_BYTES).digest()
-    return hashlib.blake2b(previous + digest, digest_size=_DIGEST_BYTES).digest()
-
-
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    cube: CubeRow
-    op: str
-    item_id: str
-    before: str | None
-    after: str | None
-    reason: str
+class SqliteJournal:
+    """Fulfils `JournalTable`."""
 
+    connection: sqlite3.Connection
 
-class JournalWriter:
-    """Gathers the rows of one transaction and links them when it is about to commit."""
+    def insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        self.connection.executemany(_INSERT, rows)
 
-    def __init__(self, cause: Cause, *, now: int, random_bytes: Callable[[int], bytes]) -> None:
-        self._cause = cause
-        self._now = now
-        self._random_bytes = random_bytes
-        self._entries: list[_Entry] = []
-
-    def note(
+    def read(
         self,
-        cube: CubeRow,
-        op: str,
-        item_id: str,
         *,
-        before: Mapping[str, Any] | None,
-        after: Mapping[str, Any] | None,
-        reason: str,
-    ) -> None:
-        """One row, in the order of the calls."""
-        self._entries.append(
-            _Entry(
-                cube,
-                op,
-                item_id,
-                None if before is None else to_json(before, f"item {item_id!r}"),
-                None if after is None else to_json(after, f"item {item_id!r}"),
-                reason,
-            )
+        cube_id: str | None,
+        item_id: str | None,
+        task_id: str | None,
+        message_key: str | None,
+        limit: int,
+        before: int | None,
+    ) -> list[JournalRow]:
+        """Rows that meet all given conditions, newest first."""
+        wanted = (
+            ("cube.id = ?", cube_id),
+            ("journal.item_id = ?", item_id),
+            ("journal.task_id = ?", task_id),
+            ("journal.message_key = ?", message_key),
+            ("journal.n < ?", before),
         )
-
-    def write(self, connection: sqlite3.Connection) -> None:
-        """Insert the rows and move on the chain of each cube; the cube rows are written by the caller."""
-        if not self._entries:
-            return
-        cause, rows = self._cause, []
-        salts = self._random_bytes(_SALT_BYTES * len(self._entries))
-        for index, entry in enumerate(self._entries):
-            cube = entry.cube
-            salt = salts[index * _SALT_BYTES : (index + 1) * _SALT_BYTES]
-            payload = _payload(salt, entry.before, entry.after, entry.reason, cause.user_id)
-            header: list[str | int] = [cube.id, cube.seq, self._now, entry.op, entry.item_id]
-            names = [cause.message_key, cause.task_id, cause.label, cause.trace_id]
-            cube.chain = _link(cube.chain, [*header, *names], payload)
-            cube.journal_rows += 1
-            rows.append(
-                (
-                    cube.no,
-                    *header[1:],
-                    *names,
-                    cause.user_id,
-                    entry.reason,
-                    entry.before,
-                    entry.after,
-                    salt,
-                    payload,
-                    cube.chain,
-                )
-            )
-        connection.executemany(_INSERT, rows)
-
-
-def read_journal(
-    connection: sqlite3.Connection,
-    *,
-    cube_id: str | None,
-    item_id: str | None,
-    task_id: str | None,
-    message_key: str | None,
-    limit: int,
-    before: int | None,
-) -> list[JournalRow]:
-    """Rows that meet all given conditions, newest first."""
-    wanted = (
-        ("cube.id = ?", cube_id),
-        ("journal.item_id = ?", item_id),
-        ("journal.task_id = ?", task_id),
-        ("journal.message_key = ?", message_key),
-        ("journal.n < ?", before),
-    )
-    given = [(condition, value) for condition, value in wanted if value is not None]
-    conditions = " AND ".join(condition for condition, _ in given) or "1"
-    rows = connection.execute(
-        _SELECT.format(conditions=conditions), (*(value for _, value in given), max(0, limit))
-    )
-    return [
-        JournalRow(
-            n=row[0],
-            cube_id=row[1],
-            seq=row[2],
-            at=moment(row[3]),
-            op=row[4],
-            item_id=row[5],
-            before=None if row[6] is None else json.loads(row[6]),
-            after=None if row[7] is None else json.loads(row[7]),
-            reason=row[8],
-            cause=Cause(
-                message_key=row[9], task_id=row[10], label=row[11], trace_id=row[12], user_id=row[13]
-            ),
+        given = [(condition, value) for condition, value in wanted if value is not None]
+        conditions = " AND ".join(condition for condition, _ in given) or "1"
+        rows = self.connection.execute(
+            _SELECT.format(conditions=conditions), (*(value for _, value in given), max(0, limit))
         )
-        for row in rows
-    ]
+        return [journal_row(row) for row in rows]
 
-
-def broken_links(connection: sqlite3.Connection, cube: CubeRow) -> Iterator[str]:
-    """One line per fault in the chain of a cube."""
-    link, count = chain_start(cube.id), 0
-    for row in connection.execute(_CHAIN, (cube.no,)):
-        n, seq, at, op, item_id, *names = row[:9]
-        user_id, reason, before, after, salt, payload, chain, redacted_at = row[9:]
-        count += 1
-        link = _link(link, [cube.id, seq, at, op, item_id, *names], payload)
-        if link != chain:
-            yield f"journal row {n} of cube {cube.id!r}: the chain is broken"
-            link = chain  # go on from what is stored, so that one edit is one fault
-        if redacted_at is None and _payload(salt or b"", before, after, reason, user_id) != payload:
-            yield f"journal row {n} of cube {cube.id!r}: its content was edited"
-    if link != cube.chain or count != cube.journal_rows:
-        yield f"journal of cube {cube.id!r}: {count} rows, {cube.journal_rows} were written"
+    def chain(self, cube_no: int) -> Iterator[Sequence[Any]]:
+        yield from self.connection.execute(_CHAIN, (cube_no,))

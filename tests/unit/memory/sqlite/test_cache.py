@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from memos.memory.item import ItemStatus, MemoryItem
+from memos.memory.relational.cache import CUBE_BYTES, STATES_KEPT
 from memos.memory.sqlite import SqliteStore
-from memos.memory.sqlite.cache import CUBE_BYTES, STATES_KEPT
 from memos.memory.store import AddItems, IndexedItem, ItemFilter, ReadView, SetStatus, TouchItems, UpdateItem
 from memos.testing import ManualClock
 
@@ -124,7 +124,7 @@ def test_a_matrix_is_packed_when_much_of_it_is_masked(store: SqliteStore) -> Non
 
 def test_facets_of_one_cube_are_bounded(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over the bound the cached facets are dropped and read again, with the same answer."""
-    monkeypatch.setattr("memos.memory.sqlite.cache.FACETS_MAX", 10)
+    monkeypatch.setattr("memos.memory.relational.cache.FACETS_MAX", 10)
     store.apply([added(*[f"i{n}" for n in range(30)])])
     with store.read("c") as view:
         numbers = sorted(view.select(ItemFilter()))
@@ -141,10 +141,10 @@ def test_a_warm_cache_answers_like_a_cold_one(
 ) -> None:
     """After any history, views of a store that has cached along the way, old views included, give what a
     store gives that reads the file for the first time."""
-    monkeypatch.setattr("memos.memory.sqlite.cache.LONG_POSTINGS_MIN", 1)
-    monkeypatch.setattr("memos.memory.sqlite.cache.LISTS_MAX", 3)
-    monkeypatch.setattr("memos.memory.sqlite.cache.CHANGES_MAX", 40)
-    monkeypatch.setattr("memos.memory.sqlite.posting_lists.PATCHED_MAX", 5)
+    monkeypatch.setattr("memos.memory.relational.cache.LONG_POSTINGS_MIN", 1)
+    monkeypatch.setattr("memos.memory.relational.cache.LISTS_MAX", 3)
+    monkeypatch.setattr("memos.memory.relational.cache.CHANGES_MAX", 40)
+    monkeypatch.setattr("memos.memory.relational.posting_lists.PATCHED_MAX", 5)
     random = Random(seed)
     path = tmp_path / "m.db"
     count = 0

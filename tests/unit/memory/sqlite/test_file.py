@@ -70,10 +70,10 @@ def test_data_and_store_id_survive_reopening(path: Path) -> None:
 
 def test_every_commit_is_synced(store: SqliteStore) -> None:
     """The writer runs with WAL and synchronous=FULL: a commit that returned survives a power cut."""
-    with store._database.write() as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-        assert connection.execute("PRAGMA synchronous").fetchone()[0] == 2
-        assert connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
+    with store._database.write() as tables:
+        assert tables.connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        assert tables.connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+        assert tables.connection.execute("PRAGMA foreign_keys").fetchone()[0] == 1
 
 
 def test_migrations_are_numbered_without_a_gap() -> None:

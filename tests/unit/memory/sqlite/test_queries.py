@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from memos.memory.item import MemoryItem
-from memos.memory.sqlite import SqliteStore, cache, view, writing
+from memos.memory.sqlite import SqliteStore, items, recall
 from memos.memory.store import AddItems, IndexedItem
 from memos.testing import ManualClock
 
@@ -38,13 +38,13 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
 @pytest.mark.parametrize(
     ("query", "plan"),
     [
-        (cache._FACETS.format(marks="?, ?"), "item USING INTEGER PRIMARY KEY"),
-        (view._ITEMS.format(marks="?, ?"), "item USING INTEGER PRIMARY KEY"),
-        (cache._CHANGED, "item USING COVERING INDEX item_by_seq (cube_no=? AND seq>?)"),
-        (view._BEFORE, "item USING INDEX item_by_session (cube_no=? AND session_id=? AND position<?)"),
-        (view._AFTER, "item USING INDEX item_by_session (cube_no=? AND session_id=? AND position>?)"),
-        (view._LINKED, "mention USING PRIMARY KEY (cube_no=? AND sort=? AND live=? AND name=?)"),
-        (writing._LEAST_VALUABLE, "item USING INDEX item_by_value (cube_no=? AND kind=?"),
+        (recall._FACETS.format(marks="?, ?"), "item USING INTEGER PRIMARY KEY"),
+        (recall._ITEMS.format(marks="?, ?"), "item USING INTEGER PRIMARY KEY"),
+        (recall._CHANGED, "item USING COVERING INDEX item_by_seq (cube_no=? AND seq>?)"),
+        (recall._BEFORE, "item USING INDEX item_by_session (cube_no=? AND session_id=? AND position<?)"),
+        (recall._AFTER, "item USING INDEX item_by_session (cube_no=? AND session_id=? AND position>?)"),
+        (recall._LINKED, "mention USING PRIMARY KEY (cube_no=? AND sort=? AND live=? AND name=?)"),
+        (items._LEAST_VALUABLE, "item USING INDEX item_by_value (cube_no=? AND kind=?"),
     ],
 )
 def test_hot_queries_take_the_short_way(store: SqliteStore, query: str, plan: str) -> None:
@@ -62,7 +62,7 @@ def test_sums_by_place_and_by_sorting_agree(store: SqliteStore, monkeypatch: pyt
     terms = {"red": 1.0, "dog": 0.5, "bird": 2.0, "missing": 1.0}
     with store.read("c") as opened:
         by_place = opened.search_text(terms, limit=1_000), opened.search_links(["fish", "red dog"], limit=9)
-        monkeypatch.setattr("memos.memory.sqlite.view.DENSE_WIDTH_MAX", 0)
+        monkeypatch.setattr("memos.memory.relational.view.DENSE_WIDTH_MAX", 0)
         by_sorting = opened.search_text(terms, limit=1_000), opened.search_links(["fish", "red dog"], limit=9)
     assert len(by_place[0]) == 160
     for one, other in zip(by_place, by_sorting, strict=True):

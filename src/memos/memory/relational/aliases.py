@@ -6,57 +6,44 @@ alias moves on with it. An id whose own item is live means that item, whatever w
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
 
 from memos.errors import InvalidInput, ItemGone, ItemNotFound
 from memos.memory.item import ItemStatus
-from memos.memory.sqlite.lookup import chunks, find_by_id, find_by_no, marks
-from memos.memory.sqlite.rows import Stored
-
-_TARGETS = "SELECT id, item_no FROM alias WHERE id IN ({marks})"
-_NAMES = "SELECT id FROM alias WHERE item_no IN ({marks}) ORDER BY id"
-_PUT = (
-    "INSERT INTO alias (id, item_no) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET item_no = excluded.item_no"
-)
-_MOVE = "UPDATE alias SET item_no = ? WHERE item_no = ?"
-_DROP = "DELETE FROM alias WHERE id = ?"
+from memos.memory.relational.rows import Stored
+from memos.memory.relational.tables import ItemTable
 
 
-def resolved(connection: sqlite3.Connection, item_ids: Sequence[str]) -> dict[str, Stored]:
+def resolved(items: ItemTable, item_ids: Sequence[str]) -> dict[str, Stored]:
     """id asked for -> the item it stands for, of those that stand for one; deleted items as tombstones."""
     wanted = list(dict.fromkeys(item_ids))
-    found = find_by_id(connection, wanted)
+    found = items.by_id(wanted)
     away = [one for one in wanted if one not in found or _has_left(found[one])]
-    targets = _targets(connection, away)
-    for stored in find_by_no(connection, list(dict.fromkeys(targets.values()))):
+    targets = items.alias_targets(away)
+    for stored in items.by_no(list(dict.fromkeys(targets.values()))):
         for alias in [name for name, no in targets.items() if no == stored.no]:
             found[alias] = stored
     return found
 
 
-def family(connection: sqlite3.Connection, item_ids: Sequence[str]) -> list[str]:
+def family(items: ItemTable, item_ids: Sequence[str]) -> list[str]:
     """The ids of all rows that hold what `item_ids` stand for: the items, and those merged into them.
 
     An id that stands for nothing is passed on, so that the caller refuses it by name.
     """
-    own = find_by_id(connection, list(dict.fromkeys(item_ids)))
-    meant = resolved(connection, item_ids)
+    own = items.by_id(list(dict.fromkeys(item_ids)))
+    meant = resolved(items, item_ids)
     ids = [meant[one].item.id if one in meant else one for one in item_ids]
     nos = list(dict.fromkeys(stored.no for stored in meant.values()))
-    merged = [
-        row[0]
-        for part in chunks(nos)
-        for row in connection.execute(_NAMES.format(marks=marks(len(part))), part)
-    ]
-    kept = find_by_id(connection, merged)
+    merged = items.aliases_of(nos)
+    kept = items.by_id(merged)
     rows = [one for one in merged if one in kept and _has_left(kept[one])]
     return list(dict.fromkeys([*ids, *(one for one in item_ids if one in own), *rows]))
 
 
-def put(connection: sqlite3.Connection, alias: str, item_id: str) -> Stored:
+def put(items: ItemTable, alias: str, item_id: str) -> Stored:
     """Let `alias` stand for `item_id`, and everything that stood for `alias` too; returns the item meant."""
-    found = resolved(connection, (item_id,))
+    found = resolved(items, (item_id,))
     if item_id not in found:
         raise ItemNotFound(f"no item {item_id!r} was ever stored here; {alias!r} cannot stand for it")
     target = found[item_id]
@@ -64,31 +51,18 @@ def put(connection: sqlite3.Connection, alias: str, item_id: str) -> Stored:
         raise ItemGone(f"item {item_id!r} was deleted; {alias!r} cannot stand for it")
     if target.item.id == alias:
         raise InvalidInput(f"item {alias!r} cannot be its own alias; name the item that takes its place")
-    own = find_by_id(connection, (alias,)).get(alias)
+    own = items.by_id((alias,)).get(alias)
     if own is not None and own.item.cube_id != target.item.cube_id:
         raise InvalidInput(
             f"item {alias!r} is in cube {own.item.cube_id!r}, {item_id!r} in {target.item.cube_id!r}; "
             "an alias stays in its cube"
         )
-    connection.execute(_DROP, (target.item.id,))
-    connection.execute(_PUT, (alias, target.no))
+    items.drop_alias(target.item.id)
+    items.put_alias(alias, target.no)
     if own is not None:
-        connection.execute(_MOVE, (target.no, own.no))
+        items.move_aliases(own.no, target.no)
     return target
-
-
-def taken(connection: sqlite3.Connection, item_ids: Sequence[str]) -> list[str]:
-    """Those of the ids that are aliases."""
-    return list(_targets(connection, item_ids))
 
 
 def _has_left(stored: Stored) -> bool:
     return not stored.item.live and stored.item.status is not ItemStatus.DELETED
-
-
-def _targets(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, int]:
-    return {
-        name: no
-        for part in chunks(ids)
-        for name, no in connection.execute(_TARGETS.format(marks=marks(len(part))), part)
-    }

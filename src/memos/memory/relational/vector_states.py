@@ -7,23 +7,14 @@ are made under the lock of their cube's cache.
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-_MASKED_SHARE_MAX = 0.25  # of a matrix, before it is packed
+from memos.memory.relational.tables import RecallTables
 
-_ALL = """
-SELECT vector.item_no, vector.value FROM item JOIN vector ON vector.item_no = item.no
-WHERE item.cube_no = ? AND item.live = 1 ORDER BY item.no
-"""
-_CHANGED = "SELECT no FROM item WHERE cube_no = ? AND seq > ?"
-_CHANGED_VECTORS = """
-SELECT vector.item_no, vector.value FROM item JOIN vector ON vector.item_no = item.no
-WHERE item.cube_no = ? AND item.seq > ? AND item.live = 1 ORDER BY item.no
-"""
+_MASKED_SHARE_MAX = 0.25  # of a matrix, before it is packed
 
 
 class _Rows:
@@ -65,35 +56,34 @@ class VectorState:
         return self.rows.matrix.nbytes + self.rows.nos.nbytes
 
 
-def _table(
+def vector_table(
     rows: list[tuple[int, bytes]],
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """(n,) numbers and (n, dim) vectors of rows (number, little-endian float32)."""
     nos = np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))
     dim = len(rows[0][1]) // 4 if rows else 0
     matrix = np.frombuffer(b"".join([row[1] for row in rows]), dtype="<f4").reshape(len(rows), dim)
     return nos, matrix
 
 
-def load_vectors(connection: sqlite3.Connection, cube_no: int, seq: int) -> VectorState:
-    """The state read whole from the file, with some room to grow."""
-    nos, matrix = _table(connection.execute(_ALL, (cube_no,)).fetchall())
+def load_vectors(tables: RecallTables, cube_no: int, seq: int) -> VectorState:
+    """The state read whole, with some room to grow."""
+    nos, matrix = vector_table(tables.vectors(cube_no))
     rows = _Rows(matrix.shape[1], len(nos) + len(nos) // 4 + 16)
     rows.append(nos, matrix)
     return VectorState(seq, rows, len(nos), None)
 
 
-def bring_up_vectors(
-    connection: sqlite3.Connection, cube_no: int, state: VectorState, seq: int
-) -> VectorState | None:
+def bring_up_vectors(tables: RecallTables, cube_no: int, state: VectorState, seq: int) -> VectorState | None:
     """`state` with what changed since; None when reading everything again is the better way."""
-    changed = [row[0] for row in connection.execute(_CHANGED, (cube_no, state.seq))]
+    changed = [no for no, _ in tables.changed(cube_no, state.seq)]
     if not changed:
         return VectorState(seq, state.rows, state.count, state.masked)
     if len(changed) > max(1_000, state.count // 2):
         return None
     stale = np.isin(state.nos, np.array(changed, dtype=np.int64))
     masked = stale if state.masked is None else state.masked | stale
-    nos, matrix = _table(connection.execute(_CHANGED_VECTORS, (cube_no, state.seq)).fetchall())
+    nos, matrix = vector_table(tables.vectors(cube_no, after=state.seq))
     rows = state.rows
     if len(nos) and matrix.shape[1] != rows.matrix.shape[1]:
         return None  # another model's vectors, or the first ones

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from collections.abc import Collection
 
 from memos.memory.item import PART, ItemStatus
-from memos.memory.sqlite.lookup import find_by_id, find_by_no
-from memos.memory.sqlite.rows import Stored
-
-_ORIGINS = """
-SELECT item.no, json_extract(source.value, '$.item_id'), json_extract(source.value, '$.type')
-FROM item, json_each(item.body, '$.sources') AS source
-WHERE item.cube_no = ? AND item.raw = 0 AND item.status <> 'deleted'
-"""
+from memos.memory.relational.rows import Stored
+from memos.memory.relational.tables import ItemTable
 
 
-def orphans(connection: sqlite3.Connection, cube_no: int, deleted: Collection[str]) -> list[Stored]:
+def orphans(items: ItemTable, cube_no: int, deleted: Collection[str]) -> list[Stored]:
     """Derived items of the cube that name one of `deleted` and no item that is still there; of those that
     name it as a part, all.
 
@@ -26,7 +19,7 @@ def orphans(connection: sqlite3.Connection, cube_no: int, deleted: Collection[st
     origins: defaultdict[int, set[str]] = defaultdict(set)
     gone = frozenset(deleted)
     made_of: set[int] = set()  # summaries of which a part goes
-    for no, item_id, kind in connection.execute(_ORIGINS, (cube_no,)):
+    for no, item_id, kind in items.origins(cube_no):
         if item_id:
             origins[no].add(item_id)
             if kind == PART and item_id in gone:
@@ -35,7 +28,7 @@ def orphans(connection: sqlite3.Connection, cube_no: int, deleted: Collection[st
     others = sorted(set().union(*touched.values()) - gone) if touched else []
     living = {
         item_id
-        for item_id, stored in find_by_id(connection, others).items()
+        for item_id, stored in items.by_id(others).items()
         if stored.item.status is not ItemStatus.DELETED
     }
-    return find_by_no(connection, [no for no, ids in touched.items() if no in made_of or not ids & living])
+    return items.by_no([no for no, ids in touched.items() if no in made_of or not ids & living])

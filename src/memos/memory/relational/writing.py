@@ -3,24 +3,26 @@
 `Writing` lives between BEGIN and COMMIT. `apply` may be called often; `finish` archives what is over
 capacity, links the journal and writes the cube rows. When anything raises, the caller rolls back and
 nothing of it remains.
+
+Where others may write at the same time, a cube is held from before its items are read to the end, so what a
+change is decided on is what it changes. Cubes that changes name are held in the order of their ids.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from memos.errors import InvalidInput, ItemGone, ItemNotFound, VersionConflict
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
 from memos.memory.item import Capacities, ItemStatus, MemoryItem, MemoryKind
-from memos.memory.sqlite import aliases, index, origins
-from memos.memory.sqlite.cubes import CubeRow, find_cube, insert_cube
-from memos.memory.sqlite.index import Binding
-from memos.memory.sqlite.journal import JournalWriter, chain_start
-from memos.memory.sqlite.lookup import existing_ids, find_by_id, find_by_no
-from memos.memory.sqlite.places import Place, holds_place, place_fields, read_places, write_places
-from memos.memory.sqlite.rows import Stored, difference, item_fields, item_row, moment, to_json
+from memos.memory.relational import aliases, origins
+from memos.memory.relational.cubes import CubeRow
+from memos.memory.relational.entries import Binding, get_binding, same_entries, vector_bytes
+from memos.memory.relational.journal import JournalWriter, chain_start
+from memos.memory.relational.places import Place, check_scores, place_fields
+from memos.memory.relational.rows import Stored, difference, item_fields, item_row, moment, to_json
+from memos.memory.relational.tables import Tables
 from memos.memory.store import (
     AddAlias,
     AddItems,
@@ -36,43 +38,6 @@ from memos.memory.store import (
 )
 from memos.models.base import Vectors
 
-_NEXT_NO = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'item'), 0) + 1"
-_INSERT_ITEM = """
-INSERT INTO item (no, id, cube_no, user_id, kind, status, live, version, seq, raw, read, session_id, scenario,
-                  position, turn_id, content_hash, created_at, updated_at, happened_at, valid_until, use_count,
-                  used_at, has_vector, length, memory, body, terms)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-_UPDATE_ITEM = """
-UPDATE item SET id = ?, cube_no = ?, user_id = ?, kind = ?, status = ?, live = ?, version = ?, seq = ?, raw = ?,
-                read = ?, session_id = ?, scenario = ?, position = ?, turn_id = ?, content_hash = ?,
-                created_at = ?, updated_at = ?, happened_at = ?, valid_until = ?, use_count = ?, used_at = ?,
-                has_vector = ?, length = ?, memory = ?, body = ?, terms = ?
-WHERE no = ?
-"""
-# Items of kind WORKING that stand in no set.
-_STRAYS = """
-SELECT no FROM item
-WHERE cube_no = ? AND kind = 'WorkingMemory' AND live = 1 AND no NOT IN (SELECT item_no FROM working)
-"""
-# The least valuable first. Items that this very transaction adds (numbers from the third parameter on)
-# are spared while older ones can go, or a full cube of used items would take nothing new.
-_LEAST_VALUABLE = """
-SELECT no FROM item
-WHERE cube_no = ? AND kind = ? AND live = 1 AND no < ? AND no NOT IN (SELECT item_no FROM working)
-ORDER BY use_count, coalesce(used_at, created_at), no LIMIT ?
-"""
-_LEAST_VALUABLE_OF_ALL = """
-SELECT no FROM item
-WHERE cube_no = ? AND kind = ? AND live = 1 AND no < ?
-ORDER BY use_count, coalesce(used_at, created_at), no LIMIT ?
-"""
-_PUT_STATE = """
-INSERT INTO state (cube_no, name, value) VALUES (?, ?, ?)
-ON CONFLICT (cube_no, name) DO UPDATE SET value = excluded.value
-"""
-_NO_MAX = 2**63 - 1
-
 _OP_OF_STATUS = {
     ItemStatus.ARCHIVED: "archive",
     ItemStatus.DELETED: "delete",
@@ -85,7 +50,7 @@ class Writing:
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        tables: Tables,
         cause: Cause,
         *,
         now: int,
@@ -93,16 +58,42 @@ class Writing:
         bound_as: Binding | None,
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        self.connection = connection
+        self.tables = tables
         self._now = now
         self._capacities = capacities
         self._bound_as = bound_as
         self._journal = JournalWriter(cause, now=now, random_bytes=random_bytes)
         self._cubes: dict[str, CubeRow] = {}
         self._binding: Binding | None = None
-        self._first_new_no: int = connection.execute(_NEXT_NO).fetchone()[0]
-        self._next_no = self._first_new_no
+        self._first_new: dict[str, int] = {}  # cube -> the first number of this transaction's own items
         self._archived: list[str] = []
+
+    def hold(self, changes: Sequence[Change]) -> None:
+        """Hold the cubes that the changes name, one after the other as everybody does: no deadlock."""
+        if not self.tables.shared_writes:
+            return
+        named: set[str] = set()
+        for change in changes:
+            match change:
+                case AddItems():
+                    named.update(indexed.item.cube_id for indexed in change.items)
+                case UpdateItem():
+                    named.add(change.indexed.item.cube_id)
+                case ReplaceWorking() | PutState():
+                    named.add(change.cube_id)
+                case SetStatus() | SetRead() | TouchItems():
+                    named.update(self._cubes_of(change.item_ids))
+                case AddAlias():
+                    named.update(self._cubes_of((change.alias, change.item_id)))
+        for cube_id in sorted(named):
+            self._cube(cube_id)
+
+    def _cubes_of(self, item_ids: Sequence[str]) -> set[str]:
+        """The cubes of items, and of what aliases stand for."""
+        found = self.tables.items.by_id(list(dict.fromkeys(item_ids)))
+        targets = self.tables.items.alias_targets(item_ids)
+        meant = self.tables.items.by_no(list(dict.fromkeys(targets.values()))) if targets else []
+        return {stored.item.cube_id for stored in (*found.values(), *meant)}
 
     def apply(self, change: Change) -> None:
         """Carry out one change. Raises InvalidInput, ItemNotFound, ItemGone, VersionConflict."""
@@ -125,7 +116,7 @@ class Writing:
                 cube = self._cube(change.cube_id)
                 cube.change()
                 value = to_json(dict(change.value), f"state {change.name!r}")
-                self.connection.execute(_PUT_STATE, (cube.no, change.name, value))
+                self.tables.working.put_state(cube.no, change.name, value)
             case _:
                 raise InvalidInput(f"not a change: {type(change).__name__}")
 
@@ -134,9 +125,9 @@ class Writing:
         touched = [cube for cube in self._cubes.values() if cube.changed]
         for cube in touched:
             self._archive_over_capacity(cube)
-        self._journal.write(self.connection)
+        self._journal.write(self.tables.journal)
         for cube in touched:
-            cube.save(self.connection)
+            self.tables.cubes.save(cube)
         return {cube.id: cube.seq for cube in touched}, tuple(self._archived)
 
     # -- items ----------------------------------------------------------------------------------------
@@ -145,29 +136,31 @@ class Writing:
         ids = [indexed.item.id for indexed in change.items]
         for indexed in change.items:
             _check_item(indexed.item)
+        for cube_id in sorted({indexed.item.cube_id for indexed in change.items}):
+            self._cube(cube_id)  # held before numbers are given, so that numbers rise with each commit
         self._refuse_known(ids)
         by_cube: dict[str, list[Stored]] = {}
         vectors, rows = [], []
-        for indexed in change.items:
+        for no, indexed in zip(self.tables.items.numbers(len(ids)), change.items, strict=True):
             cube = self._cube(indexed.item.cube_id)
             cube.change()
+            self._first_new.setdefault(cube.id, no)
             item = replace(indexed.item, version=1)
-            stored = Stored(self._next_no, item, _terms(indexed), indexed.vector is not None)
-            self._next_no += 1
+            stored = Stored(no, item, _terms(indexed), indexed.vector is not None)
             if indexed.vector is not None:
-                vectors.append((stored.no, self._blob(indexed.vector, item.id)))
+                vectors.append((cube.no, stored.no, self._bytes(indexed.vector, item.id)))
             rows.append(item_row(stored.no, cube.no, cube.seq, stored))
             by_cube.setdefault(cube.id, []).append(stored)
             _count(cube, stored, by=1)
             fields = item_fields(item)
             self._journal.note(cube, "add", item.id, before=None, after=fields, reason=change.reason)
-        self.connection.executemany(_INSERT_ITEM, rows)
+        self.tables.items.insert(rows)
         for cube_id, items in by_cube.items():
-            index.put_entries(self.connection, self._cubes[cube_id].no, items)
-        index.put_vectors(self.connection, vectors)
+            self.tables.indexes.put_entries(self._cubes[cube_id].no, items)
+        self.tables.indexes.put_vectors(vectors)
 
     def _refuse_known(self, ids: Sequence[str]) -> None:
-        known = existing_ids(self.connection, ids) or aliases.taken(self.connection, ids)
+        known = self.tables.items.known(ids) or list(self.tables.items.alias_targets(ids))
         if not known and len(set(ids)) == len(ids):
             return
         repeated = known or [item_id for item_id in ids if ids.count(item_id) > 1]
@@ -192,7 +185,7 @@ class Writing:
             op = _op(old.item, item.status)
         else:
             op = "update" if item.kind is old.item.kind else "convert"
-        blob = None if vector is None else self._blob(vector, item.id)
+        blob = None if vector is None else self._bytes(vector, item.id)
         # Without a new vector the old one still holds while the text is the same.
         has_vector = blob is not None or (old.has_vector and item.memory == old.item.memory)
         new = Stored(old.no, item, _terms(change.indexed), has_vector)
@@ -211,7 +204,8 @@ class Writing:
             self._write(old, new, op=_op(old.item, change.status), reason=change.reason)
 
     def _delete(self, change: SetStatus) -> None:
-        going = self._stored(aliases.family(self.connection, change.item_ids))
+        self._hold_meant(change.item_ids)
+        going = self._stored(aliases.family(self.tables.items, change.item_ids))
         reason = change.reason
         while going:  # ends: an item is deleted once
             deleted: dict[str, set[str]] = {}
@@ -225,7 +219,7 @@ class Writing:
             going = [
                 orphan
                 for cube_id, ids in deleted.items()
-                for orphan in origins.orphans(self.connection, self._cube(cube_id).no, ids)
+                for orphan in origins.orphans(self.tables.items, self._cube(cube_id).no, ids)
             ]
 
     def _set_read(self, change: SetRead) -> None:
@@ -235,7 +229,8 @@ class Writing:
                 self._write(old, new, op="read", reason=change.reason)
 
     def _touch(self, change: TouchItems) -> None:
-        meant = aliases.resolved(self.connection, change.item_ids)
+        self._hold_meant(change.item_ids)
+        meant = aliases.resolved(self.tables.items, change.item_ids)
         ids = [meant[one].item.id if one in meant else one for one in change.item_ids]
         for old in self._stored(ids):
             if old.item.status is not ItemStatus.DELETED:
@@ -245,7 +240,8 @@ class Writing:
 
     def _add_alias(self, change: AddAlias) -> None:
         check_id("alias", change.alias)
-        target = aliases.put(self.connection, change.alias, change.item_id)
+        self._hold_meant((change.alias, change.item_id))
+        target = aliases.put(self.tables.items, change.alias, change.item_id)
         cube = self._cube(target.item.cube_id)
         cube.change()
         named = {"item_id": target.item.id}
@@ -261,12 +257,12 @@ class Writing:
             item = replace(item, kind=MemoryKind.LONG_TERM)
         new = replace(new, item=item)
         if blob is not None:
-            index.put_vectors(self.connection, [(old.no, blob)])
+            self.tables.indexes.put_vectors([(cube.no, old.no, blob)])
         elif old.has_vector and not new.has_vector:
-            index.drop_vector(self.connection, old.no)
-        if not index.same_entries(old, new):
-            index.take_entries(self.connection, cube.no, old)
-            index.put_entries(self.connection, cube.no, [new])
+            self.tables.indexes.drop_vector(cube.no, old.no)
+        if not same_entries(old, new):
+            self.tables.indexes.take_entries(cube.no, old)
+            self.tables.indexes.put_entries(cube.no, [new])
         self._save(cube, new)
         _count(cube, old, by=-1)
         _count(cube, new, by=1)
@@ -276,8 +272,7 @@ class Writing:
             self._leave_working(cube, new, reason=f"item left: {op}")
 
     def _save(self, cube: CubeRow, stored: Stored) -> None:
-        no, *values = item_row(stored.no, cube.no, cube.seq, stored)
-        self.connection.execute(_UPDATE_ITEM, (*values, no))
+        self.tables.items.update(item_row(stored.no, cube.no, cube.seq, stored))
 
     # -- working memory -------------------------------------------------------------------------------
 
@@ -288,7 +283,7 @@ class Writing:
                 f"the working memory of cube {cube.id!r} has version {cube.working_version}, not "
                 f"{change.expected_version}; read it again and retry"
             )
-        found = find_by_id(self.connection, [entry.item_id for entry in change.entries])
+        found = self.tables.items.by_id([entry.item_id for entry in change.entries])
         places: dict[int, Place] = {}
         for entry in change.entries:
             stored = found.get(entry.item_id)
@@ -296,22 +291,22 @@ class Writing:
                 places.setdefault(stored.no, Place(stored.no, entry))
         chosen = list(places.values())[: self._capacities.working]
         cube.change()
-        before = place_fields(cube, read_places(self.connection, cube.no))
+        before = place_fields(cube, self.tables.working.places(cube.no))
         cube.working_version += 1
-        write_places(self.connection, cube.no, chosen)
+        check_scores(chosen)
+        self.tables.working.write(cube.no, chosen)
         after = place_fields(cube, chosen)
         self._journal.note(cube, "replace_working", "", before=before, after=after, reason=change.reason)
-        strays = [row[0] for row in self.connection.execute(_STRAYS, (cube.no,))]
-        for old in find_by_no(self.connection, strays):
+        for old in self.tables.items.by_no(self.tables.items.strays(cube.no)):
             new = replace(old, item=replace(old.item, kind=MemoryKind.LONG_TERM))
             self._write(old, new, op="convert", reason="left working memory")
 
     def _leave_working(self, cube: CubeRow, stored: Stored, *, reason: str) -> None:
-        if not holds_place(self.connection, stored.no):
+        if not self.tables.working.holds(cube.no, stored.no):
             return
-        places = read_places(self.connection, cube.no)
+        places = self.tables.working.places(cube.no)
         staying = [place for place in places if place.item_no != stored.no]
-        write_places(self.connection, cube.no, staying)
+        self.tables.working.write(cube.no, staying)
         self._journal.note(
             cube,
             "replace_working",
@@ -331,18 +326,18 @@ class Writing:
             # Twice the places, so that the items of the next set can be there before it replaces the last.
             (MemoryKind.WORKING, 2 * self._capacities.working),
         )
-        passes = (
-            (_LEAST_VALUABLE, self._first_new_no),
-            (_LEAST_VALUABLE, _NO_MAX),
-            (_LEAST_VALUABLE_OF_ALL, _NO_MAX),
-        )
+        # Items that this very transaction adds are spared while older ones can go, or a full cube of used
+        # items would take nothing new; those in working memory go last.
+        passes = ((self._first_new.get(cube.id), False), (None, False), (None, True))
         for kind, capacity in limits:
-            for query, below in passes:
+            for below, placed in passes:
                 over = cube.live_of(kind) - capacity
                 if over <= 0:
                     break
-                nos = [row[0] for row in self.connection.execute(query, (cube.no, kind.value, below, over))]
-                for old in find_by_no(self.connection, nos):
+                nos = self.tables.items.least_valuable(
+                    cube.no, kind.value, below=below, placed=placed, limit=over
+                )
+                for old in self.tables.items.by_no(nos):
                     new = replace(old, item=replace(old.item, status=ItemStatus.ARCHIVED))
                     self._write(old, new, op="archive", reason="capacity")
                     self._archived.append(old.item.id)
@@ -355,18 +350,18 @@ class Writing:
         for old in self._stored(tuple(vectors)):
             if old.item.status is ItemStatus.DELETED:
                 continue
-            rows.append((old.no, self._blob(vectors[old.item.id], old.item.id)))
             cube = self._cube(old.item.cube_id)
+            rows.append((cube.no, old.no, self._bytes(vectors[old.item.id], old.item.id)))
             cube.change()
             self._save(cube, replace(old, has_vector=True))
-        index.put_vectors(self.connection, rows)
+        self.tables.indexes.put_vectors(rows)
 
-    def _blob(self, vector: Vectors, item_id: str) -> bytes:
+    def _bytes(self, vector: Vectors, item_id: str) -> bytes:
         if self._binding is None:
-            self._binding = index.get_binding(self.connection)
+            self._binding = get_binding(self.tables.meta)
             if self._binding is not None:
                 self._binding.check(self._bound_as)
-        return index.vector_blob(vector, item_id, self._binding)
+        return vector_bytes(vector, item_id, self._binding)
 
     # -- lookups --------------------------------------------------------------------------------------
 
@@ -374,16 +369,31 @@ class Writing:
         cube = self._cubes.get(cube_id)
         if cube is None:
             check_id("cube_id", cube_id)
-            cube = find_cube(self.connection, cube_id)
+            cube = self.tables.cubes.hold(cube_id)
             if cube is None:
-                cube = insert_cube(self.connection, cube_id, chain_start(cube_id))
+                cube = self.tables.cubes.insert(cube_id, chain_start(cube_id))
             self._cubes[cube_id] = cube
         return cube
+
+    def _hold(self, cube_ids: Iterable[str]) -> bool:
+        """Hold these cubes; whether what was read of them may have changed before it was held."""
+        fresh = sorted(set(cube_ids) - self._cubes.keys()) if self.tables.shared_writes else []
+        for cube_id in fresh:
+            self._cube(cube_id)
+        return bool(fresh)
+
+    def _hold_meant(self, item_ids: Sequence[str]) -> None:
+        """Hold the cubes of items and of what aliases stand for."""
+        if self.tables.shared_writes:
+            while self._hold(self._cubes_of(item_ids)):
+                pass  # an alias may have moved before its cube was held
 
     def _stored(self, item_ids: Sequence[str]) -> list[Stored]:
         """The items in the order given, each once. Raises ItemNotFound."""
         wanted = list(dict.fromkeys(item_ids))
-        found = find_by_id(self.connection, wanted)
+        found = self.tables.items.by_id(wanted)
+        if self._hold(stored.item.cube_id for stored in found.values()):
+            found = self.tables.items.by_id(wanted)
         for item_id in wanted:
             if item_id not in found:
                 raise ItemNotFound(f"no item {item_id!r} was ever stored here")

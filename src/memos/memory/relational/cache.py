@@ -2,22 +2,20 @@
 
 Guarantees: a view gets exactly what its own snapshot holds, however many threads and processes write.
 A cache is brought up from the rows whose `seq` is newer, read in the view's transaction; a view of an
-older snapshot than the cache reads from the file what has changed since. Cubes used longest ago leave
+older snapshot than the cache reads from the store what has changed since. Cubes used longest ago leave
 when the bytes of all of them are over the bound.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from memos.memory.sqlite.lookup import chunks, marks
-from memos.memory.sqlite.posting_lists import PostingList, load_postings
-from memos.memory.sqlite.rows import FACET_COLUMNS, facet_of
-from memos.memory.sqlite.vector_states import VectorState, bring_up_vectors, load_vectors
+from memos.memory.relational.posting_lists import PostingList, load_postings
+from memos.memory.relational.tables import RecallTables
+from memos.memory.relational.vector_states import VectorState, bring_up_vectors, load_vectors
 from memos.memory.store import Facet
 
 STATES_KEPT = 3
@@ -27,10 +25,6 @@ CUBE_BYTES = 1_024  # and a cube by itself, so that empty ones are bounded too
 LONG_POSTINGS_MIN = 128  # items that bear a term, from which on its list is kept
 LISTS_MAX = 5_000  # of one cube
 CHANGES_MAX = 2_000  # remembered to bring up lists with; more, and they are read again
-
-_CHANGED = "SELECT no, seq FROM item WHERE cube_no = ? AND seq > ? ORDER BY seq"
-# The plus signs keep the planner off the indexes by cube: the numbers are the short way.
-_FACETS = f"SELECT {FACET_COLUMNS} FROM item WHERE +cube_no = ? AND +live = 1 AND no IN ({{marks}})"
 
 
 @dataclass(slots=True)
@@ -49,13 +43,13 @@ class _CubeCache:
         matrices = {id(state.rows): state.bytes for state in self.states}
         return CUBE_BYTES + sum(matrices.values()) + len(self.facets) * FACET_BYTES + self.list_bytes
 
-    def bring_up(self, connection: sqlite3.Connection, cube_no: int, seq: int) -> None:
+    def bring_up(self, tables: RecallTables, cube_no: int, seq: int) -> None:
         """Let facets and lists go on to `seq`; never back. Under the lock."""
         if self.seq < 0:
             self.seq = seq  # nothing is cached yet
         if self.seq >= seq:
             return
-        for no, row_seq in connection.execute(_CHANGED, (cube_no, self.seq)):
+        for no, row_seq in tables.changed(cube_no, self.seq):
             self.facets.pop(no, None)
             self.changes.append((row_seq, no))
         self.seq = seq
@@ -113,46 +107,40 @@ class RecallCache:
         """What all cubes take now."""
         return self._bytes
 
-    def vectors(self, connection: sqlite3.Connection, cube_no: int, seq: int) -> VectorState:
-        """The vectors of the cube in the snapshot of `connection`, which stands at `seq`."""
+    def vectors(self, tables: RecallTables, cube_no: int, seq: int) -> VectorState:
+        """The vectors of the cube in the snapshot of `tables`, which stands at `seq`."""
         cube = self._cube(cube_no)
         with cube.lock:
             older = [state for state in cube.states if state.seq <= seq]
             if older and older[-1].seq == seq:
                 return older[-1]
             newest = cube.states[-1] if cube.states else None
-            state = bring_up_vectors(connection, cube_no, older[-1], seq) if older else None
+            state = bring_up_vectors(tables, cube_no, older[-1], seq) if older else None
             if state is None:
-                state = load_vectors(connection, cube_no, seq)
+                state = load_vectors(tables, cube_no, seq)
             if newest is None or newest.seq < seq:
                 cube.states = [*cube.states[1 - STATES_KEPT :], state]
         self._account(cube_no, cube)
         return state
 
-    def facets(
-        self, connection: sqlite3.Connection, cube_no: int, seq: int, nos: Iterable[int]
-    ) -> dict[int, Facet]:
-        """The facets of live items in the snapshot of `connection`, which stands at `seq`."""
+    def facets(self, tables: RecallTables, cube_no: int, seq: int, nos: Iterable[int]) -> dict[int, Facet]:
+        """The facets of live items in the snapshot of `tables`, which stands at `seq`."""
         cube = self._cube(cube_no)
         found: dict[int, Facet] = {}
         missing: list[int] = []
         with cube.lock:
-            cube.bring_up(connection, cube_no, seq)
+            cube.bring_up(tables, cube_no, seq)
             cached = cube.facets
             for no in nos:
                 entry = cached.get(no)
-                # In an older snapshot a newer row is another one; it is read from the file instead.
+                # In an older snapshot a newer row is another one; it is read from the store instead.
                 if entry is not None and entry[0] <= seq:
                     found[no] = entry[1]
                 else:
                     missing.append(no)
         if not missing:
             return found
-        loaded = [
-            (row[1], facet_of(row))
-            for part in chunks(missing)
-            for row in connection.execute(_FACETS.format(marks=marks(len(part))), (cube_no, *part))
-        ]
+        loaded = tables.facets(cube_no, missing)
         found.update((facet.no, facet) for _, facet in loaded)
         with cube.lock:
             if cube.seq == seq:
@@ -162,23 +150,31 @@ class RecallCache:
         self._account(cube_no, cube)
         return found
 
-    def postings(self, connection: sqlite3.Connection, cube_no: int, seq: int, term: str) -> PostingList:
-        """Who bears the term in the snapshot of `connection`, which stands at `seq`."""
+    def postings(
+        self, tables: RecallTables, cube_no: int, seq: int, terms: Sequence[str]
+    ) -> dict[str, PostingList]:
+        """Who bears each term in the snapshot of `tables`, which stands at `seq`."""
         cube = self._cube(cube_no)
         with cube.lock:
-            cube.bring_up(connection, cube_no, seq)
+            cube.bring_up(tables, cube_no, seq)
             if cube.seq != seq:
-                return load_postings(connection, cube_no, term, seq)
-            found = cube.lists.get(term)
-            if found is None:
-                found = load_postings(connection, cube_no, term, seq)
-                if len(found.nos) < LONG_POSTINGS_MIN:
-                    return found
-            elif changed := cube.changed_since(found.seq):
-                found = found.brought_up(connection, cube_no, term, seq, changed)
-            else:
-                cube.lists.move_to_end(term)
-                return found
-            cube.keep_list(term, found)
+                return dict(load_postings(tables, cube_no, terms, seq))
+            found: dict[str, PostingList] = {}
+            unknown: list[str] = []
+            for term in terms:
+                kept = cube.lists.get(term)
+                if kept is None:
+                    unknown.append(term)
+                elif changed := cube.changed_since(kept.seq):
+                    found[term] = kept.brought_up(tables, cube_no, term, seq, changed)
+                    cube.keep_list(term, found[term])
+                else:
+                    cube.lists.move_to_end(term)
+                    found[term] = kept
+            if unknown:
+                for term, loaded in load_postings(tables, cube_no, unknown, seq).items():
+                    found[term] = loaded
+                    if len(loaded.nos) >= LONG_POSTINGS_MIN:
+                        cube.keep_list(term, loaded)
         self._account(cube_no, cube)
         return found

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 
-from memos.memory.sqlite.lookup import chunks, marks
+from memos.memory.relational.tables import Posting, RecallTables
 
 PATCHED_MAX = 200  # changed items, above which a list is read again
-
-_ALL = "SELECT item_no, tf, length FROM posting WHERE cube_no = ? AND term = ?"
-_SOME = "SELECT item_no, tf, length FROM posting WHERE cube_no = ? AND term = ? AND item_no IN ({marks})"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,16 +28,12 @@ class PostingList:
         return self.nos.nbytes + self.counts.nbytes + self.lengths.nbytes
 
     def brought_up(
-        self, connection: sqlite3.Connection, cube_no: int, term: str, seq: int, changed: Sequence[int]
+        self, tables: RecallTables, cube_no: int, term: str, seq: int, changed: Sequence[int]
     ) -> PostingList:
         """The list at `seq`, given the items that changed since this one."""
         if len(changed) > PATCHED_MAX:
-            return load_postings(connection, cube_no, term, seq)
-        rows = [
-            row
-            for part in chunks(changed)
-            for row in connection.execute(_SOME.format(marks=marks(len(part))), (cube_no, term, *part))
-        ]
+            return load_postings(tables, cube_no, [term], seq)[term]
+        rows = tables.postings(cube_no, [term], changed)[term]
         kept = np.isin(self.nos, np.array(changed, dtype=np.int64), invert=True)
         if not rows and kept.all():
             return PostingList(seq, self.nos, self.counts, self.lengths)
@@ -54,12 +46,14 @@ class PostingList:
         )
 
 
-def load_postings(connection: sqlite3.Connection, cube_no: int, term: str, seq: int) -> PostingList:
-    """The list read whole from the file."""
-    return _as_list(connection.execute(_ALL, (cube_no, term)).fetchall(), seq)
+def load_postings(
+    tables: RecallTables, cube_no: int, terms: Sequence[str], seq: int
+) -> Mapping[str, PostingList]:
+    """The lists of the terms, read whole."""
+    return {term: _as_list(rows, seq) for term, rows in tables.postings(cube_no, terms).items()}
 
 
-def _as_list(rows: list[tuple[int, int, int]], seq: int) -> PostingList:
+def _as_list(rows: Sequence[Posting], seq: int) -> PostingList:
     table = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=3 * len(rows)).reshape(-1, 3)
     return PostingList(
         seq, table[:, 0].copy(), table[:, 1].astype(np.float32), table[:, 2].astype(np.float32)

@@ -40,7 +40,7 @@ Row = Sequence[Any]
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """An item as it stands in the file, with what its indexes hold."""
+    """An item as it stands in the store, with what its indexes hold."""
 
     no: int
     item: MemoryItem
@@ -93,7 +93,7 @@ def fold(name: str) -> str:
 
 
 def item_row(no: int, cube_no: int, seq: int, stored: Stored) -> tuple[Any, ...]:
-    """The values of INSERT_ITEM and, after the first, of UPDATE_ITEM."""
+    """The values of the columns of `item`, in the order of the first layout; `no` first."""
     item = stored.item
     return (
         no,
@@ -102,10 +102,10 @@ def item_row(no: int, cube_no: int, seq: int, stored: Stored) -> tuple[Any, ...]
         item.user_id,
         item.kind.value,
         item.status.value,
-        int(item.live),
+        item.live,
         item.version,
         seq,
-        int(item.raw),
+        item.raw,
         item.read.value,
         item.session_id,
         item.scenario,
@@ -118,7 +118,7 @@ def item_row(no: int, cube_no: int, seq: int, stored: Stored) -> tuple[Any, ...]
         micros(item.valid_until),
         item.use_count,
         micros(item.used_at),
-        int(stored.has_vector),
+        stored.has_vector,
         sum(stored.terms.values()),
         item.memory,
         _body(item),
