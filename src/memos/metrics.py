@@ -177,6 +177,16 @@ WORKING_MEMORY_LOOKUPS = Counter(
     "Queries by whether working memory sufficed (hit) or recall was needed (miss)",
     ("outcome",),
 )
+WORKING_MEMORY_CHANGES = Counter(
+    "memos_working_memory_changes_total",
+    "Memories that came into working memory or left it, by cause",
+    ("cause",),
+)
+WORKING_MEMORY_USES = Counter(
+    "memos_working_memory_uses_total",
+    "Memories that answers used, by where they stood before the recall: place, ghost, nowhere",
+    ("stood",),
+)
 MEMORIES = Gauge("memos_memories", "Live memories of all cubes", ("area",))
 MEMORY_CAPACITY = Gauge("memos_memory_capacity", "Memories that one cube may hold", ("area",))
 MEMORY_FILL = Gauge(

@@ -276,7 +276,7 @@ class GeneralScheduler(BaseScheduler):
             return list(working.items)
         pool = self._turn.pool(TurnQuery(text, user_id, mem_cube_id), working, ())
         chosen = tuple(candidate for candidate in pool.candidates if candidate.item_id in wanted)
-        plan = self._turn.plan(working, replace(pool, candidates=chosen))
+        plan, _ = self._turn.plan(working, replace(pool, candidates=chosen))
         store.apply(
             [ReplaceWorking(mem_cube_id, plan.entries, working.version, reason="replace_working_memory")],
             cause=Cause(user_id=user_id),

@@ -39,7 +39,9 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import unchanged_log, working_log
 from memos.memory.item import MemoryItem, WorkingEntry, WorkingSet
-from memos.memory.store import Change, ReplaceWorking
+from memos.memory.store import Change, PutState, ReplaceWorking
+from memos.memory.working import Cause, WorkingPlan
+from memos.memory.working_record import STATE, Use, WorkingRecord
 from memos.models.ask import Answer
 from memos.retrieval.request import QUERY_CHARS_MAX
 
@@ -122,7 +124,9 @@ def _attempt(ctx: HandlerContext, members: Sequence[ScheduleMessageItem], advice
     turn = SessionTurn(services, ctx.limits)
     cube_id, user_id = members[0].mem_cube_id, members[0].user_id
     working = services.store.working(cube_id)
+    record = WorkingRecord.from_json(services.store.state(cube_id, STATE))
     activity = monitor.read(services.store, cube_id, user_id)
+    activity = monitor.used(activity, monitor.read_answers(services.store, cube_id, user_id), record)
 
     def ask(one: ScheduleMessageItem, older: tuple[_Asked, ...] = ()) -> _Asked:
         query = turn_query(one)
@@ -136,7 +140,7 @@ def _attempt(ctx: HandlerContext, members: Sequence[ScheduleMessageItem], advice
     replaced = ""
     for one in asked:
         with ctx.bound_to(one.message):
-            activity, replaced = _settle(ctx, one, turn, working, activity, pool, replaced, advice)
+            activity, replaced = _settle(ctx, one, turn, working, record, activity, pool, replaced, advice)
 
 
 def _settle(
@@ -144,6 +148,7 @@ def _settle(
     one: _Asked,
     turn: SessionTurn,
     working: WorkingSet,
+    record: WorkingRecord,
     activity: Activity,
     pool: Pool | None,
     replaced: str,
@@ -159,6 +164,7 @@ def _settle(
             activity = monitor.recalled(activity, at)
     reason = "; ".join(filter(None, [one.remark, one.intent.reason]))
     if pool is None or not one.misses:
+        activity = monitor.left(activity)
         _leave(ctx, one.message, working, reason, activity, told)
         outcome = "hit"
     else:
@@ -174,7 +180,7 @@ def _settle(
                 told,
             )
         else:
-            _replace(ctx, one, working, activity, turn, pool, told)
+            activity = _replace(ctx, one, working, record, activity, turn, pool, told)
             replaced = one.message.item_id
     advice.told = True
     metrics.WORKING_MEMORY_LOOKUPS.add(outcome=outcome)
@@ -306,18 +312,23 @@ def _replace(
     ctx: HandlerContext,
     asked: _Asked,
     working: WorkingSet,
+    record: WorkingRecord,
     activity: Activity,
     turn: SessionTurn,
     pool: Pool,
     told: Account,
-) -> None:
-    """Working memory becomes what the plan says."""
-    message = asked.message
-    plan = turn.plan(working, pool)
+) -> Activity:
+    """Working memory becomes what the plan says. Returns the activity that was stored with it."""
+    message, monitor = asked.message, ctx.services.activity
+    plan, pool = turn.plan(working, pool, record=record, uses=activity.uses, turn_id=asked.query.turn_id)
     if not plan.entries and not working.entries:
         reason = "; ".join(filter(None, [asked.remark, "nothing in memory fits the query", *pool.degraded]))
         _leave(ctx, message, working, reason, activity, told)
-        return
+        return activity
+    gone = record.gone(working.entries)
+    first = [one.item_id for one in sorted(pool.candidates, key=lambda one: -one.score)]
+    record_after = record.after(plan, activity.uses, first=first, sufficed=activity.sufficed, gone=len(gone))
+    uses, activity = activity.uses, monitor.taken(activity)
 
     def with_items(entries: Sequence[WorkingEntry]) -> list[tuple[WorkingEntry, MemoryItem]]:
         return [(entry, pool.items[entry.item_id]) for entry in entries]
@@ -329,7 +340,8 @@ def _replace(
     moves += [leaving(pool.items[one.item_id], one.reason, utc(at)) for one in plan.removed]
     activation = ActivationMonitor(ctx.limits.activation_interval_s)
     changes: list[Change] = [
-        ctx.services.activity.change(message.mem_cube_id, message.user_id, activity),
+        monitor.change(message.mem_cube_id, message.user_id, activity),
+        PutState(message.mem_cube_id, STATE, record_after.to_json()),
         *(rewritten(pool.items[one.item.id], one.item, one.reason) for one in moves if one.changed),
         *activation.mark(ctx.services.store, message.mem_cube_id, working_version=working.version + 1, at=at),
         ReplaceWorking(message.mem_cube_id, plan.entries, working.version, reason=f"mem_update: {reason}"),
@@ -346,5 +358,19 @@ def _replace(
             facts=ctx.facts(message.mem_cube_id),
         )
     )
-    ctx.apply(message, changes, logs=logs)
+    applied = ctx.apply(message, changes, logs=logs)
+    if applied.fresh:
+        _count(plan, uses, record, gone=len(gone))
     logger.info("working.replaced", added=len(plan.added), kept=len(plan.kept), removed=len(plan.removed))
+    return activity
+
+
+def _count(plan: WorkingPlan, uses: Sequence[Use], record: WorkingRecord, *, gone: int) -> None:
+    """Count what came, what left, and where that stood which answers have used."""
+    for cause in plan.causes.values():
+        metrics.WORKING_MEMORY_CHANGES.add(cause=cause.value)
+    if gone:
+        metrics.WORKING_MEMORY_CHANGES.add(gone, cause=Cause.GONE.value)
+    for use in uses:
+        stood = "nowhere" if use.place is None else "place" if use.place < record.order.places else "ghost"
+        metrics.WORKING_MEMORY_USES.add(stood=stood)

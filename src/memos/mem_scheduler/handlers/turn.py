@@ -7,18 +7,21 @@ query, so that all scores compare; searches for single gaps add what that recall
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from memos import log
 from memos.clock import utc
 from memos.errors import ModelError
 from memos.mem_scheduler.handlers.context import RecallLimits, Services
+from memos.mem_scheduler.handlers.edits import present
 from memos.mem_scheduler.monitors.activity import Activity
 from memos.mem_scheduler.monitors.intent import Intent
 from memos.memory.item import MemoryItem, WorkingSet
 from memos.memory.store import ItemFilter
-from memos.memory.working import Candidate, WorkingPlan, plan_working
+from memos.memory.working import PINNED_TAG, Candidate, WorkingPlan, plan_working
+from memos.memory.working_record import Use, WorkingRecord
 from memos.retrieval.request import Hit, RecallRequest
 
 logger = log.get_logger(__name__)
@@ -139,14 +142,47 @@ class SessionTurn:
                 best[hit.item.id] = max(best.get(hit.item.id, float("-inf")), OLDER_SHARE * score)
         return best, degraded
 
-    def plan(self, working: WorkingSet, pool: Pool) -> WorkingPlan:
-        """The working set that follows."""
-        return plan_working(
-            working.entries,
-            pool.candidates,
-            capacity=self._services.store.capacities.working,
-            now=utc(self._services.clock.now()),
-        )
+    def plan(
+        self,
+        working: WorkingSet,
+        pool: Pool,
+        *,
+        record: WorkingRecord | None = None,
+        uses: Sequence[Use] = (),
+        turn_id: str = "",
+    ) -> tuple[WorkingPlan, Pool]:
+        """The working set that follows, and the pool with all items that it names.
+
+        Without a record the candidates alone decide. With one, what answers have used may come back without
+        being recalled, if it is still live in this cube and not of the turn `turn_id` itself.
+        """
+        record = record or WorkingRecord()
+        order, used = record.order, Counter(use.item_id for use in uses)
+        pinned = frozenset(item.id for item in working.items if PINNED_TAG in item.tags)
+        while True:
+            plan = plan_working(
+                working.entries,
+                pool.candidates,
+                capacity=self._services.store.capacities.working,
+                now=utc(self._services.clock.now()),
+                order=order,
+                used=used,
+                balance=record.balanced(uses),
+                pinned=pinned,
+            )
+            unread = [entry.item_id for entry in plan.added if entry.item_id not in pool.items]
+            if not unread:
+                return plan, pool
+            found = {item.id: item for item in present(self._services.store, unread)}
+            here = {
+                one: item
+                for one, item in found.items()
+                if item.live and item.cube_id == working.cube_id and not (turn_id and item.turn_id == turn_id)
+            }
+            pool = replace(pool, items={**pool.items, **here})
+            gone = frozenset(unread) - here.keys()
+            order = order.without(gone)
+            used = Counter({one: times for one, times in used.items() if one not in gone})
 
     def _request(self, query: TurnQuery, text: str, *, top_k: int) -> RecallRequest:
         return RecallRequest(

@@ -13,11 +13,13 @@ from typing import Any
 
 from memos.errors import ConfigError
 from memos.memory.store import MemoryStore, PutState
+from memos.memory.working_record import Use, WorkingRecord
 from memos.retrieval.keywords import keywords
 
 KEYWORDS_KEPT_MAX = 500
 ANSWER_CHARS_MAX = 4_000
 USED_KEPT_MAX = 100
+USES_KEPT_MAX = 200  # of memories by answers, until the next recall takes them into the cube's record
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,18 @@ class AskedQuery:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """The state of one user in one cube. `queries` are oldest first."""
+    """The state of one user in one cube. `queries` are oldest first.
+
+    What working memory was good for since its last recall waits here for the next one: `uses` by answers,
+    `sufficed` queries without a recall. The cube's own record is written with the working set alone.
+    """
 
     queries: tuple[AskedQuery, ...] = ()
     keyword_counts: Mapping[str, int] = field(default_factory=dict)
     recalled_at: float | None = None  # wall time of the last recall
+    answers_seen: int = 0  # of all answers ever, those whose uses were taken in
+    uses: tuple[Use, ...] = ()
+    sufficed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -46,6 +55,9 @@ class Activity:
             ],
             "keyword_counts": dict(self.keyword_counts),
             "recalled_at": self.recalled_at,
+            "answers_seen": self.answers_seen,
+            "uses": [use.to_json() for use in self.uses],
+            "sufficed": self.sufficed,
         }
 
     @classmethod
@@ -57,6 +69,9 @@ class Activity:
             ),
             keyword_counts=dict(value.get("keyword_counts", {})),
             recalled_at=value.get("recalled_at"),
+            answers_seen=int(value.get("answers_seen", 0)),
+            uses=tuple(Use.from_json(use) for use in value.get("uses", ())),
+            sufficed=int(value.get("sufficed", 0)),
         )
 
 
@@ -132,6 +147,25 @@ class ActivityMonitor:
         """The state after a recall for the newest query."""
         newest = replace(before.queries[-1], recalled=True)
         return replace(before, queries=(*before.queries[:-1], newest), recalled_at=at)
+
+    def used(self, before: Activity, answers: Answers, record: WorkingRecord) -> Activity:
+        """The state with what the answers since have used; those that left the window are not known."""
+        fresh = answers.count - before.answers_seen
+        if fresh <= 0:
+            return replace(before, answers_seen=answers.count)
+        recalled = bool(before.queries) and before.queries[-1].recalled
+        ids = [one for answer in answers.window[-fresh:] for one in answer.used]
+        uses = [record.use_of(one, recalled=recalled) for one in ids]
+        kept = (*before.uses, *uses)[-USES_KEPT_MAX:]
+        return replace(before, answers_seen=answers.count, uses=kept)
+
+    def left(self, before: Activity) -> Activity:
+        """The state after a query for which nothing was recalled."""
+        return replace(before, sufficed=before.sufficed + 1)
+
+    def taken(self, before: Activity) -> Activity:
+        """The state after its uses went into the record of the cube."""
+        return replace(before, uses=(), sufficed=0)
 
     def recall_due(self, activity: Activity, *, at: float, interval_s: float) -> bool:
         """Whether the last recall is so long ago that time alone asks for one."""
