@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
@@ -138,3 +139,46 @@ class SuggestionResponse(BaseResponse[dict[str, list[str]]]):
 
 class GraphResponse(BaseResponse[list[dict[str, Any]]]):
     """A graph a cube: `{cube_id, memories: [{nodes, edges, tree_structure}], memory_statistics}`."""
+
+
+class WorkingPlace(TypedDict):
+    """One place. `reason`: why the memory is there."""
+
+    place: int
+    memory_id: str
+    memory: str
+    score: float
+    reason: str
+    since: datetime
+
+
+class WorkingCurvePoint(TypedDict):
+    """The share of accesses that so many places would have held."""
+
+    capacity: int
+    hit_rate: float
+
+
+class WorkingMemoryReport(TypedDict):
+    """A working memory as a cache; docs/working-memory.md explains every figure."""
+
+    mem_cube_id: str
+    version: int
+    capacity: int
+    places: list[WorkingPlace]
+    ghosts: int
+    basis: Literal["uses", "recalls"]
+    accesses: float
+    hit_rate: float
+    ghost_rate: float
+    gain: float
+    sentence: str
+    curve: list[WorkingCurvePoint]
+    use_share: float
+    changes: dict[str, int]
+    sufficed: int
+    replaced: int
+
+
+class WorkingMemoryResponse(BaseResponse[WorkingMemoryReport]):
+    """The places, what they held of what was asked for, and what other capacities would have held."""

@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from memos.cli.terminal import opened, out, shown
+from memos.cli.working_chart import curve
 from memos.errors import CubeNotFound, InvalidInput, ItemGone, ItemNotFound, StoreCorrupt
 from memos.memory.item import ItemStatus
 
@@ -46,14 +47,27 @@ def register(app: typer.Typer) -> None:
 
 def working(
     cube: Annotated[str, typer.Argument(help="The memory cube.")],
+    only_curve: Annotated[
+        bool, typer.Option("--curve", help="Only the figures; with --json one object with all of them.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show working memory: each place, its score, the memory, why it is there and since when."""
+    """Show working memory: each place and why it is taken, how often it held what was needed, and how often
+    more places would have.
+    """
+    from memos.memory.working_record import STATE, WorkingRecord
+    from memos.memory.working_report import report
+
     with _opened() as runtime:
         _check_cube(runtime.store, cube)
         found = runtime.store.working(cube)
         capacity = runtime.store.capacities.working
-    places = list(zip(found.entries, found.items, strict=True))
+        record = WorkingRecord.from_json(runtime.store.state(cube, STATE))
+    told = report(record, capacity=capacity)
+    places = [] if only_curve else list(zip(found.entries, found.items, strict=True))
+    if as_json and only_curve:
+        out.print(json.dumps(asdict(told)), markup=False, soft_wrap=True)
+        return
     if as_json:
         for place, (entry, item) in enumerate(places, start=1):
             line = {
@@ -72,7 +86,12 @@ def working(
         table.add_row(str(place), f"{entry.score:.2f}", escape(item.memory), escape(entry.reason), when)
     if places:
         out.print(table)
-    out.print(f"[dim]version {found.version}, {len(places)} of {capacity} places[/dim]")
+    if not only_curve:
+        out.print(f"[dim]version {found.version}, {len(places)} of {capacity} places[/dim]")
+    if told.accesses:
+        out.print(curve(told))
+    elif only_curve:
+        out.print(told.sentence)
 
 
 def journal(

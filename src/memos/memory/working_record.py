@@ -9,7 +9,7 @@ order *before* the recall for the query:
 
 As the order does not depend on the capacity, an access at place p is a hit with every capacity above p: the
 counts by place are the miss-ratio curve. Counts are halved when there are `ACCESSES_MAX`, so that the curve
-is about recent accesses and its size is bounded. The curve ends where the order ends (places and ghosts).
+is about recent accesses; there are never more of them than places and ghosts. The curve ends where the order ends (places and ghosts).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from memos.memory.working import Balance, Cause, Order, WorkingPlan
 STATE = "working"  # the name under which the store keeps it
 ACCESSES_MAX = 1_000
 RECALLS_SEEN = 5
+COUNT_MIN = 0.01  # a place that was asked for so long ago is forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Accesses:
             else:
                 by_place[place] = by_place.get(place, 0.0) + 1
             if sum(by_place.values()) + beyond >= ACCESSES_MAX:
-                by_place = {one: count / 2 for one, count in by_place.items() if count >= 0.5}
+                by_place = {one: count / 2 for one, count in by_place.items() if count >= COUNT_MIN}
                 beyond /= 2
         return Accesses(by_place, beyond)
 

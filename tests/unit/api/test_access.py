@@ -89,6 +89,7 @@ def foreign_requests(item_id: str) -> dict[str, tuple[str, str, Any]]:
         "/product/create_cube": ("POST", "/product/create_cube", {"cube_name": "alice", "owner_id": "eve"}),
         "/product/register_cube": ("POST", "/product/register_cube", {"mem_cube_name_or_path": "alice"}),
         "/product/exist_mem_cube_id": ("POST", "/product/exist_mem_cube_id", {"mem_cube_id": "alice"}),
+        "/product/working_memory": ("GET", "/product/working_memory?mem_cube_id=alice", None),
         "/product/delete_memory_by_record_id": (
             "POST",
             "/product/delete_memory_by_record_id",

@@ -9,7 +9,9 @@ import pytest
 
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.item import ItemStatus, WorkingEntry
-from memos.memory.store import Cause, ItemFilter, ReplaceWorking, TouchItems
+from memos.memory.store import Cause, ItemFilter, PutState, ReplaceWorking, TouchItems
+from memos.memory.working import Order
+from memos.memory.working_record import STATE, Accesses, WorkingRecord
 from memos.runtime import build
 from memos.settings import Settings
 
@@ -47,6 +49,31 @@ def test_working_shows_each_place_and_why(memos: Any) -> None:  # noqa: F811
     table = memos("working", "pets").out
     assert "Max is a [b]dog[/b]" in table and "recalled [for] a query" in table
     assert "version 1, 2 of 20 places" in table
+
+
+def test_working_draws_the_curve(memos: Any) -> None:  # noqa: F811
+    """What was asked of working memory is shown as figures, bars and a sentence, and as one line of JSON."""
+    name = add(memos, "Max is a dog")
+    assert memos("working", "pets", "--curve").out.strip() == "nothing was asked yet"
+    order = Order(("a", "b", name), 1)
+    record = WorkingRecord(order=order, uses=Accesses({0: 30.0, 25: 20.0}, 50.0), changes={"recalled": 3})
+    with build(Settings.load(), start=False) as runtime:
+        runtime.store.apply([PutState("pets", STATE, record.to_json())])
+    text = memos("working", "pets").out
+    assert (
+        "of 100 accesses" in text and "30 % held" in text and "20 % ghosts" in text and "50 % neither" in text
+    )
+    assert "20 → 40 places would have held 20 % more of what answers used (30 % → 50 %)" in text
+    assert "← now" in text and "█" in text and "recalled 3" in text
+    assert "Max is a dog" not in memos("working", "pets", "--curve").out
+    (figures,) = memos("working", "pets", "--curve", "--json").rows()
+    assert (figures["basis"], figures["hit_rate"], figures["gain"], figures["ghosts"]) == (
+        "uses",
+        0.3,
+        0.2,
+        2,
+    )
+    assert {point["capacity"]: point["hit_rate"] for point in figures["curve"]}[40] == 0.5
 
 
 def test_an_empty_set_and_an_unknown_cube(memos: Any) -> None:  # noqa: F811

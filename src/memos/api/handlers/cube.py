@@ -14,11 +14,17 @@ from memos.api.cube_models import (
     ExistMemCubeIdResponse,
     GetUserNamesByMemoryIdsResponse,
     RegisterCubeRequest,
+    WorkingCurvePoint,
+    WorkingMemoryReport,
+    WorkingMemoryResponse,
+    WorkingPlace,
 )
 from memos.api.handlers.base_handler import BaseHandler, HandlerDependencies
-from memos.errors import ItemGone, ItemNotFound
+from memos.errors import CubeNotFound, ItemGone, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.memory.store import Cause, MemoryStore, PutState
+from memos.memory.working_record import STATE, WorkingRecord
+from memos.memory.working_report import report
 
 ABOUT = "about"  # the piece of a cube's state that keeps its name and owner
 
@@ -72,6 +78,49 @@ class CubeHandler(BaseHandler):
         access.may_read(cubes=[asked.mem_cube_id])
         return ExistMemCubeIdResponse(
             message="Successfully", data={asked.mem_cube_id: self.exists(asked.mem_cube_id)}
+        )
+
+    def handle_working_memory(self, cube_id: str) -> WorkingMemoryResponse:
+        """The working memory of a cube as a cache. Raises AccessDenied, CubeNotFound."""
+        access.may_read(cubes=[check_id("mem_cube_id", cube_id)])
+        if not self._store.seq(cube_id):
+            raise CubeNotFound(f"no cube {cube_id!r} holds or ever held memories")
+        working, capacity = self._store.working(cube_id), self._store.capacities.working
+        told = report(WorkingRecord.from_json(self._store.state(cube_id, STATE)), capacity=capacity)
+        places = [
+            WorkingPlace(
+                place=place,
+                memory_id=item.id,
+                memory=item.memory,
+                score=entry.score,
+                reason=entry.reason,
+                since=entry.admitted_at,
+            )
+            for place, (entry, item) in enumerate(zip(working.entries, working.items, strict=True), start=1)
+        ]
+        return WorkingMemoryResponse(
+            message="Successfully",
+            data=WorkingMemoryReport(
+                mem_cube_id=cube_id,
+                version=working.version,
+                capacity=capacity,
+                places=places,
+                ghosts=told.ghosts,
+                basis=told.basis,
+                accesses=told.accesses,
+                hit_rate=told.hit_rate,
+                ghost_rate=told.ghost_rate,
+                gain=told.gain,
+                sentence=told.sentence,
+                curve=[
+                    WorkingCurvePoint(capacity=point.capacity, hit_rate=point.hit_rate)
+                    for point in told.curve
+                ],
+                use_share=told.use_share,
+                changes=dict(told.changes),
+                sufficed=told.sufficed,
+                replaced=told.replaced,
+            ),
         )
 
     def handle_user_names(self, item_ids: Sequence[str]) -> GetUserNamesByMemoryIdsResponse:

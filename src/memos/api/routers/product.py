@@ -26,6 +26,7 @@ from memos.api.cube_models import (
     RegisterCubeRequest,
     SuggestionRequest,
     SuggestionResponse,
+    WorkingMemoryResponse,
 )
 from memos.api.errors import ERRORS, EnvelopeRoute
 from memos.api.explain_models import ExplainRequest, ExplainResponse
@@ -189,6 +190,11 @@ def _cubes(handlers: Callable[[], Handlers]) -> APIRouter:
     def exist_mem_cube_id(request: ExistMemCubeIdRequest) -> ExistMemCubeIdResponse:
         """Whether a cube is there."""
         return handlers().cube.handle_exist_cube(request)
+
+    @router.get("/working_memory", response_model=WorkingMemoryResponse)
+    def working_memory(mem_cube_id: str) -> WorkingMemoryResponse:
+        """The places of a cube's working memory, what they held, and what more places would have held."""
+        return handlers().cube.handle_working_memory(mem_cube_id)
 
     @router.post("/delete_memory_by_record_id", response_model=RecordResponse)
     def delete_memory_by_record_id(request: DeleteMemoryByRecordIdRequest) -> RecordResponse:

@@ -360,17 +360,17 @@ def _replace(
     )
     applied = ctx.apply(message, changes, logs=logs)
     if applied.fresh:
-        _count(plan, uses, record, gone=len(gone))
+        _count(plan, uses, gone=len(gone), capacity=ctx.services.store.capacities.working)
     logger.info("working.replaced", added=len(plan.added), kept=len(plan.kept), removed=len(plan.removed))
     return activity
 
 
-def _count(plan: WorkingPlan, uses: Sequence[Use], record: WorkingRecord, *, gone: int) -> None:
+def _count(plan: WorkingPlan, uses: Sequence[Use], *, gone: int, capacity: int) -> None:
     """Count what came, what left, and where that stood which answers have used."""
     for cause in plan.causes.values():
         metrics.WORKING_MEMORY_CHANGES.add(cause=cause.value)
     if gone:
         metrics.WORKING_MEMORY_CHANGES.add(gone, cause=Cause.GONE.value)
     for use in uses:
-        stood = "nowhere" if use.place is None else "place" if use.place < record.order.places else "ghost"
+        stood = "nowhere" if use.place is None else "place" if use.place < capacity else "ghost"
         metrics.WORKING_MEMORY_USES.add(stood=stood)
