@@ -1,8 +1,8 @@
 """All signals of all questions of a conversation as arrays, so that weights are tried without searching again.
 
 A sheet holds what `HybridRetriever.pool` gives for each question, scattered over the items of the whole
-conversation; ranking a sheet with `stages.rank` gives the scores that the retriever itself would give,
-but for texts that it does not read because they rank low.
+conversation, and what the second look would find from any first hits; `Sheet.scores` gives what the retriever
+itself would give, but for texts that it does not read because they rank low, and for the bounds of its walk.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,12 @@ from memos.memory.moments import parse_moment
 from memos.memory.sqlite import SqliteStore
 from memos.memory.store import AddItems, Facet
 from memos.models.minilm import MiniLMEmbedder
+from memos.retrieval.entities import canonical
+from memos.retrieval.fuse import weighted_sum
 from memos.retrieval.gather import Pool, surroundings
 from memos.retrieval.hybrid import HybridRetriever, RecallRequest
-from memos.retrieval.stages import Signals, rank
+from memos.retrieval.second import DAMPING, SEEDS, STEPS
+from memos.retrieval.stages import Signals, rank, second
 from memos.retrieval.weights import RecallWeights
 
 DEPTH = 50  # hits of a question, as in the evaluation
@@ -63,10 +66,28 @@ class Sheet:
     wanted: npt.NDArray[np.bool_]
     counts: npt.NDArray[np.int64]  # of wanted turns, those that are no candidates included
     categories: tuple[str, ...]
+    alike: npt.NDArray[np.float32]  # (items, items) cosines
+    walks: npt.NDArray[np.float32]  # (items, items) where a walk from each item ends
 
     def measure(self, weights: RecallWeights, *, category: str | None = None) -> Means:
         """The metrics under these weights, of one category or all."""
-        return self.metrics(rank(self.signals, weights).score, category=category)
+        return self.metrics(self.scores(weights), category=category)
+
+    def scores(self, weights: RecallWeights) -> npt.NDArray[np.float32]:
+        """The score of every item for every question, after both looks."""
+        first = rank(self.signals, weights)
+        if weights.again <= 0.0 and weights.walk <= 0.0:
+            return first.score
+        count = min(SEEDS, first.score.shape[1])
+        seeds = np.argsort(-first.score, axis=1, kind="stable")[:, :count]
+        shares = np.maximum(np.take_along_axis(first.score, seeds, axis=1), 0.0)
+        shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-9)
+        walked = np.einsum("qs,qsn->qn", shares, self.walks[seeds])
+        np.put_along_axis(walked, seeds, 0.0, axis=1)
+        looked = replace(self.signals, again=self.alike[seeds[:, 0]], walk=walked)
+        more = weighted_sum(second(looked, weights), first.score)
+        result: npt.NDArray[np.float32] = first.score + more
+        return result
 
     def metrics(self, scores: npt.NDArray[np.float32], *, category: str | None = None) -> Means:
         """The metrics of given scores (questions, items)."""
@@ -147,13 +168,13 @@ def sheets(folder: Path, *, on_progress: Callable[[str], None] = lambda _: None)
         retriever = HybridRetriever(store, embedder)
         made = []
         for conversation in conversations:
-            made.append(_sheet(conversation, retriever))
+            made.append(_sheet(conversation, retriever, store))
             on_progress(conversation.name)
         embedder.save()
         return made
 
 
-def _sheet(conversation: locomo.Conversation, retriever: HybridRetriever) -> Sheet:
+def _sheet(conversation: locomo.Conversation, retriever: HybridRetriever, store: SqliteStore) -> Sheet:
     pools = [
         retriever.pool(RecallRequest(query=question.text, cube_ids=(conversation.name,), top_k=DEPTH))
         for question in conversation.questions
@@ -167,13 +188,41 @@ def _sheet(conversation: locomo.Conversation, retriever: HybridRetriever) -> She
     for row, question in enumerate(conversation.questions):
         ids = {f"{conversation.name} {turn}" for turn in question.wanted}
         wanted[row] = [facets[no].id in ids for no in numbers]
+    with store.read(conversation.name) as view:
+        vectors = view.vectors(numbers)
+        hubs = frozenset(canonical(name) for name in view.participants())
+    matrix = np.array([vectors[no] for no in numbers], dtype=np.float32)
     return Sheet(
         conversation.name,
         _scattered(pools, place, [facets[no] for no in numbers]),
         wanted,
         np.array([len(question.wanted) for question in conversation.questions]),
         tuple(question.category for question in conversation.questions),
+        matrix @ matrix.T,
+        _walks([facets[no] for no in numbers], hubs),
     )
+
+
+def _walks(facets: Sequence[Facet], hubs: frozenset[str]) -> npt.NDArray[np.float32]:
+    """For each item where the walk of the second look ends, without its bounds."""
+    names: dict[str, int] = {}
+    pairs = [
+        (row, names.setdefault(link, len(names)))
+        for row, facet in enumerate(facets)
+        for link in facet.links
+        if link not in hubs
+    ]
+    bears = np.zeros((len(facets), max(1, len(names))), dtype=np.float32)
+    for row, column in pairs:
+        bears[row, column] = 1.0
+    gives = bears / np.maximum(bears.sum(axis=1, keepdims=True), 1.0)
+    takes = bears.T / np.maximum(bears.sum(axis=0), 1.0)[:, None]
+    step = DAMPING * gives @ takes
+    reached, last = step.copy(), step
+    for _ in range(STEPS - 1):
+        last = last @ step
+        reached += last
+    return reached
 
 
 def _scattered(pools: Sequence[Pool], place: dict[int, int], facets: list[Facet]) -> Signals:
@@ -197,6 +246,8 @@ def _scattered(pools: Sequence[Pool], place: dict[int, int], facets: list[Facet]
         found=found,
         asks_when=np.concatenate([pool.signals.asks_when for pool in pools]),
         tells_when=tells_when,
+        again=np.zeros(size, dtype=np.float32),
+        walk=np.zeros(size, dtype=np.float32),
         episodes=episodes,
         steps=steps,
         **by_query,

@@ -38,6 +38,8 @@ START = RecallWeights(
     question=0.3,
     substance=0.1,
     moment=0.3,
+    again=0.3,
+    walk=0.3,
     name_terms=0.5,
     context_floor=0.5,
 )
@@ -52,6 +54,8 @@ GRID: dict[str, tuple[float, ...]] = {
     "question": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7),
     "substance": (0.0, 0.1, 0.2, 0.3, 0.4, 0.6),
     "moment": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9),
+    "again": (0.0, 0.2, 0.3, 0.4, 0.5, 0.6),
+    "walk": (0.0, 0.2, 0.4, 0.6, 0.8),
     "name_terms": (0.0, 0.1, 0.25, 0.5, 0.75),
     "context_floor": (0.0, 0.3, 0.6, 0.8, 1.0, 1.2, 1.4),
 }

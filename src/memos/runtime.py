@@ -198,6 +198,7 @@ def _assemble(
     from memos.retrieval.hybrid import HybridRetriever
     from memos.retrieval.keywords import analyse
     from memos.retrieval.searcher import Searcher
+    from memos.retrieval.weights import RecallWeights
 
     tracer = _tracer(settings)
     if tracer is not None:
@@ -224,7 +225,13 @@ def _assemble(
     queue = build_queue(settings, clock, store)
     opened.callback(queue.close)
     indexer = Indexer(embedder)
-    retriever = HybridRetriever(store, embedder, clock=clock)
+    retriever = HybridRetriever(
+        store,
+        embedder,
+        clock=clock,
+        weights=RecallWeights.with_values(settings.recall.weights),
+        stages=settings.recall.stages,
+    )
     searcher = Searcher(retriever)
     config = scheduler_config.config
     sink: LogSink = LocalLogSink(config.max_web_log_queue_size)

@@ -255,6 +255,17 @@ class MemorySettings(Section):
     retention_interval_s: float = Field(3_600.0, gt=0, description="between two looks over a cube")
 
 
+class RecallSettings(Section):
+    """How recall ranks. docs/recall.md names the stages and the weights, and what each gains."""
+
+    stages: tuple[str, ...] = Field(
+        (), description="stages that run, or with a '-' those that do not; none given: all"
+    )
+    weights: dict[str, float] = Field(
+        default_factory=dict, description="weights by name, in the place of the fitted ones; 0: stage off"
+    )
+
+
 class DocumentSettings(Section):
     """Reading files. Every bound refuses the whole file, with an error that names the setting."""
 
@@ -335,6 +346,7 @@ class Settings(Section):
     models: ModelSettings = ModelSettings()
     scheduler: SchedulerSettings = SchedulerSettings()
     memory: MemorySettings = MemorySettings()
+    recall: RecallSettings = RecallSettings()
     documents: DocumentSettings = DocumentSettings()
     api: ApiSettings = ApiSettings()
     rabbitmq: RabbitMqSettings = RabbitMqSettings()

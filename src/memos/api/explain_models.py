@@ -57,7 +57,8 @@ class QueuedTask(TypedDict):
 
 class Explained(TypedDict):
     """The verdict in one word and in one sentence, every gate up to the one that was not passed, the tasks
-    that concern the memory, and its rank in each channel of recall."""
+    that concern the memory, its rank in each channel of recall, the score that each stage gave it, and by
+    which ways it was found."""
 
     verdict: str
     explanation: str
@@ -69,6 +70,8 @@ class Explained(TypedDict):
     candidates: int
     relativity: float | None
     place: int | None
+    stages: dict[str, float]
+    found_by: list[dict[str, str]]
 
 
 class ExplainResponse(BaseResponse[Explained]):

@@ -14,6 +14,7 @@ from memos import context
 from memos.errors import InvalidInput
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
 from memos.memory.turns import ROLES, parse_conversation
+from memos.retrieval.stage_table import switched
 
 QUERY_BYTES_MAX = 64 * 1024
 CUBES_MAX = 100
@@ -59,6 +60,11 @@ def _history(value: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return value
 
 
+def _stages(names: list[str]) -> list[str]:
+    switched(names)
+    return names
+
+
 # An empty list of cube ids is the same as none: the cube named like the user.
 UserId = Annotated[str, AfterValidator(lambda v: check_id("user_id", v))]
 CubeId = Annotated[str, AfterValidator(lambda v: check_id("mem_cube_id", v))]
@@ -67,6 +73,7 @@ RecordId = Annotated[str, AfterValidator(lambda v: check_id("record_id", v, char
 TaskId = Annotated[str, AfterValidator(lambda v: check_id("task_id", v) if v else v)]
 Query = Annotated[str, AfterValidator(lambda v: check_text("query", v, bytes_max=QUERY_BYTES_MAX))]
 Feedback = Annotated[str, AfterValidator(lambda v: check_text("feedback_content", v))]
+Stages = Annotated[list[str], AfterValidator(_stages)]
 CubeIds = Annotated[list[str], AfterValidator(_cube_ids)]
 ItemIds = Annotated[list[str], AfterValidator(_item_ids)]
 Tags = Annotated[list[str], AfterValidator(_tags)]

@@ -26,6 +26,7 @@ from memos.api.model_base import (
     Messages,
     Query,
     SessionId,
+    Stages,
     Tags,
     TaskId,
     UserId,
@@ -121,6 +122,11 @@ class APISearchRequest(BaseRequest):
     internet_search: bool = Field(False, description="no effect: not part of this server")
     search_memory_type: str = "All"
     reference_time: str | None = Field(None, description="the 'now' of words such as yesterday")
+    valid_at: str | None = Field(None, description="what held then, in the place of what holds now")
+    known_at: str | None = Field(None, description="what was known then")
+    stages: Stages | None = Field(
+        None, description="stages of recall that run, or with a '-' those that do not; default: the settings'"
+    )
     chat_history: History | None = Field(None, description="no effect")
     source: str | None = Field(None, description="no effect: use filter")
     neighbor_discovery: bool = Field(False, description="no effect: neighbours always take part")

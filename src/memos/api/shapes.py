@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from memos.memory.item import MemoryItem
 from memos.memory.textual import TextualMemoryItem
+from memos.retrieval.request import Way
 
 
-def memory_shape(item: MemoryItem, *, relativity: float | None = None) -> dict[str, Any]:
+def memory_shape(
+    item: MemoryItem, *, relativity: float | None = None, ways: Sequence[Way] = ()
+) -> dict[str, Any]:
     """The documented form of one memory; `relativity` says how well it fits a query, 0..1.
+
+    `ways`: by which stages of recall it was found, each with the memory and the name that led to it.
 
     The metadata repeat id, text and ref_id, because a `reference` frame shows nothing but metadata.
     """
     rounded = None if relativity is None else round(relativity, 6)
     shape = TextualMemoryItem.from_item(item, relativity=rounded).model_dump(mode="json")
     named = {"id": item.id, "memory": item.memory, "ref_id": f"[{item.id[:8]}]"}
-    return named | {"metadata": named | shape["metadata"]}
+    found_by = {"found_by": [way_shape(way) for way in ways]} if ways else {}
+    return named | {"metadata": named | shape["metadata"] | found_by}
+
+
+def way_shape(way: Way) -> dict[str, str]:
+    """`{stage, from, by}`, without what is empty."""
+    told = {"stage": way.stage, "from": way.from_id, "by": way.by}
+    return {name: value for name, value in told.items() if value}
 
 
 def buckets(**found: list[dict[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ def explain(
     cube: Annotated[list[str] | None, typer.Option("--cube", "-c", help="The cubes to read.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, max=1_000)] = 10,
     relativity: Annotated[float, typer.Option("--relativity", min=0.0, max=1.0)] = 0.45,
+    stages: Annotated[
+        list[str] | None, typer.Option("--stage", help="A stage that runs; '-NAME': one that does not.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for other programs.")] = False,
 ) -> None:
     """Walk every gate between a message and a hit: written, kept, cube, quarantine, filter, channels, cuts."""
@@ -37,6 +40,7 @@ def explain(
         readable_cube_ids=cube,
         top_k=top_k,
         relativity=relativity,
+        stages=stages,
     )
     with opened() as runtime:
         told = handlers_of(runtime).explain.handle_explain(asked).data
@@ -52,6 +56,8 @@ def explain(
         out.print(mark, plain(f"{gate['gate']:<11} {gate['detail']}"))
     for name, one in told["channels"].items():
         out.print(plain(f"  {name:<8} place {one['rank']} of {one['of']}", "dim"))
+    for name, score in told["stages"].items():
+        out.print(plain(f"  {name:<12} {score:+.3f}", "dim"))
     for task in told["tasks"]:
         ahead = "" if task["ahead"] is None else f", {task['ahead']} ahead"
         error = f": {task['error']}" if task["error"] else ""

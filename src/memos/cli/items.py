@@ -205,12 +205,21 @@ def search(
     relativity: Annotated[
         float, typer.Option("--relativity", min=0, max=1, help="Leave out weaker hits.")
     ] = 0.0,
+    stages: Annotated[
+        list[str] | None, typer.Option("--stage", help="A stage that runs; '-NAME': one that does not.")
+    ] = None,
+    valid_at: Annotated[str, typer.Option("--valid-at", help="What held then: a date, or a time.")] = "",
+    known_at: Annotated[str, typer.Option("--known-at", help="What was known then.")] = "",
+    reference_time: Annotated[
+        str, typer.Option("--reference-time", help="The 'now' of words such as yesterday.")
+    ] = "",
     parts: Annotated[
         bool, typer.Option("--parts", help="Show what each stage of recall contributed.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Recall memories for a query, best first."""
+    from memos.api.shapes import way_shape
     from memos.mem_scheduler.schemas.message_schemas import check_text
     from memos.retrieval.hybrid import RecallRequest
 
@@ -218,7 +227,15 @@ def search(
     with opened() as runtime:
         recall = runtime.retriever.search(
             RecallRequest(
-                query=query, cube_ids=(cube or user,), user_id=user, top_k=top_k, relativity=relativity
+                query=query,
+                cube_ids=(cube or user,),
+                user_id=user,
+                top_k=top_k,
+                relativity=relativity,
+                stages=tuple(stages or ()),
+                valid_at=moment(valid_at),
+                known_at=moment(known_at),
+                reference_time=moment(reference_time),
             )
         )
     if as_json:
@@ -227,6 +244,7 @@ def search(
                 "score": hit.score,
                 "relativity": hit.relativity,
                 "parts": dict(hit.parts),
+                "found_by": [way_shape(way) for way in hit.ways],
             }
             out.print(json.dumps(line, ensure_ascii=False), markup=False, soft_wrap=True)
         return
@@ -235,8 +253,18 @@ def search(
         out.print(_table([hit.item for hit in recall.hits], scores))
     if parts:
         for hit in recall.hits:
-            stages = "  ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
-            out.print(plain(f"{hit.item.id[:8]}  {stages}", "dim"))
+            told = "  ".join(f"{name} {value:.3f}" for name, value in hit.parts.items())
+            ways = "; ".join(
+                " ".join(
+                    [
+                        way.stage,
+                        *(["from", way.from_id[:8]] if way.from_id else []),
+                        *([f"by {way.by}"] if way.by else []),
+                    ]
+                )
+                for way in hit.ways
+            )
+            out.print(plain(f"{hit.item.id[:8]}  {told}  found by: {ways}", "dim"))
     out.print(plain("; ".join([f"{len(recall.hits)} memories", *recall.degraded]), "dim"))
 
 

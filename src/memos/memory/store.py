@@ -292,6 +292,10 @@ class ReadView(Protocol):
         """Cosine of the unit vector `(dim,)` with each item's; the best `limit`. Exact."""
         ...
 
+    def vectors(self, nos: Sequence[int]) -> dict[int, Vectors]:
+        """The unit vectors `(dim,)` of the named items; those that have none are left out."""
+        ...
+
     def search_links(
         self, links: Sequence[str], *, limit: int, allowed: frozenset[int] | None = None
     ) -> dict[int, float]:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from memos.memory.item import MemoryItem
-from memos.retrieval.request import Hit
+from memos.retrieval.request import Hit, Way
 
 CORRECTED_BY = "corrected_by"  # in an item's `extra`: the ids of the items that correct what it says
 CORRECTS = "corrects"  # in the `extra` of a correction: the ids of what it corrects
-STAGE = "correction"  # the share of a score that a correction owes to the turn it corrects
+STAGE = "corrections"  # the share of a score that a correction owes to the turn it corrects
 CORRECTIONS_MAX = 50  # of one search
 
 Fetch = Callable[[Collection[str]], Mapping[str, MemoryItem]]
@@ -56,5 +56,9 @@ def _raised(correction: Hit, hit: Hit) -> Hit:
         else correction.parts
     )
     return replace(
-        correction, score=score, relativity=max(correction.relativity, hit.relativity), parts=parts
+        correction,
+        score=score,
+        relativity=max(correction.relativity, hit.relativity),
+        parts=parts,
+        ways=(*correction.ways, Way(STAGE, hit.item.id)),
     )

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Literal
 
 from memos.memory.item import MemoryItem
 from memos.retrieval.dedup import dedup
-from memos.retrieval.request import CANDIDATES_MAX, TOP_K_MAX, Hit, RecallRequest
+from memos.retrieval.hybrid import parts_of
+from memos.retrieval.request import CANDIDATES_MAX, TOP_K_MAX, Hit, RecallRequest, Way
 
 if TYPE_CHECKING:
     from memos.memory.store import MemoryStore
     from memos.retrieval.gather import Pool
-    from memos.retrieval.hybrid import HybridRetriever
+    from memos.retrieval.hybrid import HybridRetriever, Ranked
 
 Cut = Literal["", "filter", "channels", "depth", "relativity", "dedup", "budget"]
 CHANNELS = ("lexical", "dense", "links")
@@ -48,6 +49,8 @@ class Standing:
     channels: Mapping[str, ChannelPlace] = field(default_factory=dict)
     repeats: MemoryItem | None = None
     degraded: tuple[str, ...] = ()
+    parts: Mapping[str, float] = field(default_factory=dict)  # the score of each stage
+    ways: tuple[Way, ...] = ()
 
 
 def standing_of(
@@ -55,23 +58,30 @@ def standing_of(
 ) -> Standing:
     """Where a live item of one of the request's cubes stands. Raises StoreError."""
     recall = retriever.search(request)
-    pool = retriever.pool(request)
-    place = _place_in(pool, item.id)
+    ranked = retriever.ranked(request)
+    place = _place_in(ranked.pool, item.id)
     if place is None:
         cut: Cut = "filter" if not _is_allowed(store, request, item) else "channels"
         deeper = replace(request, candidates_max=CANDIDATES_MAX)
         if cut == "channels":
-            pool = retriever.pool(deeper)
-            place = _place_in(pool, item.id)
+            ranked = retriever.ranked(deeper)
+            place = _place_in(ranked.pool, item.id)
             cut = "channels" if place is None else "depth"
         if place is None:
-            return Standing(cut, candidates=len(pool.keys), degraded=recall.degraded)
-        return replace(_in_pool(retriever, pool, place), cut=cut, degraded=recall.degraded)
-    standing = replace(_in_pool(retriever, pool, place), degraded=recall.degraded)
+            return Standing(cut, candidates=len(ranked.pool.keys), degraded=recall.degraded)
+        return replace(_in_pool(ranked, place), cut=cut, degraded=recall.degraded)
+    standing = replace(_in_pool(ranked, place), degraded=recall.degraded)
     found = _index_of(recall.hits, item.id)
     if found is not None:
-        return replace(standing, place=found + 1)
-    if standing.relativity is not None and standing.relativity < request.relativity:
+        hit = recall.hits[found]
+        return replace(standing, place=found + 1, relativity=hit.relativity, parts=hit.parts, ways=hit.ways)
+    # Its fit with what is lent to it, which only the hits of a search have.
+    uncut = retriever.search(replace(request, top_k=TOP_K_MAX, dedup="no", relativity=0.0)).hits
+    lent = _index_of(uncut, item.id)
+    if lent is not None:
+        standing = replace(standing, relativity=uncut[lent].relativity)
+    cutting = "relativity" in retriever.stages_of(request)
+    if cutting and standing.relativity is not None and standing.relativity < request.relativity:
         return replace(standing, cut="relativity")
     whole = retriever.search(replace(request, top_k=TOP_K_MAX, dedup="no")).hits
     kept = retriever.search(replace(request, top_k=TOP_K_MAX)).hits
@@ -83,10 +93,8 @@ def standing_of(
     return replace(standing, cut="dedup", repeats=repeated)
 
 
-def _in_pool(retriever: HybridRetriever, pool: Pool, place: int) -> Standing:
-    from memos.retrieval import stages  # numpy loads here, not on import
-
-    scores = stages.rank(pool.signals, retriever.weights).score[0]
+def _in_pool(ranked: Ranked, place: int) -> Standing:
+    pool, scores = ranked.pool, ranked.ranking.score[0]
     channels = {}
     for name, found in (
         ("lexical", pool.signals.lexical[0] + pool.signals.names[0]),
@@ -103,6 +111,8 @@ def _in_pool(retriever: HybridRetriever, pool: Pool, place: int) -> Standing:
         score_rank=int((scores > scores[place]).sum()) + 1,
         candidates=len(pool.keys),
         channels=channels,
+        parts=parts_of(ranked.ranking, place),
+        ways=ranked.ways(place),
     )
 
 

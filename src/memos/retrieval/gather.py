@@ -8,7 +8,7 @@ candidates only (`read_wording`), since that is what costs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from math import log1p
 
@@ -23,6 +23,7 @@ from memos.retrieval.query import Query
 from memos.retrieval.relativity import relativity
 from memos.retrieval.request import RecallRequest
 from memos.retrieval.stages import BEFORE, Episodes, Places, Ranking, Signals
+from memos.retrieval.weights import RecallWeights
 from memos.retrieval.wording import asks, substance
 
 EPISODE_GAP = timedelta(hours=6)  # a longer silence in a session begins another episode
@@ -45,35 +46,77 @@ class Found:
     dense: Mapping[int, float]
     links: Mapping[int, float]
     mass: float  # IDF mass of the query
+    size: int  # live items in the cube
+    allowed: frozenset[int] | None  # what the request's filter leaves; None: everything
+    again: Mapping[int, float] = field(default_factory=dict)
+    walk: Mapping[int, float] = field(default_factory=dict)
 
 
-def search_channels(view: ReadView, query: Query, request: RecallRequest, vector: Vectors | None) -> Found:
-    """Ask all channels of a cube for its candidates."""
+def depth(request: RecallRequest) -> int:
+    """How many candidates a channel gives at most."""
+    return max(1, request.candidates_max // 2, 2 * request.top_k)
+
+
+def search_channels(
+    view: ReadView, query: Query, request: RecallRequest, vector: Vectors | None, weights: RecallWeights
+) -> Found:
+    """Ask the channels of a cube that have a weight for its candidates."""
     allowed = allowed_numbers(view, request)
-    each = max(1, request.candidates_max // 2, 2 * request.top_k)  # of a channel
-    by_text = request.by != "vector" or vector is None
-    lexical = view.search_text(query.terms, limit=each, allowed=allowed) if query.terms and by_text else {}
+    each = depth(request)
+    by_words = weights.lexical > 0.0 and (request.by != "vector" or vector is None)
+    by_links = weights.links > 0.0 and request.by == "all"
+    lexical: Mapping[int, float] = {}
+    if by_words and query.terms:
+        lexical = view.search_text(query.terms, limit=each, allowed=allowed)
     dense = view.search_vector(vector, limit=each, allowed=allowed) if vector is not None else {}
-    by_links = query.links and request.by == "all"
-    links = view.search_links(query.links, limit=each, allowed=allowed) if by_links else {}
+    links = view.search_links(query.links, limit=each, allowed=allowed) if by_links and query.links else {}
     numbers = dict.fromkeys([*lexical, *dense, *links])
-    if not numbers and query.name_terms and by_text:
+    if not numbers and by_words and query.name_terms:
         lexical = view.search_text(query.name_terms, limit=each, allowed=allowed)
         numbers = dict.fromkeys(lexical)
     best = _best(lexical, dense, links) if request.by == "all" else []
     near = view.neighbours(best, distance=DISTANCE)
     for around in near.values():
         numbers.update((no, None) for no in around if allowed is None or no in allowed)
-    facets = [facet for facet in view.facets(numbers).values() if _wanted(facet, request)]
-    names: Mapping[int, float] = {}
-    if query.name_terms and facets:
-        names = view.search_text(
-            query.name_terms, limit=len(facets), allowed=frozenset(facet.no for facet in facets)
-        )
+    facets = wanted_facets(view, numbers, request)
+    names = _name_scores(view, query, facets) if by_words else {}
     terms = query.terms or query.name_terms
     rarity = view.rarity(terms)
     mass = sum(weight * rarity[term] for term, weight in terms.items())
-    return Found(view.cube_id, query, tuple(facets), lexical, names, dense, links, mass)
+    return Found(view.cube_id, query, tuple(facets), lexical, names, dense, links, mass, view.size, allowed)
+
+
+def with_second_look(
+    view: ReadView,
+    found: Found,
+    request: RecallRequest,
+    weights: RecallWeights,
+    *,
+    again: Mapping[int, float],
+    walk: Mapping[int, float],
+    joining: Iterable[int],
+) -> Found:
+    """What was found, with what the second look says of it and the candidates that it brings."""
+    known = {facet.no for facet in found.facets}
+    more = wanted_facets(view, [no for no in joining if no not in known], request)
+    names = found.names
+    if more and weights.lexical > 0.0:
+        names = {**names, **_name_scores(view, found.query, more)}
+    return replace(found, facets=(*found.facets, *more), names=names, again=again, walk=walk)
+
+
+def wanted_facets(view: ReadView, numbers: Iterable[int], request: RecallRequest) -> list[Facet]:
+    """The facets of the items that the request does not leave out by name."""
+    return [facet for facet in view.facets(numbers).values() if _wanted(facet, request)]
+
+
+def _name_scores(view: ReadView, query: Query, facets: Sequence[Facet]) -> Mapping[int, float]:
+    """How much of the participants' names in the query each item holds."""
+    if not query.name_terms or not facets:
+        return {}
+    return view.search_text(
+        query.name_terms, limit=len(facets), allowed=frozenset(facet.no for facet in facets)
+    )
 
 
 def allowed_numbers(view: ReadView, request: RecallRequest) -> frozenset[int] | None:
@@ -123,6 +166,7 @@ class Pool:
     facets: tuple[Facet, ...]
     signals: Signals
     relativity: Scores  # (1, n)
+    found: tuple[Found, ...]
 
     def with_signals(self, signals: Signals) -> Pool:
         """The same candidates with other signals."""
@@ -154,13 +198,25 @@ def lay_out(found: Sequence[Found], request: RecallRequest, *, now: datetime) ->
         asks=blank,
         tells_when=blank,
         substance=blank,
+        again=_row(one.again.get(facet.no, 0.0) for one in found for facet in one.facets),
+        walk=_row(one.walk.get(facet.no, 0.0) for one in found for facet in one.facets),
         episodes=episodes,
         steps=steps,
     )
     mass = np.array([found[cube].mass for cube in cubes], dtype=np.float32)
-    return Pool(
-        keys, facets, signals, relativity(cosines=dense, lexical=lexical + names, mass=mass, steps=steps)
+    sizes = np.array([found[cube].size for cube in cubes], dtype=np.int64)
+    fits = relativity(cosines=dense, lexical=lexical + names, mass=mass, sizes=sizes, steps=steps)
+    return Pool(keys, facets, signals, fits, tuple(found))
+
+
+def with_second_signals(pool: Pool, found: Sequence[Found]) -> Pool:
+    """The same candidates with what the second look says of them."""
+    signals = replace(
+        pool.signals,
+        again=_row(one.again.get(facet.no, 0.0) for one in found for facet in one.facets),
+        walk=_row(one.walk.get(facet.no, 0.0) for one in found for facet in one.facets),
     )
+    return replace(pool, signals=signals, found=tuple(found))
 
 
 def surroundings(cubes: Places, facets: Sequence[Facet]) -> tuple[Episodes, Places]:

@@ -28,6 +28,7 @@ class Query:
     name_terms: Mapping[str, float]
     links: tuple[str, ...]  # entities that are no participants
     named: frozenset[str]  # canonical names of the participants whom the query names
+    everybody: frozenset[str]  # canonical names of all participants of the cube
     periods: tuple[DateRange, ...]
     asks_when: bool
     dense_text: str  # "" when nothing is left to encode
@@ -58,6 +59,7 @@ def understand(text: str, participants: Collection[str], *, now: datetime) -> Qu
         links=tuple(name for name in mentioned if name not in everybody),
         # Who names everybody has not said whom it is about.
         named=named if named != everybody else frozenset(),
+        everybody=everybody,
         periods=tuple(date_ranges(text, now)),
         asks_when=asks_when(text),
         dense_text=without_names(text, participants) or text,

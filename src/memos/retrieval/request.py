@@ -11,6 +11,7 @@ from memos.errors import InvalidInput
 from memos.memory.item import MemoryItem, MemoryKind
 from memos.memory.store import ItemFilter
 from memos.retrieval.filters import Predicate
+from memos.retrieval.stage_table import switched
 
 Dedup = Literal["no", "sim", "mmr"]
 By = Literal["all", "text", "vector"]
@@ -29,9 +30,11 @@ class RecallRequest:
     (see `filters.parse_filter`); a predicate reads every item that the filter selects. What the turn
     `exclude_turn_id` wrote is left out, and so are `exclude_ids`. `relativity` leaves out hits that fit
     less on the absolute scale of `memos.retrieval.relativity`. `reference_time` is the 'now' of words
-    such as "yesterday" in the query; default: the clock's. `candidates_max` bounds how deep the channels
-    look, half of it each, but never less than twice `top_k`. `by` leaves the other channels, and the
-    neighbours of what they find, out; without vectors "vector" finds by text.
+    such as "yesterday" in the query; default: the clock's. `valid_at` asks for what held then, `known_at` for
+    what was known then (see `timeline`). `candidates_max` bounds how deep the channels look, half of it each,
+    but never less than twice `top_k`. `by` leaves the other channels, the neighbours of what they find and the
+    second look out; without vectors "vector" finds by text. `stages` names the stages that run, or with a "-"
+    those that do not (see `stage_table.switched`); default: those of the settings.
     """
 
     query: str
@@ -44,12 +47,15 @@ class RecallRequest:
     filter: ItemFilter | None = None
     predicate: Predicate | None = None
     reference_time: datetime | None = None
+    valid_at: datetime | None = None
+    known_at: datetime | None = None
     exclude_turn_id: str = ""
     exclude_ids: frozenset[str] = frozenset()
     relativity: float = 0.0
     dedup: Dedup = "mmr"
     candidates_max: int = 400
     by: By = "all"
+    stages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.query.strip():
@@ -66,10 +72,21 @@ class RecallRequest:
             raise InvalidInput(f"relativity={self.relativity} must be between 0 and 1")
         if self.dedup not in ("no", "sim", "mmr"):
             raise InvalidInput(f"dedup={self.dedup!r} is unknown; give 'no', 'sim' or 'mmr'")
-        if self.reference_time is not None and self.reference_time.tzinfo is None:
-            raise InvalidInput(
-                f"reference_time={self.reference_time} has no time zone; give an aware datetime"
-            )
+        switched(self.stages)
+        for name in ("reference_time", "valid_at", "known_at"):
+            moment: datetime | None = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                raise InvalidInput(f"{name}={moment} has no time zone; give an aware datetime")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way by which a hit was found: the stage, the memory that it came from (of a channel: none), and
+    the name that leads from one to the other (of `walk` alone)."""
+
+    stage: str
+    from_id: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +94,15 @@ class Hit:
     """One recalled memory.
 
     `score` orders the hits of one search and compares with nothing else. `relativity` is absolute, in
-    [0, 1]. `parts` is the share of each stage in the score, by stage name; they sum up to it.
+    [0, 1]. `parts` is the share of each stage in the score, by stage name; they sum up to it. `ways` are
+    those by which it became a candidate.
     """
 
     item: MemoryItem
     score: float
     relativity: float
     parts: Mapping[str, float] = field(default_factory=dict)
+    ways: tuple[Way, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,9 @@ _HONOURED = frozenset(
         "relativity",
         "dedup",
         "reference_time",
+        "valid_at",
+        "known_at",
+        "stages",
         "exclude_turn_id",
         "exclude_ids",
     }
@@ -73,7 +76,8 @@ class Searcher:
         """The best `top_k` memories of the cube, each with its `relativity` and dates in the metadata.
 
         search_args: session_id, scenario (favour these), filter (see `filters`), memory_type, relativity
-        (leave out what fits less; default 0), dedup ("no", "sim", "mmr"), reference_time, exclude_turn_id,
+        (leave out what fits less; default 0), dedup ("no", "sim", "mmr"), reference_time, valid_at,
+        known_at (what held or was known then), stages (see `stage_table.switched`), exclude_turn_id,
         exclude_ids; other documented names are accepted and change nothing. Raises InvalidInput for an
         unknown method, argument or value, and StoreError when the store cannot be read.
         """
@@ -126,11 +130,18 @@ def request_of(
         relativity=_share(given.get("relativity", 0.0)),
         dedup=_dedup(given.get("dedup", "mmr")),
     )
-    moment = given.get("reference_time")
-    if moment is None:
-        return request
-    at: datetime = parse_moment(moment, field="search_args['reference_time']")
-    return replace(request, reference_time=at)
+    moments: dict[str, datetime] = {
+        name: parse_moment(given[name], field=f"search_args[{name!r}]")
+        for name in ("reference_time", "valid_at", "known_at")
+        if name in given
+    }
+    return replace(
+        request,
+        stages=_stages(given.get("stages", ())),
+        reference_time=moments.get("reference_time"),
+        valid_at=moments.get("valid_at"),
+        known_at=moments.get("known_at"),
+    )
 
 
 def _text(given: Mapping[str, Any], name: str) -> str:
@@ -157,6 +168,14 @@ def _ids(value: object) -> frozenset[str]:
     ):
         raise InvalidInput(f"search_args['exclude_ids'] must be a list of ids, not {value!r:.80}")
     return frozenset(value)
+
+
+def _stages(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple | set | frozenset) or not all(
+        isinstance(one, str) for one in value
+    ):
+        raise InvalidInput(f"search_args['stages'] must be a list of names of stages, not {value!r:.80}")
+    return tuple(value)
 
 
 def _share(value: object) -> float:

@@ -4,6 +4,9 @@
     context   what stands around it: episode (best of its episode), neighbours, reply (after a question)
     wording   how it is worded: question (it asks instead of telling), substance (how much it says),
               moment (it tells when)
+    second    what the first look leads to: again (near to its best hit), walk (names lead there)
+
+`stage_table.py` lists them all with what they do; here are their functions.
 
 The sum of the direct stages is what context spreads. Every array is (queries, items) or (items,), so the
 same code ranks one query and fits weights over all queries of a conversation. Stages know of items only
@@ -71,6 +74,8 @@ class Signals:
     asks: Scores  # (n,) 1: the item ends by asking
     tells_when: Scores  # (n,) 1: the item names a time
     substance: Scores  # (n,) in [-1, 1]: how much the item says, 0 for a common sentence
+    again: Scores  # (q, n) cosine with the best hit of the first look
+    walk: Scores  # (q, n) the share of a random walk from the first hits that ends at the item
     episodes: Episodes
     steps: Places  # (4, n) the item 1 before, 1 after, 2 before, 2 after; -1: none
 
@@ -100,6 +105,11 @@ _WORDING: tuple[Weighted, ...] = (
     ("question", lambda w: w.question, lambda s, w: -s.asks[None, :] * s.found),
     ("substance", lambda w: w.substance, lambda s, w: s.substance[None, :] * s.found),
     ("moment", lambda w: w.moment, lambda s, w: s.asks_when * s.tells_when[None, :] * s.found),
+)
+
+_SECOND: tuple[Weighted, ...] = (
+    ("again", lambda w: w.again, lambda s, w: min_max(s.again, s.found)),
+    ("walk", lambda w: w.walk, lambda s, w: min_max(s.walk, s.found)),
 )
 
 
@@ -132,12 +142,24 @@ def wording(signals: Signals, weights: RecallWeights) -> dict[str, Scores]:
     return _apply(_WORDING, signals, weights)
 
 
+def second(signals: Signals, weights: RecallWeights) -> dict[str, Scores]:
+    """What the first look leads to; nothing where it was not followed."""
+    followed = {"again": bool(signals.again.any()), "walk": bool(signals.walk.any())}
+    stages = tuple(one for one in _SECOND if followed[one[0]])
+    return _apply(stages, signals, weights)
+
+
 def rank(signals: Signals, weights: RecallWeights) -> Ranking:
     """All stages, fused."""
     parts = direct(signals, weights)
     base = weighted_sum(parts, signals.lexical)
     parts |= context(signals, weights, base)
     parts |= wording(signals, weights)
+    parts |= second(signals, weights)
+    return _summed(parts, signals)
+
+
+def _summed(parts: dict[str, Scores], signals: Signals) -> Ranking:
     score = weighted_sum(parts, signals.lexical)
     return Ranking(np.where(signals.found, score, -np.inf).astype(np.float32), parts)
 

@@ -2,7 +2,7 @@
 
 A weight of 0 switches its stage off: nothing of it is computed and no hit reports it. The defaults were
 fitted by `benchmarks/tune_recall.py`; the scale is that of the lexical stage, whose best candidate
-scores `lexical`. `stages.py` says what each stage measures.
+scores `lexical`. `stage_table.py` says what each stage measures.
 """
 
 from __future__ import annotations
@@ -11,24 +11,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
 from memos.errors import InvalidInput
+from memos.retrieval.stage_table import TABLE, stage_names
 
 # stage -> the weights that switch it
-STAGES: Mapping[str, tuple[str, ...]] = {
-    "lexical": ("lexical",),
-    "dense": ("dense",),
-    "links": ("links",),
-    "participant": ("participant",),
-    "time": ("time",),
-    "scenario": ("scenario",),
-    "recency": ("recency",),
-    "use": ("use",),
-    "episode": ("episode",),
-    "neighbours": ("near", "far"),
-    "reply": ("reply",),
-    "question": ("question",),
-    "substance": ("substance",),
-    "moment": ("moment",),
-}
+STAGES: Mapping[str, tuple[str, ...]] = {stage.name: stage.weights for stage in TABLE if stage.weights}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +36,8 @@ class RecallWeights:
     question: float = 0.3  # taken off an item that ends by asking
     substance: float = 0.1  # it says much rather than little
     moment: float = 0.6  # it tells a time, and the query asks for one
+    again: float = 0.4  # it is near in meaning to the best hit of the first look
+    walk: float = 0.4  # names lead to it from the first hits
     name_terms: float = 0.5  # factor on a participant's name among the terms of the query
     context_floor: float = 0.6  # only what a neighbour scores above this reaches near, far, reply
 
@@ -70,12 +58,23 @@ class RecallWeights:
         return replace(self, **dict.fromkeys(others, 0.0))
 
     @classmethod
+    def with_values(cls, values: Mapping[str, float]) -> RecallWeights:
+        """The defaults but for these weights. InvalidInput for an unknown name or an impossible value."""
+        for name in values:
+            if name not in cls.names():
+                raise InvalidInput(
+                    f"{name!r:.80} is no weight of recall; weights are {', '.join(cls.names())}"
+                )
+        return cls(**values)
+
+    @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of all weights, in order."""
         return tuple(field.name for field in fields(cls))
 
 
 def _weights_of(stage: str) -> tuple[str, ...]:
-    if stage not in STAGES:
-        raise InvalidInput(f"{stage!r} is not a stage of recall; stages are {', '.join(STAGES)}")
-    return STAGES[stage]
+    [name] = stage_names([stage])
+    if name not in STAGES:
+        raise InvalidInput(f"the stage {stage!r} gives no score, so no weight switches it")
+    return STAGES[name]

@@ -41,6 +41,7 @@ def test_a_cube_that_does_not_exist_reads_as_empty(store: MemoryStore, make: Any
         assert (view.cube_id, view.seq, view.size) == ("nowhere", 0, 0)
         assert view.search_text({"a": 1.0}, limit=5) == {}
         assert view.search_vector(make.unit(1), limit=5) == {}
+        assert view.vectors([1]) == {}
         assert view.search_links(["a"], limit=5) == {}
         assert view.select(ItemFilter()) == frozenset()
         assert view.facets([1, 2]) == {}

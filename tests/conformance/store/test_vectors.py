@@ -10,7 +10,7 @@ import pytest
 
 from memos.errors import EmbedderMismatch, InvalidInput, ItemNotFound
 from memos.memory.item import ItemStatus
-from memos.memory.store import MemoryStore, PutState, SetStatus, UpdateItem
+from memos.memory.store import ItemFilter, MemoryStore, PutState, SetStatus, UpdateItem
 from memos.models.base import Vectors
 
 
@@ -38,6 +38,24 @@ def test_search_is_exact(store: MemoryStore, make: Any) -> None:
     with store.read("cube") as view:
         some = frozenset(list(view.search_vector(query, limit=300))[100:103])
         assert set(view.search_vector(query, limit=5, allowed=some)) == some
+
+
+def test_vectors_are_read_by_number(store: MemoryStore, make: Any) -> None:
+    """Live items of the cube give theirs as stored; without a vector, archived or elsewhere gives none."""
+    store.bind_embedder("m", 4)
+    stored = {"a": make.unit(1, 2, 3, 4), "b": make.unit(-1, 0.5), "old": make.unit(0, 1)}
+    store.apply([make.add(item_id, vector=vector) for item_id, vector in stored.items()])
+    store.apply([make.add("none"), make.add("elsewhere", cube_id="other", vector=make.unit(1))])
+    with store.read("other") as view:
+        (elsewhere,) = view.search_vector(make.unit(1), limit=1)
+    with store.read("cube") as view:
+        numbers = {facet.id: no for no, facet in view.facets(view.select(ItemFilter())).items()}
+    store.apply([SetStatus(("old",), ItemStatus.ARCHIVED, "test")])
+    with store.read("cube") as view:
+        read = view.vectors([*numbers.values(), elsewhere, 10**9])
+    assert set(read) == {numbers["a"], numbers["b"]}
+    for item_id in ("a", "b"):
+        assert read[numbers[item_id]].tolist() == pytest.approx(stored[item_id].tolist(), abs=1e-7)
 
 
 def test_search_follows_every_change(store: MemoryStore, open_store: Any, make: Any) -> None:

@@ -170,3 +170,35 @@ def test_the_command_line_explains(clean_environment: Path, monkeypatch: pytest.
     assert done.exit_code == 0 and json.loads(done.output)["verdict"] == "found"
     shown = runner.invoke(command_line, ["explain", "boat called", "--id", "nowhere"])
     assert "never written" in shown.output
+
+
+def test_the_score_of_each_stage_is_told_and_adds_up(client: TestClient) -> None:
+    """`stages` holds each stage's share; a stage that the call switches off is not among them."""
+    item_id = add(client, "My boat is called Petrel.")
+    told = why(client, memory_id=item_id)
+    assert told["stages"]["lexical"] > 0.0 and told["stages"]["episode"] > 0.0
+    assert {"stage": "lexical"} in told["found_by"]
+    without = why(client, memory_id=item_id, stages=["-episode", "-again"])
+    assert {"episode", "again"}.isdisjoint(without["stages"]) and "lexical" in without["stages"]
+    assert sum(without["stages"].values()) < sum(told["stages"].values())
+
+
+def test_each_hit_says_by_which_way_it_was_found(client: TestClient) -> None:
+    """A memory that only a name leads to says from which one, and by which name."""
+    first = add(client, "On Mondays the vet of Max is called Doctor Lee.")
+    add(client, "Last summer Doctor Lee went sailing on the Petrel.")
+    body = {"user_id": "u", "query": "Who is the vet of Max?", "stages": ["lexical", "walk"], "relativity": 0}
+    found = client.post("/product/search", json=body).json()["data"]["text_mem"][0]["memories"]
+    ways = {one["memory"].split()[0]: one["metadata"]["found_by"] for one in found}
+    assert {"stage": "lexical"} in ways["On"]
+    assert {"stage": "walk", "from": first, "by": "doctor lee"} in ways["Last"]
+
+
+@pytest.mark.parametrize("stages", [["reranking"], ["-lexical", "-dense", "-links"], ["time"]])
+def test_an_unknown_stage_is_refused_over_http(client: TestClient, stages: list[str]) -> None:
+    """The refusal lists the stages that there are."""
+    for path, more in (("search", {}), ("explain", {"expected": "x"})):
+        body = {"user_id": "u", "query": "boat", "stages": stages, **more}
+        answer = client.post(f"/product/{path}", json=body)
+        assert answer.status_code in (400, 422)
+        assert "lexical" in answer.text

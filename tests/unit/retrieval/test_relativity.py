@@ -16,12 +16,18 @@ IN_A_ROW = np.array([[-1, 0, 1], [1, 2, -1], [-1, -1, 0], [2, -1, -1]])
 
 
 def values(
-    cosines: list[float], lexical: list[float], *, mass: float = 4.0, steps: Any = ALONE
+    cosines: list[float],
+    lexical: list[float],
+    *,
+    mass: float = 4.0,
+    steps: Any = ALONE,
+    size: int = 600,
 ) -> list[float]:
     return relativity(
         cosines=np.array([cosines], dtype=np.float32),
         lexical=np.array([lexical], dtype=np.float32),
         mass=np.full(len(cosines), mass, dtype=np.float32),
+        sizes=np.full(len(cosines), size, dtype=np.int64),
         steps=steps,
     )[0].tolist()
 
@@ -61,8 +67,17 @@ def test_neighbours_are_lent_less_with_distance() -> None:
     hnp.arrays(np.float32, (1, 3), elements=st.floats(-1, 1, width=32)),
     hnp.arrays(np.float32, (1, 3), elements=st.floats(0, 100, width=32)),
     hnp.arrays(np.float32, (3,), elements=st.floats(0, 100, width=32)),
+    hnp.arrays(np.int64, (3,), elements=st.integers(0, 10**9)),
 )
-def test_relativity_stays_between_zero_and_one(cosines: Any, lexical: Any, mass: Any) -> None:
-    """For any scores the result is a number in [0, 1]."""
-    result = relativity(cosines=cosines, lexical=lexical, mass=mass, steps=IN_A_ROW)
+def test_relativity_stays_between_zero_and_one(cosines: Any, lexical: Any, mass: Any, sizes: Any) -> None:
+    """For any scores and sizes the result is a number in [0, 1]."""
+    result = relativity(cosines=cosines, lexical=lexical, mass=mass, sizes=sizes, steps=IN_A_ROW)
     assert np.all((result >= 0.0) & (result <= 1.0))
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=2, max_size=2), st.floats(0.0, 1.0, width=32))
+def test_the_same_cosine_never_says_more_in_a_larger_cube(sizes: list[int], cosine: float) -> None:
+    """Of many unrelated memories one is near by chance, so a cosine counts less the more there are."""
+    small, large = sorted(sizes)
+    in_small = values([cosine, 0.0, 0.0], [0.0, 0.0, 0.0], size=small)[0]
+    assert in_small >= values([cosine, 0.0, 0.0], [0.0, 0.0, 0.0], size=large)[0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from memos.errors import InvalidInput
+from memos.retrieval.stage_table import SCORING
 from memos.retrieval.stages import Episodes, Signals, rank
 from memos.retrieval.weights import STAGES, RecallWeights
 
@@ -34,6 +35,8 @@ def signals(**given: Any) -> Signals:
         asks=row[0],
         tells_when=row[0],
         substance=row[0],
+        again=row,
+        walk=row,
         episodes=Episodes.of(np.zeros(COUNT, dtype=np.int64)),
         steps=steps,
     )
@@ -59,6 +62,8 @@ def signals(**given: Any) -> Signals:
         ("use", {"use": [0, 0, 0, 1, 0.5]}, [0, 0, 0, 1, 0.5]),
         ("question", {"asks": [0, 1, 0, 0, 0]}, [0, -1, 0, 0, 0]),
         ("substance", {"substance": [1, -1, 0, 0, 0.5]}, [1, -1, 0, 0, 0.5]),
+        ("again", {"again": [0.5, -0.1, 1.0, 0, 0]}, [0.5, 0, 1, 0, 0]),
+        ("walk", {"walk": [0, 0.02, 0, 0.01, 0]}, [0, 1, 0, 0.5, 0]),
         ("moment", {"asks_when": [1], "tells_when": [0, 1, 0, 0, 1]}, [0, 1, 0, 0, 1]),
     ],
 )
@@ -164,6 +169,8 @@ def test_no_candidates_rank_to_nothing() -> None:
         substance=empty[0],
         episodes=Episodes.of(np.zeros(0, dtype=np.int64)),
         steps=np.zeros((4, 0), dtype=np.int64),
+        again=empty,
+        walk=empty,
     )
     assert rank(nothing, RecallWeights()).score.shape == (1, 0)
 
@@ -181,3 +188,22 @@ def test_an_unknown_stage_is_refused_by_name() -> None:
         RecallWeights().without("magic")
     with pytest.raises(InvalidInput, match="'magic'"):
         RecallWeights().only("magic")
+
+
+def test_every_stage_of_the_table_that_scores_has_a_function_and_a_weight() -> None:
+    """The table and the functions agree: with all signals on, all stages with a weight report a part."""
+    full = [1.0, 0.5, 0.2, 0.1, 0.3]
+    by_query = ("lexical", "dense", "links", "participant", "time", "scenario", "recency", "again", "walk")
+    given = signals(
+        **dict.fromkeys((*by_query, "use", "asks", "substance", "tells_when"), full), asks_when=[1.0]
+    )
+    weights = RecallWeights(**dict.fromkeys(RecallWeights.names(), 0.5))
+    assert set(rank(given, weights).parts) == SCORING
+    for stage in SCORING:
+        assert stage not in rank(given, weights.without(stage)).parts
+
+
+def test_what_scores_nothing_is_switched_by_no_weight() -> None:
+    """A cut is refused by `without`, which tells that it has no weight."""
+    with pytest.raises(InvalidInput, match="gives no score"):
+        RecallWeights().without("mmr")

@@ -17,7 +17,7 @@ from memos.api import access
 from memos.api.explain_models import Explained, ExplainRequest, ExplainResponse, Gate, QueuedTask
 from memos.api.handlers.search import SearchHandler, request_of
 from memos.api.product_models import APISearchRequest
-from memos.api.shapes import memory_shape
+from memos.api.shapes import memory_shape, way_shape
 from memos.api.without_effect import warnings_of
 from memos.errors import ItemGone, ItemNotFound
 from memos.mem_scheduler.queues.base import TaskQueue
@@ -26,7 +26,7 @@ from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, ReadState, con
 from memos.memory.store import ItemFilter, MemoryStore
 from memos.retrieval.explain import Standing, standing_of
 from memos.retrieval.keywords import analyse
-from memos.retrieval.request import QUERY_CHARS_MAX, RecallRequest
+from memos.retrieval.request import QUERY_CHARS_MAX, RecallRequest, Way
 
 if TYPE_CHECKING:
     from memos.retrieval.hybrid import HybridRetriever
@@ -192,7 +192,7 @@ class ExplainHandler:
                 f"it shares no word and no name with the query and is not near it in meaning{missing}",
             )
             return
-        walk.passed("channels", told or "found beside a neighbour that matches")
+        walk.passed("channels", told or _led_to(standing))
         if standing.cut == "depth":
             walk.lost(
                 "depth", "too_deep", f"more than {request.candidates_max} memories match better ({told})"
@@ -297,6 +297,16 @@ class ExplainHandler:
             walk.lost("queue", "failed", f"the {one['label']} task {one['key']} was given up: {one['error']}")
 
 
+def _led_to(standing: Standing) -> str:
+    """How a memory was found that no channel has."""
+    way = standing.ways[0] if standing.ways else Way("neighbours")
+    if way.stage == "walk":
+        return f"found by the name {way.by!r}, which leads to it from {way.from_id}"
+    if way.stage == "again":
+        return f"found by its nearness to the best hit {way.from_id}"
+    return "found beside a neighbour that matches"
+
+
 def _concerns(content: str, marks: Sequence[str], text: str) -> bool:
     return any(mark in content for mark in marks) or bool(text and text in content.casefold())
 
@@ -324,4 +334,6 @@ def _explained(walk: _Walk, tasks: list[QueuedTask]) -> Explained:
         candidates=standing.candidates,
         relativity=None if standing.relativity is None else round(standing.relativity, 6),
         place=standing.place,
+        stages={name: round(score, 6) for name, score in standing.parts.items()},
+        found_by=[way_shape(way) for way in standing.ways],
     )

@@ -142,7 +142,14 @@ def request_of(asked: APISearchRequest, store: MemoryStore) -> tuple[tuple[str, 
             f"search_memory_type {asked.search_memory_type!r} is unknown; "
             "there are All, LongTermMemory, UserMemory, PreferenceMemory and WorkingMemory"
         )
-    now = parse_moment(asked.reference_time, field="reference_time") if asked.reference_time else None
+    now, valid_at, known_at = (
+        parse_moment(value, field=name) if value else None
+        for name, value in (
+            ("reference_time", asked.reference_time),
+            ("valid_at", asked.valid_at),
+            ("known_at", asked.known_at),
+        )
+    )
     return cubes, RecallRequest(
         query=asked.query,
         cube_ids=cubes,
@@ -155,6 +162,9 @@ def request_of(asked: APISearchRequest, store: MemoryStore) -> tuple[tuple[str, 
         predicate=parsed.predicate,
         dedup=asked.dedup or "no",
         reference_time=now,
+        valid_at=valid_at,
+        known_at=known_at,
+        stages=tuple(asked.stages or ()),
     )
 
 
@@ -188,7 +198,9 @@ def _by_cube(cubes: tuple[str, ...], hits: list[Hit]) -> list[dict[str, Any]]:
         {
             "cube_id": cube,
             "memories": [
-                memory_shape(hit.item, relativity=hit.relativity) for hit in hits if hit.item.cube_id == cube
+                memory_shape(hit.item, relativity=hit.relativity, ways=hit.ways)
+                for hit in hits
+                if hit.item.cube_id == cube
             ],
         }
         for cube in cubes

@@ -289,6 +289,7 @@ def _searched(ctx: HandlerContext, message: ScheduleMessageItem, feedback: Feedb
                 relativity=SEARCHED_RELATIVITY_MIN,
                 session_id=message.session_id,
                 dedup="no",
+                stages=("-lending",),
             )
         )
         found |= {hit.item.id: hit.item for hit in recall.hits}

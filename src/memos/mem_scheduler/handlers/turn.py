@@ -219,6 +219,7 @@ class SessionTurn:
                 top_k=len(ids),
                 filter=ItemFilter(cube_ids=(query.cube_id,), ids=ids),
                 dedup="no",
+                stages=("-again", "-walk", "-lending"),
             )
         )
         return {hit.item.id: hit.relativity for hit in recall.hits}

@@ -293,6 +293,10 @@ class RecallTables(Protocol):
         """(number, little-endian float32) of all, or of those that changed after that `seq`, by number."""
         ...
 
+    def vectors_of(self, cube_no: int, nos: Sequence[int]) -> list[tuple[int, bytes]]:
+        """The same of these live items alone; those without a vector are left out."""
+        ...
+
     def nearest(
         self, cube_no: int, vector: bytes, *, live: int, limit: int, allowed: frozenset[int] | None
     ) -> list[tuple[int, bytes]] | None:

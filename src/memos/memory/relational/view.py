@@ -112,6 +112,15 @@ class RelationalReadView:
             nos, cosines = nos[~state.masked], cosines[~state.masked]
         return _best(nos, cosines.astype(np.float64), limit=limit, allowed=allowed)
 
+    def vectors(self, nos: Sequence[int]) -> dict[int, Vectors]:
+        """Read from the tables: a few are asked for at a time."""
+        if self._cube is None:
+            return {}
+        with self._translating():
+            self._refuse_other_model()
+            found = self._tables.recall.vectors_of(self._cube.no, nos)
+        return {no: np.frombuffer(value, dtype="<f4") for no, value in found}
+
     def search_links(
         self, links: Sequence[str], *, limit: int, allowed: frozenset[int] | None = None
     ) -> dict[int, float]:

@@ -30,6 +30,10 @@ _VECTORS_AFTER = """
 SELECT vector.item_no, vector.value FROM item JOIN vector ON vector.item_no = item.no
 WHERE item.cube_no = ? AND item.seq > ? AND item.live = 1 ORDER BY item.no
 """
+_VECTORS_OF = """
+SELECT vector.item_no, vector.value FROM item JOIN vector ON vector.item_no = item.no
+WHERE +item.cube_no = ? AND +item.live = 1 AND item.no IN ({marks})
+"""
 _LINKED = f"SELECT item_no FROM mention WHERE cube_no = ? AND sort = {LINK} AND live = 1 AND name = ?"
 _BEFORE = """
 SELECT no FROM item
@@ -93,6 +97,13 @@ class SqliteRecall:
         if after is None:
             return self.connection.execute(_VECTORS, (cube_no,)).fetchall()
         return self.connection.execute(_VECTORS_AFTER, (cube_no, after)).fetchall()
+
+    def vectors_of(self, cube_no: int, nos: Sequence[int]) -> list[tuple[int, bytes]]:
+        return [
+            row
+            for part in chunks(nos)
+            for row in self.connection.execute(_VECTORS_OF.format(marks=marks(len(part))), (cube_no, *part))
+        ]
 
     def nearest(
         self, cube_no: int, vector: bytes, *, live: int, limit: int, allowed: frozenset[int] | None

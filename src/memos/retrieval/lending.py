@@ -1,0 +1,32 @@
+"""A hit that fits well speaks for those that recall ranks close to it. Pure.
+
+`relativity` sees an item's own words and meaning and those of its neighbours. The ranking knows more:
+participants, time, episode, how a text is worded. What all stages together put at 0.9 of the score of the
+first hit is lent 0.9 of what the best of the first hits reaches on the absolute scale; it never gets more
+than that one has. So nothing is lent where nothing fits.
+
+Measured on long conversations with the cut of 0.45 (`benchmarks/recall_fit.py`): recall@10 rises from .775 to
+.801; of the ten best hits for questions about other people's conversations 2.0 are left instead of 1.6, and
+none for as many of them as before (64 of 100).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from memos.retrieval.request import Hit
+
+LENDERS = 10  # first hits among which the best lends
+
+
+def with_lent(hits: Sequence[Hit]) -> list[Hit]:
+    """The hits, best score first, each with at least the relativity that the best of the first lends it."""
+    if not hits or hits[0].score <= 0.0:
+        return list(hits)
+    best = max(hit.relativity for hit in hits[:LENDERS])
+    first = hits[0].score
+    return [
+        replace(hit, relativity=max(hit.relativity, best * min(1.0, max(0.0, hit.score) / first)))
+        for hit in hits
+    ]
