@@ -58,6 +58,12 @@ def import_(
     tasks_only: Annotated[
         bool, typer.Option("--tasks-only", help="The cube is there already: queue its open tasks.")
     ] = False,
+    no_tasks: Annotated[
+        bool, typer.Option("--no-tasks", help="Leave the open tasks; of a file that a stranger wrote.")
+    ] = False,
+    trusted: Annotated[
+        bool, typer.Option("--trusted", help="Your own export: hold nothing that was not held there.")
+    ] = False,
 ) -> None:
     """Bring in what `memos export` wrote: each cube whole or not at all, each open task once."""
     from memos.mem_cube.bundle import holds_bundle
@@ -67,11 +73,13 @@ def import_(
     )
     if not folders:
         raise InvalidInput(f"{folder} holds no export")
+    if tasks_only and no_tasks:
+        raise InvalidInput("--tasks-only and --no-tasks leave nothing to bring in")
     if cube is not None and len(folders) > 1:
         raise InvalidInput(f"{folder} holds {len(folders)} cubes; give the folder of one to rename it")
     with opened() as runtime:
         for one in folders:
-            _import(runtime, one, cube, tasks_only=tasks_only)
+            _import(runtime, one, cube, tasks_only=tasks_only, no_tasks=no_tasks, trusted=trusted)
 
 
 def _export(runtime: Runtime, cube_id: str, folder: Path) -> None:
@@ -94,21 +102,37 @@ def _export(runtime: Runtime, cube_id: str, folder: Path) -> None:
     )
 
 
-def _import(runtime: Runtime, folder: Path, name: str | None, *, tasks_only: bool) -> None:
+def _import(
+    runtime: Runtime, folder: Path, name: str | None, *, tasks_only: bool, no_tasks: bool, trusted: bool
+) -> None:
     from memos.mem_cube.general import GeneralMemCube
     from memos.mem_cube.tasks_file import FILE_NAME, read_tasks, submit_tasks
 
-    tasks = read_tasks(folder) if (folder / FILE_NAME).is_file() else None
+    tasks = read_tasks(folder) if (folder / FILE_NAME).is_file() and not no_tasks else None
     if tasks_only:
         if tasks is None:
             raise InvalidInput(f"{folder} holds no {FILE_NAME}")
         cube_id = name or tasks.cube_id
     else:
-        cube_id = GeneralMemCube.init_from_dir(folder, mem_cube_id=name, runtime=runtime).cube_id
+        cube_id = GeneralMemCube.init_from_dir(
+            folder, mem_cube_id=name, runtime=runtime, trusted=trusted
+        ).cube_id
     count = submit_tasks(runtime.queue, tasks, cube_id=cube_id) if tasks is not None else 0
     sizes = runtime.store.sizes(cube_id)
     live = sizes.long_term + sizes.user + sizes.preference
     out.print(plain(f"{cube_id}: {live} live, {sizes.archived} archived, {count} open tasks"))
+    held = 0 if tasks_only else _held(runtime, cube_id)
+    if held:
+        advice = "`memos quarantine list` shows them; --trusted takes your own export as it is"
+        errors.print(plain(f"{cube_id}: {held} are held in quarantine; {advice}", "yellow"))
+
+
+def _held(runtime: Runtime, cube_id: str) -> int:
+    from memos.memory.item import ItemStatus
+    from memos.memory.store import ItemFilter
+
+    wanted = ItemFilter(cube_ids=(cube_id,), statuses=(ItemStatus.QUARANTINED,))
+    return runtime.store.find(wanted, limit=1).total
 
 
 def _is_of(runtime: Runtime, cube_id: str, user_id: str) -> bool:

@@ -4,13 +4,15 @@
 one object changes every other one sees. `act_mem` and `para_mem` are None: this version has no activation
 and no parametric memory. `dump` writes one consistent state; `load` brings it into an empty cube in one
 transaction. Everything a memory says of itself comes back, but for its row version, which counts the
-changes of a row in its own store. Deleted memories do not travel.
+changes of a row in its own store, and for orders and secrets, which are held in quarantine unless the file
+is trusted. Deleted memories do not travel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -22,7 +24,9 @@ from memos.errors import ConfigError, InvalidInput, VersionConflict
 from memos.mem_cube.bundle import FILE_NAME, Bundle, holds_bundle, read_bundle, write_bundle
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.memory.cube import CubeParts, TextMemory
+from memos.memory.held import PREFIX as HELD
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
+from memos.memory.quarantine import inspect
 from memos.memory.store import AddAlias, AddItems, Cause, Change, IndexedItem, ItemFilter, ReplaceWorking
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ TEXT_KINDS = (MemoryKind.LONG_TERM, MemoryKind.USER, MemoryKind.WORKING)
 PREFERENCE_KINDS = (MemoryKind.PREFERENCE,)
 PAGE_SIZE = 500
 SNAPSHOT_TRIES = 5
+FINDINGS_NAMED = 3  # in the reason of one item
 _KEPT = tuple(status for status in ItemStatus if status is not ItemStatus.DELETED)
 
 logger = log.get_logger(__name__)
@@ -68,15 +73,20 @@ class GeneralMemCube:
 
     @classmethod
     def init_from_dir(
-        cls, folder: str | Path, *, mem_cube_id: str | None = None, runtime: Runtime | None = None
+        cls,
+        folder: str | Path,
+        *,
+        mem_cube_id: str | None = None,
+        runtime: Runtime | None = None,
+        trusted: bool = False,
     ) -> GeneralMemCube:
         """The cube that a dumped folder holds, loaded under its own id or under `mem_cube_id`.
 
-        Raises InvalidInput, StoreError; then nothing was stored.
+        `trusted` as for `load`. Raises InvalidInput, StoreError; then nothing was stored.
         """
         bundle = read_bundle(_folder(folder))
         cube = cls(mem_cube_id or bundle.cube_id, runtime=runtime)
-        cube._restore(bundle)
+        cube._restore(bundle, trusted=trusted)
         return cube
 
     @classmethod
@@ -87,12 +97,14 @@ class GeneralMemCube:
             "GeneralMemCube.init_from_dir"
         )
 
-    def load(self, folder: str | Path) -> None:
+    def load(self, folder: str | Path, *, trusted: bool = False) -> None:
         """Bring a dumped cube into this one, which must be empty. All of it or nothing.
 
+        What holds orders or secrets is held in quarantine, whatever the file says of it, as it would be had
+        it been added here; `trusted` (a dump of one's own) takes every state as it was dumped.
         Raises InvalidInput (this cube or these ids hold memories already), StoreCorrupt, SchemaTooNew.
         """
-        self._restore(read_bundle(_folder(folder)))
+        self._restore(read_bundle(_folder(folder)), trusted=trusted)
 
     def dump(self, folder: str | Path) -> Path:
         """Write the cube to `folder`; returns the file. An older dump of the same cube is replaced.
@@ -149,30 +161,44 @@ class GeneralMemCube:
             if alias != item.id
         }
 
-    def _restore(self, bundle: Bundle) -> None:
+    def _restore(self, bundle: Bundle, *, trusted: bool) -> None:
         store = self.runtime.store
         if store.seq(self.cube_id):
             raise InvalidInput(
                 f"cube {self.cube_id!r} is in the store already; load {FILE_NAME} under another mem_cube_id, "
                 "or use the cube as it is"
             )
+        reason = f"loaded from a dump of {bundle.dumped_at.isoformat()}"
         items = [replace(item, cube_id=self.cube_id) for item in bundle.items]
+        held = {} if trusted else _dangerous(items)
+        items = [replace(item, status=ItemStatus.QUARANTINED) if item.id in held else item for item in items]
         participants = {name for item in items for name in item.participants}
         indexed = self.runtime.indexer.index(items, participants=participants)
         # The indexer finds links anew; what travelled counts.
-        kept = tuple(
-            IndexedItem(item, made.terms, made.vector) for item, made in zip(items, indexed, strict=True)
-        )
-        reason = f"loaded from a dump of {bundle.dumped_at.isoformat()}"
+        kept = [IndexedItem(item, made.terms, made.vector) for item, made in zip(items, indexed, strict=True)]
         cause = Cause(trace_id=context.current_trace_id(), user_id=context.user_id.get())
-        changes: list[Change] = [AddItems(kept, reason)]
+        changes: list[Change] = [
+            AddItems(tuple(together), why)
+            for why, together in groupby(kept, key=lambda one: held.get(one.item.id, reason))
+        ]
         changes += [AddAlias(alias, item_id, reason) for alias, item_id in bundle.aliases.items()]
-        changes.append(ReplaceWorking(self.cube_id, bundle.entries, 0, reason))
+        places = tuple(entry for entry in bundle.entries if entry.item_id not in held)
+        changes.append(ReplaceWorking(self.cube_id, places, 0, reason))
         applied = store.apply(changes, cause=cause)
         if applied.archived:
             logger.warning(
                 "cube.over_capacity", cube=self.cube_id, archived=len(applied.archived), loaded=len(kept)
             )
+
+
+def _dangerous(items: Iterable[MemoryItem]) -> dict[str, str]:
+    """The live items that the gate in front of a write would hold, each with the reason of its journal row."""
+    found = {item.id: inspect(item.memory, role=item.role) for item in items if item.live}
+    return {
+        item_id: HELD + "; ".join(one.reason for one in findings[:FINDINGS_NAMED])
+        for item_id, findings in found.items()
+        if findings
+    }
 
 
 def _folder(folder: str | Path) -> Path:
