@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# A build for the CPU: the plain name would pull gigabytes of GPU libraries. For another index:
+# make test TORCH='--index-url https://download.pytorch.org/whl/cpu torch'
+TORCH ?= torch==2.13.0
 
 .PHONY: demo test lint types imports format eval bench-env clean
 
@@ -15,6 +18,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

@@ -1,0 +1,339 @@
+"""Activation memory of a model that runs in this process: tensors in files, and the last used ones at hand.
+
+A prefix is kept as segments, cut where memories end, so a changed memory costs the segments from its own on,
+and a deleted one leaves nothing behind. What is used is found by the chat's own token ids, never believed
+from a handle; a file that is missing or refused shortens the prefix to what stands before it, with the reason
+in the response. Every answer gets a cache of its own, so what is kept cannot grow. What the manifest no
+longer names is not served from memory either.
+
+Which reason is told when less is reused than the handle holds: `invalidated` when the chat's layout has
+changed since, `evicted`, `missing`, `damaged` or `format` when files went or were refused, `fingerprint` for
+another model's handle, `tokens` when the chat begins otherwise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from memos import log
+from memos.errors import ActivationMiss, ActivationUnsupported
+from memos.memory.activation.base import (
+    Capabilities,
+    Generation,
+    Handle,
+    Layout,
+    MissReason,
+    Response,
+    Reuse,
+    Suffix,
+)
+from memos.memory.activation.codec import decode, encode
+from memos.memory.activation.files import Room, SegmentFiles, as_ids
+from memos.memory.activation.manifest import Manifest, chains_of, cuts_of
+from memos.memory.activation.segment import Kind, KvShape, Proof, Segment
+from memos.models.base import ChatMessage
+from memos.models.hf.model import HFModel, Past
+from memos.models.hf.sampling import Sampling
+from memos.models.hf.text import Beginning
+
+REUSE_MIN = (
+    0.3  # below it, a prefix is computed whole: reading on costs more for each token than reading anew
+)
+HOT_BYTES_MAX = 1024**3
+TOKENS_MAX = 4_096
+TIMEOUT_S = 120.0
+
+logger = log.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What there is of a prefix. `last` is its last segment; `reason` why it is not more."""
+
+    past: Past | None
+    last: str = ""
+    reason: MissReason = MissReason.NONE
+
+    @property
+    def tokens(self) -> int:
+        return self.past.tokens if self.past is not None else 0
+
+
+class HFActivation:
+    """Fulfils `ActivationBackend`, level 3. `root`: the folder of all models' files."""
+
+    def __init__(
+        self,
+        model: HFModel,
+        root: Path,
+        *,
+        kind: Kind = "bf16",
+        room: Room | None = None,
+        hot_bytes_max: int = HOT_BYTES_MAX,
+        tokens_max: int = TOKENS_MAX,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self.model = model
+        self._kind = kind
+        self._root = root
+        self._room = room
+        self._tokens_max = tokens_max
+        self._timeout_s = timeout_s
+        self._hot = _Hot(hot_bytes_max)
+        self._opened: SegmentFiles | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def files(self) -> SegmentFiles:
+        """The files. The first use takes the model's fingerprint. Raises ActivationUnsupported."""
+        self._check()
+        with self._lock:
+            if self._opened is None:
+                self._opened = SegmentFiles(
+                    self._root,
+                    fingerprint=self.model.fingerprint(),
+                    shape=KvShape(*self.model.shape),
+                    room=self._room,
+                )
+            return self._opened
+
+    def capabilities(self) -> Capabilities:
+        able = not self.model.unsupported
+        return Capabilities(
+            level=3,
+            name="transformers",
+            builds=able,
+            extends=able,
+            survives_restart=able,
+            token_ids=True,
+            tells_reuse=True,
+        )
+
+    def fingerprint(self) -> str:
+        self._check()
+        return self.model.fingerprint()
+
+    def tokenize(self, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
+        return self.model.text.ids(messages, opening=False)
+
+    def prepare(self, layout: Layout) -> Handle:
+        self._check()
+        return self._kept(layout, self.model.text.beginning(layout.parts), reuse_min=REUSE_MIN)
+
+    def extend(self, handle: Handle, keep: int, ids: Sequence[int], *, layout: Layout) -> Handle:
+        self._same_model(handle)
+        begun = self.model.text.beginning(layout.parts)
+        if len(begun.ids) != keep + len(ids) or begun.ids[keep:] != tuple(ids):
+            raise ActivationMiss(MissReason.TOKENS, "these are not the ids of this layout")
+        return self._kept(layout, begun, reuse_min=0.0)
+
+    def generate(self, handle: Handle, suffix: Suffix) -> Generation:
+        self._same_model(handle)
+        namespace = handle.layout.namespace
+        if suffix.layout.namespace != namespace:
+            raise ActivationMiss(MissReason.TOKENS, "the handle is of another namespace")
+        ids = self.model.text.ids(suffix.chat, opening=True)
+        cuts = [cut for cut in cuts_of(handle.ends) if cut < len(ids)]
+        found = self._find(namespace, ids, cuts)
+        reason = self._why_less(found, handle, suffix.layout)
+        if not found.tokens:
+            raise ActivationMiss(reason, "nothing of the prefix can be used")
+        answer = self.model.answer(
+            ids,
+            past=found.past,
+            max_tokens=min(suffix.max_tokens or self._tokens_max, self._tokens_max),
+            sampling=Sampling(suffix.temperature, suffix.top_p),
+            timeout_s=suffix.timeout_s or self._timeout_s,
+        )
+
+        def finished() -> Response:
+            return Response(
+                answer.tokens_in,
+                answer.tokens_out,
+                answer.tokens_cached,
+                reason,
+                {"finish_reason": answer.finish_reason, "ids": tuple(answer.ids)},
+            )
+
+        return Generation(iter(answer), finished)
+
+    def reused_tokens(self, response: Response) -> Reuse:
+        if response.tokens_cached is None:
+            return Reuse(0, MissReason.UNTOLD)
+        return Reuse(response.tokens_cached, response.reason)
+
+    def drop(self, handle: Handle) -> int:
+        if handle.fingerprint != self.model.fingerprint():
+            return 0
+        freed = self.files.drop(handle.layout.namespace, handle.id)
+        self._forget_unnamed(handle.layout.namespace)
+        return freed
+
+    def drop_namespace(self, namespace: str) -> int:
+        self._hot.forget(namespace)
+        return self.files.drop_namespace(namespace)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        if self.model.unsupported:
+            raise ActivationUnsupported(f"{self.model.name} keeps no prefix: {self.model.unsupported}")
+
+    def _same_model(self, handle: Handle) -> None:
+        self._check()
+        if handle.fingerprint != self.model.fingerprint():
+            raise ActivationMiss(MissReason.FINGERPRINT, "made by another model, tokenizer or template")
+
+    def _kept(self, layout: Layout, begun: Beginning, *, reuse_min: float) -> Handle:
+        """The prefix with these ids, on disk: what is there already, and the rest computed."""
+        namespace, ids, cuts = layout.namespace, begun.ids, cuts_of(begun.ends)
+        for _ in range(2):  # once more when somebody evicted meanwhile what this stands on
+            manifest = self.files.opened(namespace)
+            names = list(chains_of(manifest.fingerprint, manifest.salt, as_ids(ids), cuts))
+            try:
+                written = self._completed(namespace, manifest, ids, cuts, names, reuse_min=reuse_min)
+                break
+            except ActivationMiss as miss:
+                if miss.reason is not MissReason.EVICTED:
+                    raise
+                last = miss
+        else:
+            raise last
+        self._forget_unnamed(namespace)
+        return Handle(
+            id=names[-1],
+            fingerprint=manifest.fingerprint,
+            layout=layout,
+            tokens=len(ids),
+            bytes=sum(proof.bytes for proof in written.path_to(names[-1])),
+            ends=begun.ends,
+        )
+
+    def _completed(
+        self,
+        namespace: str,
+        manifest: Manifest,
+        ids: Sequence[int],
+        cuts: Sequence[int],
+        names: Sequence[str],
+        *,
+        reuse_min: float,
+    ) -> Manifest:
+        missing = [name for name in names if name not in manifest.segments]
+        if not missing:
+            return self.files.write(namespace, [], head=names[-1])
+        found = self._find(namespace, ids, cuts)
+        if found.tokens < reuse_min * len(ids):
+            found = _Found(None)
+        _, cache = self.model.read(ids[found.tokens :], found.past)
+        whole = self.model.past_of(cache)
+        segments: list[Segment] = []
+        start, parent = 0, ""
+        for cut, name in zip(cuts, names, strict=True):
+            if cut > found.tokens:
+                part = Past(whole.keys[:, :, start:cut], whole.values[:, :, start:cut])
+                segments.append(
+                    Segment(name, parent, start, self._kind, as_ids(ids[start:cut]), encode(part, self._kind))
+                )
+            start, parent = cut, name
+        return self.files.write(namespace, segments, head=names[-1])
+
+    def _find(self, namespace: str, ids: Sequence[int], cuts: Sequence[int]) -> _Found:
+        """The longest kept beginning of `ids`."""
+        try:
+            manifest = self.files.manifest(namespace)
+        except ActivationMiss as miss:
+            self._hot.forget(namespace)
+            return _Found(None, reason=MissReason(miss.reason))
+        path = manifest.walk(as_ids(ids), cuts)
+        reason = MissReason.NONE
+        if len(path) < len(cuts):
+            names = list(chains_of(manifest.fingerprint, manifest.salt, as_ids(ids), cuts))
+            reason = MissReason.EVICTED if names[len(path)] in manifest.gone else MissReason.MISSING
+        hot, begun = self._hot.longest(namespace, [proof.chain for proof in path])
+        parts = [hot] if hot is not None else []
+        last = path[begun - 1].chain if begun else ""
+        for proof in path[begun:]:
+            try:
+                parts.append(self._loaded(namespace, proof))
+            except ActivationMiss as miss:
+                reason = MissReason(miss.reason)
+                break
+            last = proof.chain
+        if not parts:
+            return _Found(None, reason=reason)
+        past = parts[0] if len(parts) == 1 else _joined(parts)
+        self._hot.put(namespace, last, past)
+        return _Found(past, last, reason)
+
+    def _loaded(self, namespace: str, proof: Proof) -> Past:
+        segment = self.files.read(namespace, proof)
+        return decode(segment.tensors, segment.kind, dtype=self.model.dtype, device=self.model.device)
+
+    def _why_less(self, found: _Found, handle: Handle, layout: Layout) -> MissReason:
+        if found.tokens >= handle.tokens:
+            return MissReason.NONE
+        shared = handle.layout.common_entries(layout)
+        if shared < 0:
+            return MissReason.TOKENS
+        wanted = handle.ends[shared] if shared < len(handle.ends) else handle.tokens
+        within = [cut for cut in cuts_of(handle.ends) if cut <= wanted]
+        if found.tokens >= (within[-1] if within else 0):
+            return MissReason.INVALIDATED
+        return found.reason if found.reason is not MissReason.NONE else MissReason.TOKENS
+
+    def _forget_unnamed(self, namespace: str) -> None:
+        named: set[str] = set()
+        with suppress(ActivationMiss):
+            named = set(self.files.manifest(namespace).segments)
+        self._hot.keep_only(namespace, named)
+
+
+class _Hot:
+    """The prefixes used last, as tensors, within a limit of bytes. Thread-safe."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._kept: OrderedDict[tuple[str, str], Past] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def longest(self, namespace: str, chains: Sequence[str]) -> tuple[Past | None, int]:
+        """The tensors of the longest of these beginnings, and how many segments it has."""
+        with self._lock:
+            for count in range(len(chains), 0, -1):
+                past = self._kept.get((namespace, chains[count - 1]))
+                if past is not None:
+                    self._kept.move_to_end((namespace, chains[count - 1]))
+                    return past, count
+        return None, 0
+
+    def put(self, namespace: str, chain: str, past: Past) -> None:
+        with self._lock:
+            self._kept[(namespace, chain)] = past
+            self._kept.move_to_end((namespace, chain))
+            while self._kept and sum(one.bytes for one in self._kept.values()) > self._bytes_max:
+                self._kept.popitem(last=False)
+
+    def keep_only(self, namespace: str, chains: set[str]) -> None:
+        """Forget what ends with another segment than these."""
+        with self._lock:
+            for key in [key for key in self._kept if key[0] == namespace and key[1] not in chains]:
+                del self._kept[key]
+
+    def forget(self, namespace: str) -> None:
+        self.keep_only(namespace, set())
+
+
+def _joined(parts: Sequence[Past]) -> Past:
+    with torch.inference_mode():
+        return Past(
+            torch.cat([part.keys for part in parts], dim=2),
+            torch.cat([part.values for part in parts], dim=2),
+        )

@@ -1,0 +1,250 @@
+"""One segment of a kept prefix as a file: the keys and values of some tokens, and proof of what they are.
+
+    8 bytes    length of the header, little endian
+    header     JSON: a description of each tensor, and under `__metadata__` what the segment is
+    payload    ids int32 (n,) · scales float32 · k (L, H, n, Dk) · v (L, H, n, Dv), end to end
+
+This is the safetensors format, so other programs can read it; nothing in it is ever executed. Every byte is
+covered by a hash: the payload by `payload_sha256` of the header, the header by the manifest. A file that is
+foreign, cut short, edited or no such file at all is refused with a reason, never with an exception.
+Reading and writing need numpy alone. bfloat16 is held as its 16 bits in uint16.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import mmap
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from memos.errors import ActivationMiss
+from memos.memory.activation.base import MissReason
+
+FORMAT = "memos-kv/1"
+HEADER_BYTES_MAX = 64 * 1024
+_LENGTH_BYTES = 8
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES)  # say nothing of the file
+
+Kind = Literal["fp32", "bf16", "int8"]
+Array: TypeAlias = npt.NDArray[Any]
+
+KINDS: tuple[Kind, ...] = ("fp32", "bf16", "int8")
+
+_DTYPES: dict[str, str] = {"F32": "<f4", "BF16": "<u2", "I8": "|i1", "I32": "<i4"}
+_STORED_AS: dict[str, str] = {"fp32": "F32", "bf16": "BF16", "int8": "I8"}
+_TEXTS = ("format", "fingerprint", "chain", "parent", "kind", "payload_sha256")
+
+
+@dataclass(frozen=True, slots=True)
+class KvShape:
+    """What one token leaves in a model's cache."""
+
+    layers: int
+    heads: int
+    key_dim: int
+    value_dim: int
+
+    def __str__(self) -> str:
+        return f"{self.layers} layers, {self.heads} heads, {self.key_dim}+{self.value_dim} wide"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`ids` (n,) int32 and `tensors`: k (L, H, n, Dk), v (L, H, n, Dv); for int8 also k_scale (L, H, 1, Dk)
+    and v_scale (L, H, n, 1) float32. chain: its name; parent: that of the segment before, "" for none."""
+
+    chain: str
+    parent: str
+    start: int
+    kind: Kind
+    ids: npt.NDArray[np.int32]
+    tensors: Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the manifest says of a segment's file."""
+
+    chain: str
+    parent: str
+    start: int
+    tokens: int
+    kind: Kind
+    bytes: int
+    header_sha256: str
+
+
+def chain_of(fingerprint: str, salt: str, parent: str, ids: npt.NDArray[np.int32]) -> str:
+    """The name of a segment: equal only for the same tokens after the same ones, of one model and salt."""
+    told = "\x1f".join((FORMAT, fingerprint, salt, parent)).encode()
+    return hashlib.sha256(told + b"\x1e" + np.ascontiguousarray(ids, "<i4").tobytes()).hexdigest()
+
+
+def layout_of(shape: KvShape, tokens: int, kind: Kind) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name, dtype and shape of every tensor that such a file holds, in its order."""
+    rows = (shape.layers, shape.heads)
+    stored = _STORED_AS[kind]
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {"ids": ("I32", (tokens,))}
+    if kind == "int8":
+        wanted["k_scale"] = ("F32", (*rows, 1, shape.key_dim))
+        wanted["v_scale"] = ("F32", (*rows, tokens, 1))
+    wanted["k"] = (stored, (*rows, tokens, shape.key_dim))
+    wanted["v"] = (stored, (*rows, tokens, shape.value_dim))
+    return wanted
+
+
+def write(file: IO[bytes], segment: Segment, *, fingerprint: str, shape: KvShape) -> Proof:
+    """Write all of it. ValueError when the tensors are not what kind and shape ask for; OSError."""
+    wanted = layout_of(shape, len(segment.ids), segment.kind)
+    held: dict[str, Array] = {"ids": segment.ids, **segment.tensors}
+    if set(held) != set(wanted):
+        raise ValueError(f"a segment of kind {segment.kind} has {sorted(wanted)}, not {sorted(held)}")
+    digest, end, header = hashlib.sha256(), 0, {}
+    for name, (dtype, size) in wanted.items():
+        array = held[name]
+        if array.shape != size or array.dtype != np.dtype(_DTYPES[dtype]):
+            raise ValueError(f"{name} is {array.dtype} {array.shape}, not {dtype} {size}")
+        held[name] = array = np.ascontiguousarray(array)
+        digest.update(array.reshape(-1).view(np.uint8).data)
+        header[name] = {"dtype": dtype, "shape": list(size), "data_offsets": [end, end + array.nbytes]}
+        end += array.nbytes
+    told = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "chain": segment.chain,
+        "parent": segment.parent,
+        "start": str(segment.start),
+        "kind": segment.kind,
+        "payload_sha256": digest.hexdigest(),
+    }
+    text = json.dumps({"__metadata__": told, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    head = struct.pack("<Q", len(text)) + text
+    file.write(head)
+    for name in wanted:
+        file.write(held[name].reshape(-1).view(np.uint8).data)
+    return Proof(
+        segment.chain,
+        segment.parent,
+        segment.start,
+        len(segment.ids),
+        segment.kind,
+        len(head) + end,
+        hashlib.sha256(head).hexdigest(),
+    )
+
+
+def read(path: Path, *, fingerprint: str, shape: KvShape, proof: Proof | None) -> Segment:
+    """The segment in `path`, every byte of it checked, its tensors copied out of the file.
+
+    proof: what the manifest says; without one the file speaks for itself (it can be whole and still be
+    somebody else's work). Raises ActivationMiss: missing, format, fingerprint, damaged; failed
+    where the system cannot open it now.
+    """
+    mapped = _map(path)
+    with mapped:
+        return _read(mapped, fingerprint=fingerprint, shape=shape, proof=proof)
+
+
+def _read(mapped: mmap.mmap, *, fingerprint: str, shape: KvShape, proof: Proof | None) -> Segment:
+    start, header = _header(mapped)
+    told = header.pop("__metadata__", None)
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise ActivationMiss(MissReason.FORMAT, f"it is not of the format {FORMAT}")
+    if not all(isinstance(told.get(name), str) for name in _TEXTS) or told["kind"] not in KINDS:
+        raise ActivationMiss(MissReason.DAMAGED, "its header is not complete")
+    if told["fingerprint"] != fingerprint:
+        raise ActivationMiss(MissReason.FINGERPRINT, "it was made by another model, tokenizer or template")
+    if proof is not None and hashlib.sha256(mapped[:start]).hexdigest() != proof.header_sha256:
+        raise ActivationMiss(MissReason.DAMAGED, "its header is not the one that was written")
+    tokens = _tokens(header)
+    wanted = layout_of(shape, tokens, told["kind"])
+    places = _places(header, wanted)
+    payload = sum(size for _, size in places.values())
+    if len(mapped) != start + payload:
+        raise ActivationMiss(
+            MissReason.DAMAGED, f"it is {len(mapped)} bytes long, and should be {start + payload}"
+        )
+    view = memoryview(mapped)
+    try:
+        if hashlib.sha256(view[start:]).hexdigest() != told["payload_sha256"]:
+            raise ActivationMiss(MissReason.DAMAGED, "its content is not what was written")
+        tensors = {
+            name: np.frombuffer(view, _DTYPES[dtype], math.prod(size), start + places[name][0])
+            .reshape(size)
+            .copy()
+            for name, (dtype, size) in wanted.items()
+        }
+    finally:
+        view.release()
+    begins = told.get("start", "")
+    if not (begins.isascii() and begins.isdigit()):
+        raise ActivationMiss(MissReason.DAMAGED, "its header is not complete")
+    return Segment(told["chain"], told["parent"], int(begins), told["kind"], tensors.pop("ids"), tensors)
+
+
+def _map(path: Path) -> mmap.mmap:
+    """The file in memory. It stays readable when it is replaced or removed meanwhile."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise ActivationMiss(MissReason.MISSING, f"there is no {path.name}") from error
+    except ValueError as error:  # an empty file cannot be mapped
+        raise ActivationMiss(MissReason.DAMAGED, f"{path.name} is empty") from error
+    except OSError as error:
+        reason = MissReason.FAILED if error.errno in _PASSING else MissReason.DAMAGED
+        raise ActivationMiss(reason, f"{path.name}: {error.strerror or error}") from error
+
+
+def _header(mapped: mmap.mmap) -> tuple[int, dict[str, Any]]:
+    """Where the payload begins, and the parsed header."""
+    if len(mapped) < _LENGTH_BYTES:
+        raise ActivationMiss(MissReason.DAMAGED, f"{len(mapped)} bytes are too few")
+    (length,) = struct.unpack("<Q", mapped[:_LENGTH_BYTES])
+    if length > HEADER_BYTES_MAX:  # what a pickle begins with reads as a length beyond any
+        raise ActivationMiss(MissReason.FORMAT, "it is not a segment file")
+    if length > len(mapped) - _LENGTH_BYTES:
+        raise ActivationMiss(MissReason.DAMAGED, "its header is cut off")
+    try:
+        header = json.loads(mapped[_LENGTH_BYTES : _LENGTH_BYTES + length])
+    except (ValueError, RecursionError) as error:
+        raise ActivationMiss(MissReason.FORMAT, "its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise ActivationMiss(MissReason.FORMAT, "its header is not an object")
+    return _LENGTH_BYTES + length, header
+
+
+def _tokens(header: Mapping[str, Any]) -> int:
+    entry = header.get("ids")
+    size = entry.get("shape") if isinstance(entry, dict) else None
+    if not isinstance(size, list) or len(size) != 1 or type(size[0]) is not int or size[0] < 1:
+        raise ActivationMiss(MissReason.DAMAGED, "it does not say how many tokens it holds")
+    return int(size[0])
+
+
+def _places(
+    header: Mapping[str, Any], wanted: Mapping[str, tuple[str, tuple[int, ...]]]
+) -> dict[str, tuple[int, int]]:
+    """First byte and size of each tensor. Everything has to stand exactly where `write` puts it."""
+    if set(header) != set(wanted):
+        raise ActivationMiss(MissReason.DAMAGED, f"it holds {sorted(header)}, not {sorted(wanted)}")
+    places, end = {}, 0
+    for name, (dtype, size) in wanted.items():
+        bytes_ = math.prod(size) * np.dtype(_DTYPES[dtype]).itemsize
+        described = {"dtype": dtype, "shape": list(size), "data_offsets": [end, end + bytes_]}
+        if header[name] != described:
+            raise ActivationMiss(MissReason.DAMAGED, f"its {name} is not {dtype} {size} as the model's")
+        places[name] = (end, bytes_)
+        end += bytes_
+    return places

@@ -1,0 +1,1 @@
+"""Language models that run in this process, by transformers. Needs the extra `hf`; importing loads nothing."""
