@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 VECTOR_CACHE_BYTES_MAX = 512 * 1024 * 1024
 WEB_LOGS_MAX = 100_000
+_SHORT_MAX = 64  # changes of a transaction that may share its COMMIT with others
 
 
 class RelationalStore:
@@ -99,7 +100,7 @@ class RelationalStore:
         logs: Sequence[ScheduleLogForWebItem] = (),
     ) -> Applied:
         """Commit all changes and logs, or raise and leave everything as it was."""
-        with self._writing(cause) as (writing, _):
+        with self._writing(cause, alone=len(changes) > _SHORT_MAX) as (writing, _):
             writing.hold(changes)
             for change in changes:
                 writing.apply(change)
@@ -149,8 +150,8 @@ class RelationalStore:
             raise SubjectErased("the user was erased after this task was submitted: nothing of it is stored")
 
     @contextmanager
-    def _writing(self, cause: Cause | None) -> Iterator[tuple[Writing, int]]:
-        with self._database.write() as tables:
+    def _writing(self, cause: Cause | None, *, alone: bool = False) -> Iterator[tuple[Writing, int]]:
+        with self._database.write(alone=alone) as tables:
             now = self._now()
             yield (
                 Writing(
@@ -339,7 +340,7 @@ class RelationalStore:
     def drop_vectors(self, fingerprint: str, dim: int) -> None:
         """Forget all vectors and bind to another model."""
         wanted = _binding(fingerprint, dim)
-        with self._database.write() as tables:
+        with self._database.write(alone=True) as tables:
             tables.cubes.hold_all()
             tables.items.forget_vectors()
             entries.put_binding(tables.meta, wanted)
@@ -358,7 +359,7 @@ class RelationalStore:
         See `memos.memory.relational.erase`. `state_names`: pieces of monitor state that are the user's.
         """
         check_id("user_id", user_id)
-        with self._writing(Cause(label="erase")) as (writing, now):
+        with self._writing(Cause(label="erase"), alone=True) as (writing, now):
             return erasing.erase(writing, user_id, now=now, store_id=self._store_id, state_names=state_names)
 
     def erased_at(self, user_id: str) -> float | None:

@@ -369,8 +369,11 @@ class Database(Protocol):
 
     name: str  # for messages: a path, an address without password
 
-    def write(self) -> AbstractContextManager[Tables]:
-        """One write transaction: committed when the block ends, rolled back when it raises."""
+    def write(self, *, alone: bool = False) -> AbstractContextManager[Tables]:
+        """One write transaction: committed when the block has ended, rolled back when it raises.
+
+        `alone`: for long blocks, with which no other thread's short one should have to wait for its COMMIT.
+        """
         ...
 
     def read(self, cube_ids: Sequence[str] | None = None) -> AbstractContextManager[Tables]:

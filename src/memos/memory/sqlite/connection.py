@@ -1,4 +1,4 @@
-"""Connections to one file: a single writer under a lock, and a bounded pool of readers.
+"""Connections to one file: a single writer, which threads share (`groups`), and a bounded pool of readers.
 
 Guarantees: a write transaction is committed or rolled back whole; a reader's transaction is one
 snapshot, fixed when it begins; errors come out as `StoreError`; the file is readable by its owner only.
@@ -18,6 +18,7 @@ from pathlib import Path
 from memos import tracing
 from memos.errors import StoreUnavailable
 from memos.memory.sqlite.faults import translating
+from memos.memory.sqlite.groups import SharedWriter
 from memos.memory.sqlite.schema import check, migrate
 from memos.memory.sqlite.tables import SqliteTables
 
@@ -33,7 +34,6 @@ class SqliteDatabase:
         self.path = path
         self.name = str(path)
         self._busy_timeout_s = busy_timeout_s
-        self._write_lock = threading.Lock()
         self._pool_lock = threading.Lock()
         self._idle: deque[sqlite3.Connection] = deque()
         self._places = threading.BoundedSemaphore(READERS_MAX)
@@ -49,6 +49,7 @@ class SqliteDatabase:
             except BaseException:
                 self._writer.close()
                 raise
+        self._shared = SharedWriter(self._writer, path, timeout_s=busy_timeout_s, refuse=self._refuse_closed)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -66,30 +67,14 @@ class SqliteDatabase:
         return connection
 
     @contextmanager
-    def write(self) -> Iterator[SqliteTables]:
-        """One write transaction: committed when the block ends, rolled back when it raises."""
-        with tracing.span("store transaction", db_system_name="sqlite"):
-            yield from self._write()
-
-    def _write(self) -> Iterator[SqliteTables]:
+    def write(self, *, alone: bool = False) -> Iterator[SqliteTables]:
+        """One write transaction: committed when the block has ended, rolled back when it raises."""
         self._refuse_fork()
-        if not self._write_lock.acquire(timeout=self._busy_timeout_s):
-            raise StoreUnavailable(
-                f"{self.path}: another thread has been writing for {self._busy_timeout_s:g} s; try again"
-            )
-        try:
-            self._refuse_closed()
-            with translating(self.path):
-                self._writer.execute("BEGIN IMMEDIATE")
-                try:
-                    yield SqliteTables(self._writer)
-                    self._writer.execute("COMMIT")
-                except BaseException:
-                    if self._writer.in_transaction:  # a full disk rolls back by itself
-                        self._writer.execute("ROLLBACK")
-                    raise
-        finally:
-            self._write_lock.release()
+        with (
+            tracing.span("store transaction", db_system_name="sqlite"),
+            self._shared.transaction(alone=alone) as connection,
+        ):
+            yield SqliteTables(connection)
 
     def translating(self) -> AbstractContextManager[None]:
         """SQLite's errors leave the block as `StoreError`."""
@@ -101,15 +86,10 @@ class SqliteDatabase:
         False while a reader still needs them.
         """
         self._refuse_fork()
-        if not self._write_lock.acquire(timeout=self._busy_timeout_s):
-            return False
-        try:
+        with self._shared.exclusive() as connection:
             self._refuse_closed()
-            with translating(self.path):
-                busy: int = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-                return busy == 0
-        finally:
-            self._write_lock.release()
+            busy: int = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            return busy == 0
 
     @contextmanager
     def read(self, cube_ids: Sequence[str] | None = None) -> Iterator[SqliteTables]:
@@ -183,8 +163,8 @@ class SqliteDatabase:
             self._idle.clear()
         for connection in idle:
             connection.close()
-        with self._write_lock:  # a write that runs is let through
-            self._writer.close()
+        with self._shared.exclusive() as writer:  # a write that runs is let through
+            writer.close()
 
 
 def _prepare_file(path: Path) -> None:

@@ -100,8 +100,8 @@ def test_killed_between_commit_and_return(tmp_path: Path) -> None:
         write = store._database.write
 
         @contextmanager
-        def deadly():
-            with write() as connection:
+        def deadly(**how):
+            with write(**how) as connection:
                 yield connection
             die()
 
