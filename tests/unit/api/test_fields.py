@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any, get_args
@@ -186,12 +187,12 @@ def test_the_modes_of_get_all_differ(handlers: Handlers) -> None:
 
 
 def test_the_cases_run_what_the_routes_run() -> None:
-    """Every handler that a route calls is among those that the cases call."""
+    """Every handler that a route gives a request to is among those that the cases call."""
     import memos.api.routers.product as routes
 
-    called = set(_handler_calls(inspect.getsource(routes)))
+    called = set(re.findall(r"\.(handle_\w+)[(,]\s*request\b", inspect.getsource(routes)))
     tried = set(_handler_calls(inspect.getsource(cases) + inspect.getsource(business)))
-    assert called - tried == {"handle_get_memory"}  # takes an id of the path
+    assert len(called) > 15 and called <= tried
 
 
 def _handler_calls(source: str) -> Iterator[str]:
