@@ -224,6 +224,28 @@ EMBEDDED_TEXTS = Counter(
     "memos_embedded_texts_total", "Texts that were encoded, or found among the kept vectors", ("outcome",)
 )
 
+# -- activation memory ----------------------------------------------------------------------------------
+
+ACTIVATION_LOOKUPS = Counter(
+    "memos_activation_lookups_total",
+    "Chats by whether tokens of their prompt were reused (hit, miss, untold), and why not",
+    ("outcome", "reason"),
+)
+ACTIVATION_TOKENS = Counter(
+    "memos_activation_tokens_total",
+    "Tokens of prompts: predicted to be reused, reused, and read in all, the last two as servers tell",
+    ("kind",),
+)
+ACTIVATION_PROMOTIONS = Counter(
+    "memos_activation_promotions_total",
+    "Looks at whether to prepare a prefix, by what came of them",
+    ("outcome", "reason"),
+)
+ACTIVATION_PREPARE_SECONDS = Histogram(
+    "memos_activation_prepare_seconds", "Preparing a prefix", ("how",), bounds=LONG_S
+)
+ACTIVATION_DROPS = Counter("memos_activation_drops_total", "Prefixes removed, by why", ("reason",))
+
 # -- logs and the server ------------------------------------------------------------------------------
 
 WEB_LOGS = Counter("memos_web_logs_total", "Web logs handed to a sink", ("sink",))

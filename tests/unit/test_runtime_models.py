@@ -80,8 +80,8 @@ def test_a_chat_streams_the_models_words_and_reasoning(
     assert "The memory names it." in joined(found, "reasoning")
     assert sum(frame["type"] == "text" for frame in found) > 1 and found[-1]["type"] == "end"
     prompt = server.chats()[0].body["messages"]
-    assert "My boat is called Petrel." in prompt[0]["content"]
-    assert prompt[-1] == {"role": "user", "content": QUESTION["query"]}
+    assert "My boat is called Petrel." in prompt[-1]["content"]
+    assert prompt[-1]["role"] == "user" and prompt[-1]["content"].endswith(f"\n{QUESTION['query']}")
     newest = runtime.store.find(ItemFilter(), limit=2).items
     assert {item.memory for item in newest} == {QUESTION["query"], "It is called Petrel."}
     assert [i.extra["answered_by"] for i in newest if i.role == "assistant"] == ["boat-1"]

@@ -360,15 +360,25 @@ class DeleteMemoryResponse(BaseResponse[DeletedMemories]):
     """`{status, deleted}`."""
 
 
+class ReusedTokens(TypedDict):
+    """Tokens of the prompt that the model need not have read again, and why not more (docs/activation.md)."""
+
+    predicted_tokens: int
+    reused_tokens: int | None
+    prompt_tokens: int
+    reason: str
+
+
 class ChatAnswered(TypedDict):
-    """An answer in one piece."""
+    """An answer in one piece. `activation` is null where no model answered."""
 
     response: str
     reasoning: str
+    activation: ReusedTokens | None
 
 
 class ChatCompleteResponse(BaseResponse[ChatAnswered]):
-    """`{response, reasoning}`."""
+    """`{response, reasoning, activation}`."""
 
 
 class TaskStatusRow(TypedDict):

@@ -38,3 +38,13 @@ def buckets(**found: list[dict[str, Any]]) -> dict[str, Any]:
         name: [] for name in ("text_mem", "act_mem", "para_mem", "pref_mem", "tool_mem", "skill_mem")
     }
     return shape | {"pref_note": "", "pref_string": ""} | found
+
+
+def reuse_shape(predicted: int, reused: int | None, prompt: int, reason: str) -> dict[str, Any]:
+    """What of a prompt was reused. `reused_tokens` is null and `prompt_tokens` 0 where the server does not say."""
+    return {
+        "predicted_tokens": predicted,
+        "reused_tokens": reused,
+        "prompt_tokens": prompt,
+        "reason": reason,
+    }

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Generator
 from contextlib import closing
 from typing import Any, Literal
 
-from memos.api.shapes import memory_shape
+from memos.api.shapes import memory_shape, reuse_shape
 from memos.mem_chat.events import (
     ChatEvent,
     End,
@@ -20,6 +20,7 @@ from memos.mem_chat.events import (
     Preference,
     Reasoning,
     Reference,
+    Reused,
     Status,
     Suggestion,
     Text,
@@ -59,6 +60,8 @@ def _fields(event: ChatEvent) -> dict[str, Any]:
         case Time(total_time, speed_improvement):
             seconds = round(total_time, 3)
             return {"type": "time", "data": {"total_time": seconds, "speed_improvement": speed_improvement}}
+        case Reused(predicted, reused, prompt, reason):
+            return {"type": "activation", "data": reuse_shape(predicted, reused, prompt, reason)}
         case Suggestion(questions):
             return {"type": "suggestion", "data": list(questions)}
         case Failure(message, trace_id):

@@ -16,6 +16,7 @@ from uuid import uuid4
 from memos import context, log
 from memos.clock import Clock, SystemClock, utc
 from memos.errors import BadCompletion, MemosError, ModelError, QueueError
+from memos.mem_chat.block import MemoryBlocks, Prepared
 from memos.mem_chat.events import (
     ChatEvent,
     End,
@@ -23,19 +24,24 @@ from memos.mem_chat.events import (
     Preference,
     Reasoning,
     Reference,
+    Reused,
     Status,
     Suggestion,
     Text,
     Time,
 )
+from memos.mem_chat.prefixes import PrefixChat, Sampling
+from memos.mem_chat.prompt import BLOCK_SHARE, language_of, preference_markdown, prompt_of, suggestions
 from memos.mem_chat.prompt import TOKENS_MAX as PROMPT_TOKENS_MAX
-from memos.mem_chat.prompt import preference_markdown, prompt_of, suggestions
 from memos.mem_chat.thinking import split_thinking
 from memos.mem_chat.writer import ConversationWriter, Submitter
 from memos.mem_scheduler.handlers.answer import quoted
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import ANSWER_TASK_LABEL, QUERY_TASK_LABEL
-from memos.mem_scheduler.web_log import LogSink
+from memos.mem_scheduler.web_log import CubeFacts, LogSink, activation_log
+from memos.memory.activation.base import ActivationBackend
+from memos.memory.activation.index import ChatReuse
+from memos.memory.activation.volatile import index_of
 from memos.memory.extract import derive
 from memos.memory.hygiene import TOKENS_MAX
 from memos.memory.intake import DocumentIntake
@@ -91,6 +97,7 @@ class ChatAnswer:
     response: str
     reasoning: str
     memory_ids: tuple[str, ...] = ()
+    reused: Reused | None = None  # None: no model answered
 
 
 @dataclass(slots=True)
@@ -103,6 +110,7 @@ class _Turn:
     answered_by: str = MARK
     answer: str = ""
     used: tuple[str, ...] = ()
+    reused: Reused | None = None
 
 
 class MemChat:
@@ -126,15 +134,24 @@ class MemChat:
         sink: LogSink | None = None,
         prompt_tokens_max: int = PROMPT_TOKENS_MAX,
         intake: DocumentIntake | None = None,
+        blocks: MemoryBlocks | None = None,
+        backend_of: Callable[[LLM], ActivationBackend | None] = lambda llm: None,
     ) -> None:
+        """`backend_of` gives what keeps prefixes for a model; None: nothing does."""
         self._prompt_tokens_max = prompt_tokens_max
+        self._clock = clock or SystemClock()
+        self._blocks = blocks or MemoryBlocks(
+            index_of(store, self._clock), store, tokens_max=int(prompt_tokens_max * BLOCK_SHARE)
+        )
+        self._backend_of = backend_of
+        self._prefixes = PrefixChat(self._blocks.index, store)
+        self._sink = sink
         self._store = store
         self._retriever = retriever
         self._scheduler = scheduler
         self._answerer = answerer
         self._llm = llm
         self._llms = dict(llms or {})  # what a query may ask for by name
-        self._clock = clock or SystemClock()
         self._new_id = new_id
         self.writer = ConversationWriter(
             store=store,
@@ -142,7 +159,7 @@ class MemChat:
             reader=reader,
             scheduler=scheduler,
             new_id=new_id,
-            clock=clock,
+            clock=self._clock,
             extract=extract,
             tokens_max=item_tokens_max,
             sink=sink,
@@ -166,7 +183,7 @@ class MemChat:
         """The same turn in one piece. Raises what goes wrong, as MemosError where it is ours."""
         turn = _Turn(query, self._new_id(), context.current_trace_id())
         reasons = [event.text for event in self._run(turn) if isinstance(event, Reasoning)]
-        return ChatAnswer(turn.answer, "".join(reasons), turn.used)
+        return ChatAnswer(turn.answer, "".join(reasons), turn.used, turn.reused)
 
     # -- one turn ---------------------------------------------------------------------------------------
 
@@ -188,6 +205,8 @@ class MemChat:
         hits = tuple(recall.hits[: query.top_k])
         yield from self._answer(turn, hits, working, preferences, remarks)
         self._finish(turn)
+        if turn.reused is not None:
+            yield turn.reused
         yield Time(self._clock.monotonic() - started)
         yield Suggestion(suggestions(query.query, recall.hits))
 
@@ -253,7 +272,7 @@ class MemChat:
             remarks.append(f"the model {wanted!r} is not configured here")
         if llm is not None:
             try:
-                yield from self._ask_model(llm, turn, (*hits, *working), preferences, remarks)
+                yield from self._ask_model(llm, turn, hits, working, preferences, remarks)
                 return
             except ModelError as error:
                 logger.warning("chat.model_failed", model=llm.name, error=str(error))
@@ -263,23 +282,39 @@ class MemChat:
         yield from self._quote(turn, hits, remarks)
 
     def _ask_model(
-        self, llm: LLM, turn: _Turn, hits: tuple[Hit, ...], preferences: tuple[Hit, ...], remarks: list[str]
+        self,
+        llm: LLM,
+        turn: _Turn,
+        hits: tuple[Hit, ...],
+        working: tuple[Hit, ...],
+        preferences: tuple[Hit, ...],
+        remarks: list[str],
     ) -> Iterator[ChatEvent]:
         query = turn.query
+        block = self._block(query)
         prompt = prompt_of(
             query,
-            hits,
+            (*hits, *working),
             preferences,
             today=utc(self._clock.now()),
             tokens_max=self._prompt_tokens_max,
+            block=block,
         )
         remarks = [*remarks, *prompt.left_out]
         reasoning = bool(remarks)
         if remarks:
             yield Status("reasoning")
             yield Reasoning(_lines(remarks) + "\n")
-        pieces = llm.stream(
-            prompt.messages, max_tokens=query.max_tokens, temperature=query.temperature, top_p=query.top_p
+        outcome: list[ChatReuse] = []
+        pieces = self._prefixes.answer(
+            llm,
+            self._backend_of(llm),
+            prompt.layout,
+            prompt.messages[1:],
+            block,
+            Sampling(query.max_tokens, query.temperature, query.top_p),
+            told=outcome.append,
+            failed=lambda reason, detail: self._tell_failure(turn, reason, detail),
         )
         for is_reasoning, text in split_thinking(pieces):
             if is_reasoning and not turn.answer:
@@ -295,7 +330,52 @@ class MemChat:
         if not turn.answer.strip():
             raise BadCompletion("the model gave an empty answer", turn.answer)
         turn.answered_by = llm.name
-        turn.used = tuple(item.id for item in quoted(turn.answer, [hit.item for hit in prompt.memories]))
+        turn.used = tuple(item.id for item in quoted(turn.answer, prompt.memories))
+        for one in outcome:
+            turn.reused = Reused(one.predicted, one.reused, one.prompt, str(one.reason))
+            if block is not None:
+                self._note(block.layout.namespace, one)
+
+    def _block(self, query: ChatQuery) -> Prepared | None:
+        """What stands in working memory, as the block of this reader. A query with a filter gets none: what
+        passes its filter is recalled for it."""
+        if query.filter is not None:
+            return None
+        sets = [self._store.working(cube_id) for cube_id in query.readable_cube_ids]
+        return self._blocks.prepare(
+            query.user_id,
+            query.readable_cube_ids,
+            [item for working in sets for item in working.items],
+            language=language_of(query.query),
+            system_prompt=query.system_prompt,
+        )
+
+    def _note(self, namespace: str, outcome: ChatReuse) -> None:
+        try:
+            self._blocks.index.note_chat(namespace, outcome)
+        except MemosError as error:  # a count: the answer does not depend on it
+            logger.warning("activation.count_failed", error=str(error), kind=type(error).__name__)
+
+    def _tell_failure(self, turn: _Turn, reason: str, detail: str) -> None:
+        """A kept prefix could not be used: for people to see, beside metrics and the process's log."""
+        query = turn.query
+        told = ScheduleMessageItem(
+            user_id=query.user_id,
+            mem_cube_id=query.readable_cube_ids[0],
+            label=QUERY_TASK_LABEL,
+            content="",
+            trace_id=turn.trace_id,
+        )
+        facts = CubeFacts(self._store.sizes(told.mem_cube_id), self._store.capacities)
+        entry = activation_log(
+            told, (), status="failed", text=f"a kept prefix was not used: {detail}", facts=facts
+        )
+        try:
+            self._store.apply([], logs=[entry])
+        except MemosError as error:
+            logger.warning("activation.log_failed", error=str(error), kind=type(error).__name__)
+        if self._sink is not None:
+            self._sink.emit([entry])
 
     def _quote(self, turn: _Turn, hits: tuple[Hit, ...], remarks: list[str]) -> Iterator[ChatEvent]:
         shown = {hit.item.id for hit in hits}

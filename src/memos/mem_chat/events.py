@@ -1,7 +1,8 @@
 """What happens while a question is answered, as typed events in the order they are to be shown.
 
 A stream is: Status("0"), Status("1"), Reference (the first few), Preference, Reference (all), then
-optionally Status("reasoning"), Reasoning…, Status("2"), then Text…, Time, Suggestion and always End.
+optionally Status("reasoning"), Reasoning…, Status("2"), then Text…, Reused (when a model answered), Time,
+Suggestion and always End.
 Failure may stand anywhere before End; it carries no traceback but the trace id that finds one in the log.
 """
 
@@ -57,6 +58,19 @@ class Time:
 
 
 @dataclass(frozen=True, slots=True)
+class Reused:
+    """What of the prompt the model need not have read again (see docs/activation.md).
+
+    predicted: tokens by our estimate. reused, prompt: as the server tells; None, 0 where it does not.
+    """
+
+    predicted: int
+    reused: int | None
+    prompt: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Suggestion:
     """Questions that memory could answer next."""
 
@@ -76,4 +90,4 @@ class End:
     """Nothing follows."""
 
 
-ChatEvent = Status | Reference | Preference | Reasoning | Text | Time | Suggestion | Failure | End
+ChatEvent = Status | Reference | Preference | Reasoning | Text | Reused | Time | Suggestion | Failure | End

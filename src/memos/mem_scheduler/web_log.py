@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import (
+    ACTIVATION_MEMORY_TYPE,
     ADD_MEMORY_LOG,
     ADD_MESSAGE_LOG,
     KNOWLEDGE_BASE_UPDATE_LOG,
@@ -311,6 +312,34 @@ def unchanged_log(
         memory_len=size,
         memory_delta=0,
         status="completed",
+    )
+
+
+def activation_log(
+    message: ScheduleMessageItem,
+    items: Sequence[MemoryItem],
+    *,
+    status: str,
+    text: str,
+    facts: CubeFacts,
+    added: int = 0,
+) -> ScheduleLogForWebItem:
+    """`scheduleMemory`: working memory was made ready as a prefix for the model, or could not be.
+
+    items: what stands in the prefix; added: how many of them the last one did not hold.
+    """
+    return log_entry(
+        message,
+        SCHEDULE_MEMORY_LOG,
+        f"Activation memory: {shortened(text)}",
+        facts,
+        from_memory_type=WORKING_MEMORY_TYPE,
+        to_memory_type=ACTIVATION_MEMORY_TYPE,
+        memcube_log_content=[{"content": item.memory, "ref_id": item.id} for item in items],
+        metadata=[item_metadata(item) for item in items],
+        memory_len=len(items),
+        memory_delta=added,
+        status=status,
     )
 
 

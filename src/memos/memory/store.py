@@ -28,6 +28,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from memos.memory.activation.index import DoomPrefixes, PutPrefix
 from memos.memory.item import (
     Capacities,
     CubeSizes,
@@ -152,7 +153,18 @@ class PutState:
     value: Mapping[str, Any]  # JSON
 
 
-Change = AddItems | UpdateItem | SetStatus | SetRead | ReplaceWorking | TouchItems | AddAlias | PutState
+Change = (
+    AddItems
+    | UpdateItem
+    | SetStatus
+    | SetRead
+    | ReplaceWorking
+    | TouchItems
+    | AddAlias
+    | PutState
+    | PutPrefix
+    | DoomPrefixes
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def test_the_demo_is_answered_by_the_model(memos: Any) -> None:  # noqa: F811
         assert {request.body["model"] for request in server.chats()} == {"boat-1"}
         chats = [one.body["messages"] for one in server.chats() if one.body.get("stream")]
         assert len(chats) == 5
-        assert "golden retriever puppy named Max" in chats[0][0]["content"]
+        assert any("golden retriever puppy named Max" in one["content"] for one in chats[0])
         asked = [one.body["messages"][0]["content"] for one in server.chats() if not one.body.get("stream")]
         assert sum("trigger_retrieval" in rules for rules in asked) == 4  # the repeated question costs none
         assert sum("new_order" in rules for rules in asked) == 4

@@ -14,6 +14,7 @@ from memos.api.product_models import (
     ChatBusinessRequest,
     ChatCompleteResponse,
     ChatRequest,
+    ReusedTokens,
 )
 from memos.api.sse import frames
 from memos.api.without_effect import warnings_of
@@ -41,7 +42,11 @@ class ChatHandler(BaseHandler):
         answer = self.answer(chat_req)
         return ChatCompleteResponse(
             message="Chat completed successfully",
-            data={"response": answer.response, "reasoning": answer.reasoning},
+            data={
+                "response": answer.response,
+                "reasoning": answer.reasoning,
+                "activation": _reused(answer),
+            },
             warnings=warnings_of(chat_req),
         )
 
@@ -94,6 +99,18 @@ def query_of(asked: ChatRequest) -> ChatQuery:
         remarks=tuple(warnings_of(asked)),
         add_message_on_answer=asked.add_message_on_answer,
     )
+
+
+def _reused(answer: ChatAnswer) -> ReusedTokens | None:
+    found = answer.reused
+    if found is None:
+        return None
+    return {
+        "predicted_tokens": found.predicted,
+        "reused_tokens": found.reused,
+        "prompt_tokens": found.prompt,
+        "reason": found.reason,
+    }
 
 
 def _message(message: dict[str, Any]) -> ChatMessage:

@@ -98,7 +98,8 @@ class Handle:
 
     id: the backend's name for it (a segment chain, a slot file, a cache key).
     ends: tokens up to the end of each part of the layout, so `ends[0]` is the header and `ends[-1]` all;
-    empty where the backend counts no tokens.
+    empty where the backend counts no tokens. A chat gives a handle back with the part of its layout (and its
+    `ends`) that the chat's own layout begins with; `tokens` stays that of the whole.
     """
 
     id: str
@@ -160,6 +161,11 @@ class Generation:
         self._response = self._finish()
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the answer was read to its end."""
+        return self._response is not None
+
+    @property
     def response(self) -> Response:
         """Raises ActivationMiss (`failed`) while the answer is not complete."""
         if self._response is None:
@@ -211,7 +217,8 @@ class ActivationBackend(Protocol):
         ...
 
     def generate(self, handle: Handle, suffix: Suffix) -> Generation:
-        """Answer. ActivationMiss (before the first piece) when nothing of the handle can be used."""
+        """Answer. ActivationMiss, here or when the first piece is asked for, when nothing of the handle can be
+        used. The generation is read to its end or closed."""
         ...
 
     def reused_tokens(self, response: Response) -> Reuse:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+from memos.memory.activation.index import Block, ChatReuse, DoomPrefixes, KeptPrefix, PutPrefix
 from memos.memory.item import MemoryItem, WorkingSet
 from memos.memory.relational.cubes import CubeRow
 from memos.memory.relational.places import Place
@@ -344,6 +345,43 @@ class VerifyTables(Protocol):
     def index_sizes(self, cube_no: int) -> tuple[int, int, int]:
         """(postings, sum of their counts, mentions) of the cube."""
         ...
+
+
+class BlockTables(Protocol):
+    """Blocks and kept prefixes (`memos.memory.activation.index`). Items that change leave them by a trigger."""
+
+    def find(self, namespace: str) -> Block | None: ...
+
+    def all(self, cube_id: str | None, user_id: str | None) -> list[Block]:
+        """Used last first."""
+        ...
+
+    def put(self, block: Block, now: int) -> Block:
+        """Raises VersionConflict."""
+        ...
+
+    def note_chat(self, namespace: str, outcome: ChatReuse, now: int) -> None: ...
+
+    def prefixes(self, namespaces: Sequence[str] | None, *, doomed: bool) -> list[KeptPrefix]:
+        """Newest first."""
+        ...
+
+    def put_prefix(self, change: PutPrefix, now: int) -> None: ...
+
+    def doom(self, change: DoomPrefixes) -> None: ...
+
+    def forget(self, backend: str, ids: Iterable[str]) -> int: ...
+
+    def erase_user(self, user_id: str) -> dict[str, int]:
+        """The user's own blocks go; prefixes of the user, or with memories of the user in them, are doomed."""
+        ...
+
+
+@runtime_checkable
+class BlockHolder(Protocol):
+    """Tables of a database that has them."""
+
+    blocks: BlockTables
 
 
 class Tables(Protocol):

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from memos.errors import InvalidInput, ItemGone, ItemNotFound, VersionConflict
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
+from memos.memory.activation.index import DoomPrefixes, PutPrefix
 from memos.memory.item import Capacities, ItemStatus, MemoryItem, MemoryKind
 from memos.memory.relational import aliases, origins
 from memos.memory.relational.cubes import CubeRow
@@ -22,7 +23,7 @@ from memos.memory.relational.entries import Binding, get_binding, same_entries, 
 from memos.memory.relational.journal import JournalWriter, chain_start
 from memos.memory.relational.places import Place, check_scores, place_fields
 from memos.memory.relational.rows import Stored, difference, item_fields, item_row, moment, to_json
-from memos.memory.relational.tables import Tables
+from memos.memory.relational.tables import BlockHolder, BlockTables, Tables
 from memos.memory.store import (
     AddAlias,
     AddItems,
@@ -117,6 +118,10 @@ class Writing:
                 cube.change()
                 value = to_json(dict(change.value), f"state {change.name!r}")
                 self.tables.working.put_state(cube.no, change.name, value)
+            case PutPrefix():
+                self._blocks().put_prefix(change, self._now)
+            case DoomPrefixes():
+                self._blocks().doom(change)
             case _:
                 raise InvalidInput(f"not a change: {type(change).__name__}")
 
@@ -129,6 +134,11 @@ class Writing:
         for cube in touched:
             self.tables.cubes.save(cube)
         return {cube.id: cube.seq for cube in touched}, tuple(self._archived)
+
+    def _blocks(self) -> BlockTables:
+        if not isinstance(self.tables, BlockHolder):
+            raise InvalidInput("this store keeps no prefixes: it could not tell which of them a change ends")
+        return self.tables.blocks
 
     # -- items ----------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
       │        └────── working (cube, place, item, score, why)   references, versioned by the cube
       ├──< journal (n, what, who, before, after, chain)          append-only, hash chain per cube
       └──< state   (cube, name, JSON)
+    block ──< block_item, prefix ──< prefix_item (item, place)   activation: a trigger on item keeps them true
     mark, outbox (message keys)      web_log (bounded)      meta (store id, embedder, counts)
 
 Guarantees beyond the contract (`memos.memory.store`)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from memos.memory.relational import tables as port
+from memos.memory.sqlite.blocks import SqliteBlocks
 from memos.memory.sqlite.checks import SqliteChecks
 from memos.memory.sqlite.cubes import SqliteCubes, SqliteMeta
 from memos.memory.sqlite.erasing import SqliteErasing
@@ -34,4 +35,5 @@ class SqliteTables:
         self.logs: port.WebLogTable = SqliteWebLogs(connection)
         self.erasing: port.ErasingTables = SqliteErasing(connection)
         self.recall: port.RecallTables = SqliteRecall(connection)
+        self.blocks: port.BlockTables = SqliteBlocks(connection)
         self.checks: port.VerifyTables = SqliteChecks(connection)

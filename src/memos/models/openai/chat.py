@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
 
 from memos import metrics, prompts, tracing
@@ -21,7 +21,7 @@ from memos.errors import BadCompletion, ModelError, ModelRefused, ModelUnavailab
 from memos.models.base import ChatMessage, Completion
 from memos.models.extractive import is_chinese
 from memos.models.openai.endpoint import OPENAI_URL, Endpoint, sendable
-from memos.models.openai.reply import Reply, delta_of, model_ids_of, reply_of
+from memos.models.openai.reply import Reply, Told, delta_of, model_ids_of, reply_of, told_in
 from memos.models.structured import fitted, is_strict, mismatch, read_object
 
 TIMEOUT_S = 120.0
@@ -41,6 +41,8 @@ class _Dialect:
     form: _Form = "json_schema"
     tokens: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     sampling: bool = True
+    counts: bool = True  # a stream is asked for its token counts
+    hints: bool = True  # fields that are about caches
 
     def after(self, refused: ModelRefused, *, structured: bool) -> _Dialect | None:
         """What to try next after this was refused; None when the fault lies elsewhere."""
@@ -51,12 +53,36 @@ class _Dialect:
             return replace(self, tokens="max_completion_tokens")
         if self.sampling and ("temperature" in said or "top_p" in said):
             return replace(self, sampling=False)
+        folded = said.lower()
+        vague = any(word in folded for word in _UNKNOWN_FIELD)
+        if self.hints and (vague or any(name in folded for name in _HINT_FIELDS)):
+            return replace(self, hints=False)
+        if self.counts and (vague or "stream_options" in folded):
+            return replace(self, counts=False)
         if structured and self.form in _SIMPLER:
             return replace(self, form=_SIMPLER[self.form])
         return None
 
 
-_DIALECTS_MAX = 5  # every step of `after` can be taken once
+_DIALECTS_MAX = 7  # every step of `after` can be taken once
+_HINT_FIELDS = ("prompt_cache_key", "cache_control", "cache_salt", "id_slot", "cache_prompt")
+_UNKNOWN_FIELD = (
+    "extra inputs",
+    "extra fields",
+    "unrecognized",
+    "unknown field",
+    "unknown param",
+    "unexpected keyword",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheHints:
+    """What a request says about caches. fields: of the body; mark_system: the system message is marked by
+    `cache_control` as the end of what is worth keeping. An endpoint that refuses them is asked without."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    mark_system: bool = False
 
 
 class OpenAIChat:
@@ -147,20 +173,50 @@ class OpenAIChat:
         timeout_s: float | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
+        hints: CacheHints | None = None,
+        told: Callable[[Told], None] | None = None,
     ) -> Iterator[str]:
         """The reply in pieces. One that ends before the model had finished raises ModelUnavailable after
-        the pieces that came."""
+        the pieces that came.
+
+        told: called at the end with the counts; the endpoint is then asked for them.
+        """
         deadline = self._endpoint.deadline(timeout_s)
         sampling = self._sampled(temperature, top_p)
 
         def opened(dialect: _Dialect) -> tuple[str, Iterator[str]]:
-            request = self._request(messages, None, max_tokens, dialect, deadline, sampling)
-            lines = self._endpoint.lines(self._open(request | {"stream": True}), deadline=deadline)
+            request = self._request(messages, None, max_tokens, dialect, deadline, sampling, hints)
+            request["stream"] = True
+            if told is not None and dialect.counts:
+                request["stream_options"] = {"include_usage": True}
+            lines = self._endpoint.lines(self._open(request), deadline=deadline)
             return next(lines, ""), lines  # the first line: a refusal shows here, before any piece
 
         first, rest = self._negotiated(opened, structured=False)
         with closing(cast(Any, rest)):
-            yield from self._pieces(first, rest)
+            yield from self._pieces(first, rest, told)
+
+    def warm(
+        self, messages: Sequence[ChatMessage], *, hints: CacheHints, timeout_s: float | None = None
+    ) -> Told:
+        """Have the endpoint read the messages and say one token, for what it keeps of them. Raises ModelError."""
+        deadline = self._endpoint.deadline(timeout_s)
+
+        def sent(dialect: _Dialect) -> str:
+            request = self._request(messages, None, 1, dialect, deadline, {}, hints)
+            return self._endpoint.body(self._open(request), deadline=deadline)
+
+        return told_in(self._negotiated(sent, structured=False))
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it is asked, for interfaces beside the chat's."""
+        return self._endpoint
+
+    @property
+    def takes_hints(self) -> bool:
+        """False once the endpoint has refused them."""
+        return self._dialect.hints
 
     def _sampled(self, temperature: float | None, top_p: float | None) -> dict[str, float]:
         """How this call samples: as it asks, else as configured."""
@@ -230,6 +286,7 @@ class OpenAIChat:
         dialect: _Dialect,
         deadline: float,
         sampling: Mapping[str, float],
+        hints: CacheHints | None = None,
     ) -> dict[str, Any]:
         if not self._model:
             self._model = self._only_model(deadline)
@@ -244,6 +301,11 @@ class OpenAIChat:
         }
         if dialect.sampling:
             request |= sampling
+        if hints is not None and dialect.hints:
+            request["extra_body"] = dict(hints.fields)
+            if hints.mark_system and sent and sent[0]["role"] == "system":
+                part = {"type": "text", "text": sent[0]["content"], "cache_control": {"type": "ephemeral"}}
+                sent[0]["content"] = [part]
         if schema is None:
             return request
         if dialect.form == "json_schema":
@@ -278,8 +340,11 @@ class OpenAIChat:
 
     # -- a stream ---------------------------------------------------------------------------------------
 
-    def _pieces(self, first: str, rest: Iterator[str]) -> Iterator[str]:
+    def _pieces(
+        self, first: str, rest: Iterator[str], told: Callable[[Told], None] | None = None
+    ) -> Iterator[str]:
         finished = thinking = False
+        counts = Told()
         beside: list[str] = []  # what is no event: the body of an endpoint that does not stream
         for line in _after(first, rest):
             if not line.startswith("data:"):
@@ -291,6 +356,7 @@ class OpenAIChat:
                 finished = True
                 break
             delta = delta_of(event)
+            counts = delta.told.over(counts)
             if delta.reasoning:
                 yield delta.reasoning if thinking else "<think>" + delta.reasoning
                 thinking = True
@@ -301,9 +367,14 @@ class OpenAIChat:
         if thinking:
             yield "</think>"
         if finished:
+            if told is not None:
+                _count_told(self.name, counts)
+                told(counts)
             return
         if beside:
             reply = reply_of("\n".join(beside))
+            if told is not None:
+                told(told_in("\n".join(beside)))
             yield f"<think>{reply.reasoning}</think>{reply.text}" if reply.reasoning else reply.text
             return
         raise ModelUnavailable(f"the reply of {self.name!r} broke off before its end")
@@ -336,6 +407,12 @@ def _count_tokens(model: str, reply: Reply) -> None:
     )
     for direction, tokens in counted:
         metrics.MODEL_TOKENS.add(max(0, tokens), model=model, direction=direction)
+
+
+def _count_told(model: str, told: Told) -> None:
+    counted = (("in", told.tokens_in), ("out", told.tokens_out), ("cached", told.tokens_cached or 0))
+    for direction, tokens in counted:
+        metrics.MODEL_TOKENS.add(tokens, model=model, direction=direction)
 
 
 def _parsed(reply: Reply, schema: Mapping[str, Any]) -> dict[str, Any]:

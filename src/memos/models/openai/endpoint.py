@@ -119,6 +119,23 @@ class Endpoint:
         """The whole body as text."""
         return b"".join(self.chunks(opened, deadline=deadline)).decode("utf-8", "replace")
 
+    def get(self, path: str, *, deadline: float) -> dict[str, Any]:
+        """What the server answers at a path of its own, beside the base URL's /v1. `{}` where it is no object."""
+        options: Any = {"timeout": self.timeout(deadline)}
+        with self.translated():
+            answer = self.client.get(self._own(path), cast_to=object, options=options)
+        return answer if isinstance(answer, dict) else {}
+
+    def post(self, path: str, body: Any, *, deadline: float) -> dict[str, Any]:
+        """The same with a body."""
+        options: Any = {"timeout": self.timeout(deadline)}
+        with self.translated():
+            answer = self.client.post(self._own(path), cast_to=object, body=body, options=options)
+        return answer if isinstance(answer, dict) else {}
+
+    def _own(self, path: str) -> str:
+        return self.base_url.removesuffix("/v1") + path
+
     @contextmanager
     def translated(self) -> Iterator[None]:
         """Vendor errors out of this block become ours."""

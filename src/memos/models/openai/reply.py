@@ -35,6 +35,24 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What an answer tells of its prompt. tokens_cached: read from a cache; None where it does not say."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int | None = None
+
+    def over(self, earlier: Told) -> Told:
+        """This, and what only an earlier event told."""
+        cached = self.tokens_cached
+        return Told(
+            self.tokens_in or earlier.tokens_in,
+            self.tokens_out or earlier.tokens_out,
+            earlier.tokens_cached if cached is None else cached,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """One choice of a chat completion. `raw` is what is kept of it when it cannot be used."""
 
@@ -64,6 +82,33 @@ class Delta:
     text: str = ""
     reasoning: str = ""
     finished: bool = False
+    told: Told = Told()
+
+
+def told_of(tree: Mapping[str, Any]) -> Told:
+    """Counts of a whole answer or an event. llama.cpp's own count of its slot comes first."""
+    usage, timings = _mapping(tree.get("usage")), _mapping(tree.get("timings"))
+    details = _mapping(usage.get("prompt_tokens_details"))
+    cached = next(
+        (
+            one
+            for one in (
+                timings.get("cache_n"),
+                details.get("cached_tokens"),
+                usage.get("prompt_cache_hit_tokens"),  # DeepSeek
+                usage.get("cache_read_input_tokens"),  # Anthropic, behind proxies
+            )
+            if isinstance(one, int) and not isinstance(one, bool) and one >= 0
+        ),
+        None,
+    )
+    read = _count(timings.get("prompt_n")) + (cached or 0) if timings else 0
+    return Told(_count(usage.get("prompt_tokens")) or read, _count(usage.get("completion_tokens")), cached)
+
+
+def told_in(body: str) -> Told:
+    """The counts of a whole answer."""
+    return told_of(_tree(body))
 
 
 def reply_of(body: str) -> Reply:
@@ -86,11 +131,12 @@ def reply_of(body: str) -> Reply:
 
 def delta_of(event: str) -> Delta:
     """What one event of a stream adds."""
-    choice = _choice(_tree(event))
+    tree = _tree(event)
+    choice, told = _choice(tree), told_of(tree)
     if choice is None:  # the last event may carry counts alone
-        return Delta()
+        return Delta(told=told)
     delta = _mapping(choice.get("delta"))
-    return Delta(_content(delta.get("content")), _reasoning(delta), bool(choice.get("finish_reason")))
+    return Delta(_content(delta.get("content")), _reasoning(delta), bool(choice.get("finish_reason")), told)
 
 
 def model_ids_of(body: str) -> list[str]:
