@@ -21,6 +21,7 @@ from memos.errors import BadCompletion, ConfigError, InvalidInput, ModelRefused,
 
 if TYPE_CHECKING:
     from memos.models.base import LLM, Embedder, Reranker
+    from memos.models.hf.model import HFModel
     from memos.models.resting import RestingLLM
     from memos.settings import ModelSettings
 
@@ -55,7 +56,10 @@ class _Place:
 def build_models(settings: ModelSettings, clock: Clock) -> Models:
     """Connect what is configured. Raises ConfigError; what was opened by then is closed again."""
     with ExitStack() as opened:
-        llm, chat_llms = _chat(settings, clock, opened)
+        local = _in_process(settings, clock)
+        if local is not None:
+            opened.callback(local.close)
+        llm, chat_llms = _chat(settings, clock, opened, local)
         reader = _role(
             settings,
             settings.reader_model,
@@ -64,6 +68,7 @@ def build_models(settings: ModelSettings, clock: Clock) -> Models:
             tokens_max=settings.reader_tokens_max,
             clock=clock,
             opened=opened,
+            local=local,
         )
         scheduler = _role(
             settings,
@@ -73,6 +78,7 @@ def build_models(settings: ModelSettings, clock: Clock) -> Models:
             tokens_max=settings.scheduler_tokens_max,
             clock=clock,
             opened=opened,
+            local=local,
         )
         vision = None
         if settings.vision_model:
@@ -100,11 +106,45 @@ def build_models(settings: ModelSettings, clock: Clock) -> Models:
         )
 
 
-def _chat(settings: ModelSettings, clock: Clock, opened: ExitStack) -> tuple[LLM | None, dict[str, LLM]]:
+def _in_process(settings: ModelSettings, clock: Clock) -> HFModel | None:
+    """The chat model that runs here, if it does. ConfigError names what it lacks."""
+    if settings.chat_backend != "hf":
+        return None
+    try:
+        from memos.models.hf.model import HFModel
+    except ImportError as error:
+        raise ConfigError(
+            f"chat_backend='hf' needs torch and transformers ({error}): pip install 'memscheduler[hf]'"
+        ) from error
+    try:
+        return HFModel.load(
+            Path(settings.chat_model or ""),
+            device=settings.chat_device,
+            dtype=settings.chat_dtype,
+            threads=settings.chat_threads,
+            clock=clock,
+        )
+    except ModelUnavailable as error:
+        raise ConfigError(f"MEMOS_MODELS__CHAT_MODEL: {error}") from error
+
+
+def _chat(
+    settings: ModelSettings, clock: Clock, opened: ExitStack, local: HFModel | None
+) -> tuple[LLM | None, dict[str, LLM]]:
     known: dict[str, LLM] = {}
     llm: LLM | None = None
     sampling = {"temperature": settings.chat_temperature, "top_p": settings.chat_top_p}
-    if settings.chat_model or settings.chat_base_url:
+    if local is not None:
+        from memos.models.hf.chat import HFChat
+
+        llm = known[local.name] = HFChat(
+            local,
+            timeout_s=settings.chat_timeout_s,
+            tokens_max=settings.chat_tokens_max,
+            temperature=settings.chat_temperature,
+            top_p=settings.chat_top_p,
+        )
+    elif settings.chat_model or settings.chat_base_url:
         place = _place(settings, None, None)
         llm = _model(
             settings.chat_model or "",
@@ -142,9 +182,14 @@ def _role(
     tokens_max: int,
     clock: Clock,
     opened: ExitStack,
+    local: HFModel | None = None,
 ) -> LLM | None:
     """A role's model, with its own limits: its own one, else the chat's; None where that is not named either."""
     if not model and place == _place(settings, None, None):
+        if local is not None:
+            from memos.models.hf.chat import HFChat
+
+            return HFChat(local, timeout_s=timeout_s, tokens_max=tokens_max)
         if not (settings.chat_model or settings.chat_base_url):
             return None
         model = settings.chat_model

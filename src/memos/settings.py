@@ -145,7 +145,17 @@ class ModelSettings(Section):
     goes to another role's base URL.
     """
 
-    chat_model: str | None = Field(None, description="the model that answers chats, as the endpoint calls it")
+    chat_backend: Literal["openai", "hf"] = Field(
+        "openai", description="hf: the chat model runs in this process, by transformers (extra hf)"
+    )
+    chat_model: str | None = Field(
+        None, description="the model that answers chats, as the endpoint calls it; for hf: its folder"
+    )
+    chat_device: str = Field("auto", description="for hf: auto (the first GPU, else the CPU) or torch's name")
+    chat_dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="for hf: auto is the checkpoint's"
+    )
+    chat_threads: int | None = Field(None, ge=1, le=256, description="for hf: of torch, in the whole process")
     chat_base_url: str | None = Field(None, description="an OpenAI-compatible endpoint, /v1 included")
     chat_api_key: SecretStr | None = Field(None, description="its key; alone it switches nothing on")
     chat_temperature: float | None = Field(None, ge=0, le=2, description="unset: the endpoint's")
@@ -195,6 +205,10 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> ModelSettings:
+        if self.chat_backend == "hf" and not self.chat_model:
+            raise ValueError("the chat backend 'hf' needs a model's folder: set MEMOS_MODELS__CHAT_MODEL")
+        if self.chat_backend == "hf" and self.chat_base_url:
+            raise ValueError("chat_backend='hf' runs the model in this process: unset chat_base_url")
         if self.embedder in ("openai", "ollama") and not self.embedder_model:
             raise ValueError(
                 f"the embedder {self.embedder!r} needs the model's name: set MEMOS_MODELS__EMBEDDER_MODEL"

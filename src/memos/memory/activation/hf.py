@@ -130,7 +130,8 @@ class HFActivation:
     def extend(self, handle: Handle, keep: int, ids: Sequence[int], *, layout: Layout) -> Handle:
         self._same_model(handle)
         begun = self.model.text.beginning(layout.parts)
-        if len(begun.ids) != keep + len(ids) or begun.ids[keep:] != tuple(ids):
+        tail = begun.ids[keep:]  # of the ids that are given, what closes the message may be a part
+        if keep > len(begun.ids) or tuple(ids[: len(tail)]) != tail:
             raise ActivationMiss(MissReason.TOKENS, "these are not the ids of this layout")
         return self._kept(layout, begun, reuse_min=0.0)
 
@@ -140,7 +141,7 @@ class HFActivation:
         if suffix.layout.namespace != namespace:
             raise ActivationMiss(MissReason.TOKENS, "the handle is of another namespace")
         ids = self.model.text.ids(suffix.chat, opening=True)
-        cuts = [cut for cut in cuts_of(handle.ends) if cut < len(ids)]
+        cuts = [cut for cut in _cuts(handle) if cut < len(ids)]
         found = self._find(namespace, ids, cuts)
         reason = self._why_less(found, handle, suffix.layout)
         if not found.tokens:
@@ -284,7 +285,7 @@ class HFActivation:
         if shared < 0:
             return MissReason.TOKENS
         wanted = handle.ends[shared] if shared < len(handle.ends) else handle.tokens
-        within = [cut for cut in cuts_of(handle.ends) if cut <= wanted]
+        within = [cut for cut in _cuts(handle) if cut <= wanted]
         if found.tokens >= (within[-1] if within else 0):
             return MissReason.INVALIDATED
         return found.reason if found.reason is not MissReason.NONE else MissReason.TOKENS
@@ -294,6 +295,11 @@ class HFActivation:
         with suppress(ActivationMiss):
             named = set(self.files.manifest(namespace).segments)
         self._hot.keep_only(namespace, named)
+
+
+def _cuts(handle: Handle) -> tuple[int, ...]:
+    """Where the handle's prefix is cut; its ends may be those of the first entries alone."""
+    return cuts_of(handle.ends, whole=bool(handle.ends) and handle.ends[-1] == handle.tokens)
 
 
 class _Hot:

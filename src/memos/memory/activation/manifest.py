@@ -103,16 +103,19 @@ class Manifest:
         return replace(self, segments={name: self.segments[name] for name in self.segments if name in needed})
 
 
-def cuts_of(ends: Sequence[int]) -> tuple[int, ...]:
+def cuts_of(ends: Sequence[int], *, whole: bool = True) -> tuple[int, ...]:
     """Where a prefix with these ends of its parts is cut into segments: at ends, but no segment is shorter
-    than SEGMENT_TOKENS_MIN, save the last. What goes with a memory are the segments from its own on."""
+    than SEGMENT_TOKENS_MIN, save the last. What goes with a memory are the segments from its own on.
+
+    whole: these are the ends of all its parts, not of the first ones.
+    """
     cuts: list[int] = []
     last = 0
     for end in ends:
         if end - last >= SEGMENT_TOKENS_MIN:
             cuts.append(end)
             last = end
-    if ends and ends[-1] > last:
+    if whole and ends and ends[-1] > last:
         cuts.append(ends[-1])
     return tuple(cuts)
 

@@ -47,6 +47,11 @@ class HFChat:
     def name(self) -> str:
         return self.model.name
 
+    @property
+    def base_url(self) -> str:
+        """Where it runs."""
+        return f"{self.model.device} of this process"
+
     def complete(
         self,
         messages: Sequence[ChatMessage],

@@ -73,6 +73,7 @@ class HFModel:
         self._files = tuple(files)
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
+        self._closed = False
         self._fingerprint = ""
         accepted = inspect.signature(model.forward).parameters
         self._cache_name = "cache" if "cache" in accepted else "past_key_values"
@@ -132,6 +133,13 @@ class HFModel:
             self._fingerprint = fingerprint_of(self._model, self._tokenizer, files=self._files)
         return self._fingerprint
 
+    def close(self) -> None:
+        """End all answers at their next token; when this returns nothing is computed any more. A process
+        that ends while a thread computes is aborted by torch."""
+        self._closed = True
+        with self._lock:
+            pass
+
     # -- reading ----------------------------------------------------------------------------------------
 
     def read(self, ids: Sequence[int], past: Past | None = None) -> tuple[Tensor, Cache]:
@@ -145,6 +153,8 @@ class HFModel:
         fed = torch.tensor([list(ids)], dtype=torch.long, device=self.device)
         given = {self._cache_name: cache, "use_cache": True, **self._last_logits}
         with self._lock, torch.inference_mode():
+            if self._closed:
+                raise ModelUnavailable(f"the model {self.name!r} is closed")
             try:
                 out = self._model(input_ids=fed, **given)
             except (RuntimeError, torch.OutOfMemoryError) as error:
