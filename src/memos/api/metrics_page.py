@@ -29,26 +29,34 @@ Levels = dict[Values, float]
 logger = log.get_logger(__name__)
 
 
-class MetricsPage:
-    """The page of one runtime. Thread-safe."""
+class MetricsPage(Collector):
+    """The page of one runtime. Thread-safe.
 
-    def __init__(self, runtime: Runtime) -> None:
+    shared: whether it also tells the levels of queue and store, which all processes have in common. A server
+    does; of the workers beside it each tells its own, so that a sum over processes counts nothing twice.
+    """
+
+    def __init__(self, runtime: Runtime, *, shared: bool = True) -> None:
         self._runtime = runtime
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
         self._lock = threading.Lock()
         self._kept: dict[Gauge, Levels] = {}
         self._kept_at: float | None = None
         # The parts, each with the reading of its own: one that fails does not take the others along.
         self._parts: tuple[Callable[[], dict[Gauge, Levels]], ...] = (
-            self._queue,
-            self._scheduler,
-            self._memories_kept,
+            (self._queue, self._scheduler, self._memories_kept) if shared else (self._scheduler,)
         )
 
     def text(self) -> bytes:
         """The whole page, in the text format 0.0.4."""
-        registry = CollectorRegistry()
-        registry.register(_Table(self._levels()))
-        return generate_latest(registry)
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric of the table, in the vendor's form."""
+        levels = self._levels()
+        for metric in metrics.table().values():
+            yield from _family(metric, levels)
 
     def _levels(self) -> dict[Gauge, Levels]:
         found: dict[Gauge, Levels] = {}
@@ -137,34 +145,22 @@ class MetricsPage:
         return levels
 
 
-class _Table(Collector):
-    """The table of metrics with its counts, in the vendor's form."""
-
-    def __init__(self, levels: dict[Gauge, Levels]) -> None:
-        self._levels = levels
-
-    def collect(self) -> Iterable[Metric]:
-        for metric in metrics.table().values():
-            yield from self._family(metric)
-
-    def _family(self, metric: metrics.Metric) -> Iterator[Metric]:
-        if isinstance(metric, metrics.Counter):
-            counter = CounterMetricFamily(
-                metric.name.removesuffix("_total"), metric.text, labels=metric.labels
-            )
-            for values, count in metric.series().items():
-                counter.add_metric(values, count)
-            yield counter
-        elif isinstance(metric, metrics.Histogram):
-            histogram = HistogramMetricFamily(metric.name, metric.text, labels=metric.labels)
-            for values, seen in metric.series().items():
-                histogram.add_metric(values, _buckets(metric.bounds, seen.counts), seen.sum)
-            yield histogram
-        elif isinstance(metric, Gauge):
-            gauge = GaugeMetricFamily(metric.name, metric.text, labels=metric.labels)
-            for values, level in self._levels.get(metric, {}).items():
-                gauge.add_metric(values, level)
-            yield gauge
+def _family(metric: metrics.Metric, levels: dict[Gauge, Levels]) -> Iterator[Metric]:
+    if isinstance(metric, metrics.Counter):
+        counter = CounterMetricFamily(metric.name.removesuffix("_total"), metric.text, labels=metric.labels)
+        for values, count in metric.series().items():
+            counter.add_metric(values, count)
+        yield counter
+    elif isinstance(metric, metrics.Histogram):
+        histogram = HistogramMetricFamily(metric.name, metric.text, labels=metric.labels)
+        for values, seen in metric.series().items():
+            histogram.add_metric(values, _buckets(metric.bounds, seen.counts), seen.sum)
+        yield histogram
+    elif isinstance(metric, Gauge):
+        gauge = GaugeMetricFamily(metric.name, metric.text, labels=metric.labels)
+        for values, level in levels.get(metric, {}).items():
+            gauge.add_metric(values, level)
+        yield gauge
 
 
 def _buckets(bounds: tuple[float, ...], counts: tuple[int, ...]) -> list[tuple[str, float]]:

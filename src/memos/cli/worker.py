@@ -37,12 +37,20 @@ def worker(
     grace: Annotated[
         float | None, typer.Option("--grace", min=0, help="Seconds that running tasks may still take.")
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", min=0, max=65535, help="Serve this process's metrics; 0: any port."),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option("--metrics-host", help="Where metrics are served; they ask for no key.")
+    ] = "127.0.0.1",
 ) -> None:
     """Run tasks until SIGTERM or Ctrl-C, then finish what runs; the second signal hands it back at once.
 
     Exit code 0: all that ran was finished; 3: some was handed back and runs again elsewhere.
     """
     from memos.settings import Settings
+    from memos.worker.metrics_server import metrics_served
     from memos.worker.serve import drain, pin_threads, refuse_local_queue, wait_for_stop
     from memos.worker.signals import StopSignals
 
@@ -79,6 +87,9 @@ def worker(
                 ),
                 soft_wrap=True,
             )
-            wait_for_stop(signals)
-            code = drain(scheduler, signals, grace_s=grace)
+            with metrics_served(runtime, metrics_host, metrics_port) as port:
+                if port is not None:
+                    errors.print(plain(f"metrics on http://{metrics_host}:{port}/metrics"), soft_wrap=True)
+                wait_for_stop(signals)
+                code = drain(scheduler, signals, grace_s=grace)
     sys.exit(code)

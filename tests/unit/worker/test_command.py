@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 import tests.services
 
@@ -121,6 +124,31 @@ def test_the_first_signal_drains(start: Start, queue: TaskQueue, ledger: Path) -
     depth = queue.depth()
     assert (depth.remaining, depth.running) == (1, 0)
     assert queue.instances() == []
+
+
+def test_a_worker_tells_prometheus_what_it_ran(start: Start, queue: TaskQueue, ledger: Path) -> None:
+    """Its page has its own counts and none of the levels that a server tells; it ends with the worker."""
+    worker = start("--metrics-port", "0")
+    log = ledger.with_name("worker-0.log")
+    until(lambda: b"metrics on " in log.read_bytes())
+    page = re.findall(r"http://127[.]0[.]0[.]1:\d+/metrics", log.read_text())[0]
+    queue.submit([message("slow", "0"), message("slow", "0", user="v")])
+    done = 'memos_tasks_settled_total{label="slow",state="completed"} 2.0'
+    until(lambda: done in httpx.get(page, trust_env=False).text)
+    text = httpx.get(page, trust_env=False).text
+    assert re.search(r'^memos_task_running_seconds_count{label="slow",outcome="ok"} [12][.]0$', text, re.M)
+    assert "memos_workers " in text and "memos_queue_messages{" not in text and "memos_memories{" not in text
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(ROOMY_S) == 0
+
+
+def test_a_metrics_port_that_is_taken_is_named(start: Start, ledger: Path) -> None:
+    """The worker does not run without what was asked for."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        worker = start("--metrics-port", port, wait=False)
+        assert worker.wait(ROOMY_S) == 1
+    assert f"127.0.0.1:{port}" in ledger.with_name("worker-0.log").read_text()
 
 
 @both
