@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from memos import dashboard
+
 ROOT = Path(__file__).resolve().parents[2]
 SITE_PACKAGES_MB_MAX = 400
 WEIGHTS_MB = 90
@@ -53,11 +55,13 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_carries_its_data_files(wheel: Path) -> None:
-    """The migrations, the embedder's graph and the type marker travel in the wheel, the tests do not."""
+    """The migrations, the embedder's graph, the page and the type marker travel in the wheel, the tests do not."""
     names = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("memos/memory/migrations/") and name.endswith(".sql") for name in names)
     assert "memos/models/minilm.onnx" in names
     assert "memos/py.typed" in names
+    page = {f"memos/dashboard/{name}" for name in dashboard.PATHS.values()}
+    assert page and page <= set(names)
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 

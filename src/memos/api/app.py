@@ -1,7 +1,8 @@
 """The HTTP application: `create_app()` over one runtime, `run()` to serve it.
 
 The application closes the runtime that it opened itself when the server stops: running tasks finish
-first. CORS is off. What is not under /product is /health and the OpenAPI pages.
+first. CORS is off. What is not under /product is /health, the OpenAPI pages
+and the dashboard at /.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from memos.api.boundary import Boundary
 from memos.api.handlers import Handlers, handlers_of
 from memos.api.keys import KeyFile
 from memos.api.routers import server_router
+from memos.api.routers.dashboard import dashboard_router
 from memos.api.routers.ops import ops_router
 from memos.api.routers.product import product_router
 from memos.runtime import Runtime
@@ -52,6 +54,7 @@ def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None
     errors.install(app)
     app.include_router(product_router(handlers, instance_id=server_router.INSTANCE_ID))
     app.include_router(ops_router(built))
+    app.include_router(dashboard_router())
     gate = auth.Gate(
         host=chosen.api.host,
         key=key,

@@ -19,9 +19,10 @@ from memos.api.access import OPEN, Principal, Role
 from memos.api.keys import KeyFile
 from memos.api.rate import RateLimits
 from memos.clock import Clock, SystemClock
+from memos.dashboard import PATHS
 from memos.errors import ConfigError
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
+OPEN_PATHS = frozenset({"/health", "/ready", *PATHS})  # the page itself shows nothing without a key
 KEY_CHARS_MIN = 16
 KEYS_CARRIED_MAX = 4  # headers of one request that are looked at
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,9 +17,10 @@ from rich.table import Table
 from rich.text import Text
 
 from memos.cli.terminal import opened, out, plain
+from memos.mem_scheduler.queues.picture import LabelSums, Picture, labels_of
 
 if TYPE_CHECKING:
-    from memos.mem_scheduler.queues.base import HeldLease, Instance, LaneDepth, QueueDepth, TaskQueue
+    from memos.mem_scheduler.queues.base import HeldLease, LaneDepth, TaskQueue
 
 LANES_SHOWN = 50
 LEASES_SHOWN = 20
@@ -30,50 +30,6 @@ _LEFT = frozenset({"user", "cube", "label", "name", "lane", "labels", "held by"}
 def register(app: typer.Typer) -> None:
     """Add the command to the root."""
     app.command("status")(status)
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """What a queue shows at one moment. `at` is wall time."""
-
-    at: float
-    depth: QueueDepth
-    instances: tuple[Instance, ...]
-    leases: tuple[HeldLease, ...]
-
-    @classmethod
-    def of(cls, queue: TaskQueue, at: float) -> Picture:
-        return cls(at, queue.depth(), tuple(queue.instances()), tuple(queue.leases(limit=LEASES_SHOWN)))
-
-    def by_label(self) -> dict[str, LabelSums]:
-        """Counts over all lanes, and the greatest lag."""
-        sums: dict[str, LabelSums] = {}
-        for lane in self.depth.lanes:
-            for label in _labels_of(lane):
-                before = sums.get(label, LabelSums())
-                sums[label] = LabelSums(
-                    before.queued + lane.queued.get(label, 0),
-                    before.delayed + lane.delayed.get(label, 0),
-                    before.parked + lane.parked.get(label, 0),
-                    before.running + lane.running.get(label, 0),
-                    max(before.lag_s, lane.oldest_s.get(label, 0.0)),
-                )
-        return sums
-
-
-@dataclass(frozen=True, slots=True)
-class LabelSums:
-    """One label over all lanes."""
-
-    queued: int = 0
-    delayed: int = 0
-    parked: int = 0
-    running: int = 0
-    lag_s: float = 0.0
-
-    @property
-    def waiting(self) -> int:
-        return self.queued + self.delayed + self.parked
 
 
 def status(
@@ -87,7 +43,7 @@ def status(
     """Who claims, what waits, runs and was given up, how far behind it is, and how long tasks take."""
     with opened() as runtime:
         if not watch:
-            _show(Picture.of(runtime.queue, time.time()), as_json=as_json)
+            _show(Picture.of(runtime.queue, time.time(), leases_max=LEASES_SHOWN), as_json=as_json)
             return
         _watch(runtime.queue, interval=interval, looks=looks, as_json=as_json)
 
@@ -103,7 +59,7 @@ def _watch(queue: TaskQueue, *, interval: float, looks: int | None, as_json: boo
     before: Picture | None = None
     with Live(console=out, auto_refresh=False, transient=False) as live:
         while looks is None or looks > 0:
-            now = Picture.of(queue, time.time())
+            now = Picture.of(queue, time.time(), leases_max=LEASES_SHOWN)
             if as_json:
                 _show(now, as_json=True)
             else:
@@ -190,7 +146,7 @@ def _lanes(lanes: tuple[LaneDepth, ...]) -> Table:
     worst = sorted(lanes, key=lambda lane: -max(lane.oldest_s.values(), default=0.0))
     for lane in worst[:LANES_SHOWN]:
         counts = (lane.queued, lane.delayed, lane.parked, lane.running)
-        for label in _labels_of(lane):
+        for label in labels_of(lane):
             numbers = [str(count.get(label, 0) or "") for count in counts]
             lag = lane.oldest_s.get(label)
             table.add_row(
@@ -217,11 +173,6 @@ def _leases(leases: tuple[HeldLease, ...]) -> Table:
             expires if one.expires_in_s > 0 else Text(expires, style="red"),
         )
     return table
-
-
-def _labels_of(lane: LaneDepth) -> list[str]:
-    counts = (lane.queued, lane.delayed, lane.parked, lane.running)
-    return sorted({label for count in counts for label in count})
 
 
 def span(seconds: float) -> str:
@@ -268,7 +219,7 @@ def as_dict(picture: Picture) -> dict[str, Any]:
                 "lag_s": lane.oldest_s.get(label),
             }
             for lane in depth.lanes[:1_000]
-            for label in _labels_of(lane)
+            for label in labels_of(lane)
         ],
         "leases": [
             {

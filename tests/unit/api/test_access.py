@@ -19,6 +19,8 @@ from memos.api.routers.product import product_router
 from memos.memory.store import ItemFilter
 from memos.runtime import Runtime
 
+from .letters import give_up
+
 SECRET = "canary-7391"
 
 
@@ -45,7 +47,7 @@ def key_of(runtime: Runtime) -> Callable[..., dict[str, str]]:
     return make
 
 
-def foreign_requests(item_id: str) -> dict[str, tuple[str, str, Any]]:
+def foreign_requests(item_id: str, letter: str = "no-such-letter") -> dict[str, tuple[str, str, Any]]:
     """By route: a request of eve's for alice's data."""
     said = [{"role": "user", "content": "x"}]
     chat = {"user_id": "eve", "query": SECRET, "readable_cube_ids": ["alice"]}
@@ -108,6 +110,13 @@ def foreign_requests(item_id: str) -> dict[str, tuple[str, str, Any]]:
         ),
         "/product/scheduler/logs": ("GET", "/product/scheduler/logs?mem_cube_id=alice", None),
         "/product/scheduler/logs/stream": ("GET", "/product/scheduler/logs/stream?user_id=alice", None),
+        "/product/scheduler/queue": ("GET", "/product/scheduler/queue?mem_cube_id=alice", None),
+        "/product/scheduler/latency": ("GET", "/product/scheduler/latency?user_id=alice", None),
+        "/product/scheduler/dead": ("GET", "/product/scheduler/dead?user_id=alice", None),
+        "/product/scheduler/dead/retry": ("POST", "/product/scheduler/dead/retry", {"keys": [letter]}),
+        "/product/scheduler/dead/purge": ("POST", "/product/scheduler/dead/purge", {"keys": [letter]}),
+        "/product/working_memory": ("GET", "/product/working_memory?mem_cube_id=alice", None),
+        "/product/cubes": ("GET", "/product/cubes", None),
         "/health/memory": ("GET", "/health/memory?mem_cube_id=alice", None),
         "/product/scheduler/wait": (
             "POST",
@@ -122,13 +131,19 @@ def foreign_requests(item_id: str) -> dict[str, tuple[str, str, Any]]:
     }
 
 
-FREE_OF_USERS = {"/health", "/ready", "/metrics", "/product/scheduler/allstatus"}
+FREE_OF_USERS = {
+    *("/health", "/ready", "/metrics", "/product/scheduler/allstatus"),
+    *("/product/me", "/product/load"),
+}
 # They answer, and must not show or change anything of what is not in the key's scope.
 ANSWERS_NOTHING = {
     "/product/get_memory/{memory_id}": lambda body: body["data"] is None,
     "/product/get_memory_by_ids": lambda body: body["data"] == {"memories": []},
     "/product/explain": lambda body: body["data"]["verdict"] == "never_written",
     "/product/get_user_names_by_memory_ids": lambda body: set(body["data"].values()) == {None},
+    "/product/cubes": lambda body: body["data"] == [] and body["total"] == 0,
+    "/product/scheduler/dead/retry": lambda body: body["data"]["handled"] == 0,
+    "/product/scheduler/dead/purge": lambda body: body["data"]["handled"] == 0,
 }
 
 
@@ -138,8 +153,9 @@ def test_no_route_shows_or_changes_what_is_not_in_the_scope(
     """Every route of the application, asked with another user's key, refuses or shows nothing."""
     messages = [{"role": "user", "content": f"My code name is {SECRET}."}]
     [row] = client.post("/product/add", json={"user_id": "alice", "messages": messages}).json()["data"]
-    before = (runtime.store.seq("alice"), len(runtime.queue.statuses()))
-    requests = foreign_requests(row["memory_id"])
+    letter = give_up(runtime, user="alice", content=SECRET)
+    before = (runtime.store.seq("alice"), len(runtime.queue.statuses()), len(runtime.queue.dead.list()))
+    requests = foreign_requests(row["memory_id"], letter)
     described = set(app.openapi()["paths"])
     assert described - FREE_OF_USERS == set(requests), "a route without a request here"
     headers = key_of()
@@ -152,7 +168,8 @@ def test_no_route_shows_or_changes_what_is_not_in_the_scope(
             unknown = path == "/product/delete_memory"  # as if there were no such memory
             assert answer.status_code == (404 if unknown else 403), (path, answer.text)
             assert answer.json()["data"] is None, path
-    assert (runtime.store.seq("alice"), len(runtime.queue.statuses())) == before
+    after = (runtime.store.seq("alice"), len(runtime.queue.statuses()), len(runtime.queue.dead.list()))
+    assert after == before
 
 
 def test_a_user_id_of_somebody_else_is_refused(
@@ -191,6 +208,7 @@ def test_a_reading_key_changes_nothing(
             *("/product/register_cube", "/product/delete_memory_by_record_id"),
             *("/product/recover_memory_by_record_id", "/product/chat/complete", "/product/chat/stream"),
             *("/product/chat/stream/playground", "/product/chat/stream/business_user"),
+            *("/product/scheduler/dead/retry", "/product/scheduler/dead/purge"),
         }
         assert status == (403 if writes else 200), path
     assert runtime.store.seq("eve") == before

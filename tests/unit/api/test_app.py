@@ -403,5 +403,8 @@ def test_the_description_of_the_api_is_complete(client: TestClient) -> None:
         *("/product/get_user_names_by_memory_ids", "/product/delete_memory_by_record_id"),
         *("/product/recover_memory_by_record_id", "/product/explain", "/product/scheduler/logs"),
         *("/product/scheduler/logs/stream", "/ready", "/health/memory"),
+        *("/product/scheduler/queue", "/product/scheduler/latency", "/product/scheduler/dead"),
+        *("/product/scheduler/dead/retry", "/product/scheduler/dead/purge"),
+        *("/product/me", "/product/cubes", "/product/load", "/product/working_memory"),
     } == set(paths)
     assert all(operation["description"] for path in paths.values() for operation in path.values())

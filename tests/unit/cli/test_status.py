@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import tests.services
 
-from memos.cli.status import LabelSums, Picture, frame, span
+from memos.cli.status import frame, span
 from memos.mem_scheduler.queues.base import Lane, LaneDepth, QueueDepth
+from memos.mem_scheduler.queues.picture import LabelSums, Picture
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.runtime import Runtime, build
 from memos.settings import Settings

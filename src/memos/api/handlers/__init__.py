@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from memos.api.handlers.base_handler import HandlerDependencies
     from memos.api.handlers.chat import ChatHandler
     from memos.api.handlers.cube import CubeHandler
+    from memos.api.handlers.dead import DeadHandler
     from memos.api.handlers.explain import ExplainHandler
     from memos.api.handlers.feedback import FeedbackHandler
     from memos.api.handlers.graph import GraphHandler
+    from memos.api.handlers.insight import InsightHandler
     from memos.api.handlers.logs import LogHandler
     from memos.api.handlers.memory import MemoryHandler
+    from memos.api.handlers.queue import QueueHandler
     from memos.api.handlers.records import RecordHandler
     from memos.api.handlers.search import SearchHandler
     from memos.api.handlers.suggest import SuggestHandler
     from memos.api.handlers.tasks import TaskHandler
+    from memos.api.handlers.working import WorkingHandler
     from memos.runtime import Runtime
 
 _CACHED_MAX = 2  # the process's own runtime, and one that a test or command built beside it
@@ -50,6 +54,10 @@ class Handlers:
     suggest: SuggestHandler
     logs: LogHandler
     tasks: TaskHandler
+    queue: QueueHandler
+    dead: DeadHandler
+    working: WorkingHandler
+    insight: InsightHandler
 
 
 _lock = threading.RLock()
@@ -94,16 +102,20 @@ def _make(runtime: Runtime) -> Handlers:
     from memos.api.handlers.base_handler import HandlerDependencies
     from memos.api.handlers.chat import ChatHandler
     from memos.api.handlers.cube import CubeHandler
+    from memos.api.handlers.dead import DeadHandler
     from memos.api.handlers.explain import ExplainHandler
     from memos.api.handlers.feedback import FeedbackHandler
     from memos.api.handlers.freshness import FreshnessReader
     from memos.api.handlers.graph import GraphHandler
+    from memos.api.handlers.insight import InsightHandler
     from memos.api.handlers.logs import LogHandler
     from memos.api.handlers.memory import MemoryHandler
+    from memos.api.handlers.queue import QueueHandler
     from memos.api.handlers.records import RecordHandler
     from memos.api.handlers.search import SearchHandler
     from memos.api.handlers.suggest import SuggestHandler
     from memos.api.handlers.tasks import TaskHandler
+    from memos.api.handlers.working import WorkingHandler
 
     components = _components(runtime)
     dependencies = HandlerDependencies.from_init_server(components)
@@ -127,6 +139,10 @@ def _make(runtime: Runtime) -> Handlers:
         logs=LogHandler(runtime.store),
         suggest=SuggestHandler(runtime.store, runtime.retriever),
         tasks=TaskHandler(queue=runtime.queue, tracker=runtime.status_tracker, clock=runtime.clock),
+        queue=QueueHandler(runtime.queue, runtime.clock),
+        dead=DeadHandler(runtime.queue),
+        working=WorkingHandler(runtime.store),
+        insight=InsightHandler(runtime),
     )
 
 

@@ -51,6 +51,7 @@ from memos.api.product_models import (
     MemoryResponse,
     SearchResponse,
 )
+from memos.api.routers.insight import insight_router
 from memos.api.routers.scheduler import scheduler_router
 from memos.api.streams import STREAM, chat_of, streamed
 
@@ -63,6 +64,7 @@ def product_router(handlers: Callable[[], Handlers], *, instance_id: str) -> API
     for part in (_memories, _chats, _listings, _cubes):
         router.include_router(part(handlers))
     router.include_router(scheduler_router(handlers, instance_id=instance_id))
+    router.include_router(insight_router(handlers))
     return router
 
 

@@ -14,6 +14,7 @@ from fastapi.responses import StreamingResponse
 from memos.api import access
 from memos.api.errors import ERRORS, EnvelopeRoute
 from memos.api.handlers import Handlers
+from memos.api.handlers.dead import PAGE_MAX as LETTERS_MAX
 from memos.api.handlers.logs import PAGE_MAX, LogHandler, LogQuery, allowed
 from memos.api.handlers.tasks import TaskHandler
 from memos.api.log_models import LogsResponse
@@ -23,6 +24,13 @@ from memos.api.product_models import (
     TaskQueueResponse,
     Waited,
     WaitResponse,
+)
+from memos.api.queue_models import (
+    DeadHandledResponse,
+    DeadKeysRequest,
+    DeadResponse,
+    LatencyResponse,
+    QueueResponse,
 )
 from memos.api.sse import HEADERS, MEDIA_TYPE, frame
 from memos.api.streams import STREAM
@@ -39,6 +47,7 @@ Poll = Annotated[float, Query(ge=0.02, le=60)]
 def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> APIRouter:
     """The routes over whatever `handlers` returns at the time of a request."""
     router = APIRouter(prefix=PREFIX, tags=["scheduler"], route_class=EnvelopeRoute, responses=ERRORS)
+    router.include_router(_queue(handlers))
 
     @router.get("/allstatus", response_model=AllStatusResponse)
     def all_status() -> AllStatusResponse:
@@ -116,6 +125,46 @@ def scheduler_router(handlers: Callable[[], Handlers], *, instance_id: str) -> A
         access.may_read(users=[check_id("user_name", user_name)])
         frames = _looks(tasks, user_name, timeout_seconds, poll_interval, instance_id)
         return StreamingResponse(frames, media_type=MEDIA_TYPE, headers=HEADERS)
+
+    return router
+
+
+def _queue(handlers: Callable[[], Handlers]) -> APIRouter:
+    router = APIRouter(tags=["scheduler"], route_class=EnvelopeRoute)
+
+    @router.get("/queue", response_model=QueueResponse)
+    def queue(user_id: str | None = None, mem_cube_id: str | None = None) -> QueueResponse:
+        """What the queue holds now, label by label and lane by lane, within the scope of the key."""
+        return handlers().queue.handle_queue(user_id=user_id, cube_id=mem_cube_id)
+
+    @router.get("/latency", response_model=LatencyResponse)
+    def latency(
+        minutes: Annotated[float, Query(ge=1, le=1_440)] = 15.0,
+        user_id: str | None = None,
+        mem_cube_id: str | None = None,
+    ) -> LatencyResponse:
+        """How long tasks waited and ran over the last minutes: p50 and p95 by label, step by step."""
+        return handlers().queue.handle_latency(minutes=minutes, user_id=user_id, cube_id=mem_cube_id)
+
+    @router.get("/dead", response_model=DeadResponse)
+    def dead(
+        label: str | None = None,
+        user_id: str | None = None,
+        mem_cube_id: str | None = None,
+        limit: Annotated[int, Query(ge=1, le=LETTERS_MAX)] = 50,
+    ) -> DeadResponse:
+        """The messages that were given up, newest first, each with its content and its error."""
+        return handlers().dead.handle_list(label=label, user_id=user_id, cube_id=mem_cube_id, limit=limit)
+
+    @router.post("/dead/retry", response_model=DeadHandledResponse)
+    def retry_dead(request: DeadKeysRequest) -> DeadHandledResponse:
+        """Queue dead letters again, with fresh budgets; needs a key that writes."""
+        return handlers().dead.handle_retry(request.keys)
+
+    @router.post("/dead/purge", response_model=DeadHandledResponse)
+    def purge_dead(request: DeadKeysRequest) -> DeadHandledResponse:
+        """Drop dead letters for good; needs a key that writes."""
+        return handlers().dead.handle_purge(request.keys)
 
     return router
 
