@@ -80,7 +80,7 @@ class LoadResponse(BaseResponse[Load]):
     """Workers, queue and caches."""
 
 
-class WorkingPlace(TypedDict):
+class HeldPlace(TypedDict):
     """One place of working memory, and why the memory has it."""
 
     memory_id: str
@@ -115,7 +115,7 @@ class WorkingChange(TypedDict):
     kept: int
 
 
-class WorkingMemory(TypedDict):
+class WorkingHistory(TypedDict):
     """The places of a cube, best first, and its last replacements, newest first.
 
     `seq` is the cube's sequence number at the time; with it as `known_seq` the next request is answered
@@ -127,11 +127,11 @@ class WorkingMemory(TypedDict):
     unchanged: bool
     version: int
     capacity: int
-    places: list[WorkingPlace]
+    places: list[HeldPlace]
     history: list[WorkingChange]
 
 
-class WorkingResponse(BaseResponse[WorkingMemory]):
+class WorkingHistoryResponse(BaseResponse[WorkingHistory]):
     """Working memory and its history. `next_before` is where the older part goes on; null: that was all."""
 
     next_before: int | None = None

@@ -41,7 +41,7 @@ export function forgetSearch() {
 async function tellUser() {
   const cube = session.cube;
   if (cube && !session.me.users?.length && !session.users.has(cube)) {
-    const answer = await get("product/working_memory", { mem_cube_id: cube, limit: 1 }).catch(() => null);
+    const answer = await get("product/working_memory/history", { mem_cube_id: cube, limit: 1 }).catch(() => null);
     session.users.set(cube, answer?.data.places[0]?.user_id ?? cube);
   }
   byId("search-user").placeholder = session.user;

@@ -29,7 +29,7 @@ async function askWorking() {
   if (!cube) return null;
   const known = shown.cube === cube && shown.seq >= 0 ? shown.seq : null;
   try {
-    const answer = await get("product/working_memory", { mem_cube_id: cube, limit: PAGE, known_seq: known });
+    const answer = await get("product/working_memory/history", { mem_cube_id: cube, limit: PAGE, known_seq: known });
     return { ...answer.data, next_before: answer.next_before };
   } catch (error) {
     if (error.status) history.say(`${error.message} (${error.status})`, "error");
@@ -122,7 +122,7 @@ function showHistory() {
 async function older() {
   const cube = shown.cube;
   try {
-    const answer = await get("product/working_memory", { mem_cube_id: cube, limit: PAGE, before: shown.before });
+    const answer = await get("product/working_memory/history", { mem_cube_id: cube, limit: PAGE, before: shown.before });
     if (cube !== shown.cube) return;
     shown.rows = [...shown.rows, ...answer.data.history].slice(0, KEPT_MAX);
     shown.before = answer.next_before;

@@ -115,7 +115,11 @@ def foreign_requests(item_id: str, letter: str = "no-such-letter") -> dict[str, 
         "/product/scheduler/dead": ("GET", "/product/scheduler/dead?user_id=alice", None),
         "/product/scheduler/dead/retry": ("POST", "/product/scheduler/dead/retry", {"keys": [letter]}),
         "/product/scheduler/dead/purge": ("POST", "/product/scheduler/dead/purge", {"keys": [letter]}),
-        "/product/working_memory": ("GET", "/product/working_memory?mem_cube_id=alice", None),
+        "/product/working_memory/history": (
+            "GET",
+            "/product/working_memory/history?mem_cube_id=alice",
+            None,
+        ),
         "/product/cubes": ("GET", "/product/cubes", None),
         "/health/memory": ("GET", "/health/memory?mem_cube_id=alice", None),
         "/product/scheduler/wait": (

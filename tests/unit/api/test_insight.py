@@ -35,7 +35,7 @@ def add(client: TestClient, text: str, user: str = "u") -> str:
 
 
 def working(client: TestClient, **query: Any) -> dict[str, Any]:
-    answer = client.get("/product/working_memory", params={"mem_cube_id": "u", **query})
+    answer = client.get("/product/working_memory/history", params={"mem_cube_id": "u", **query})
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
@@ -119,7 +119,7 @@ def test_history_comes_in_pages_and_nothing_new_is_cheap(client: TestClient, run
 
 def test_an_unknown_cube_is_an_empty_one(client: TestClient) -> None:
     """Nothing stands in the working memory of a cube that is not there."""
-    answer = client.get("/product/working_memory?mem_cube_id=nowhere").json()
+    answer = client.get("/product/working_memory/history?mem_cube_id=nowhere").json()
     assert answer["data"]["places"] == answer["data"]["history"] == [] and answer["next_before"] is None
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from memos.api import access
 from memos.api.insight_models import (
+    HeldPlace,
     WorkingChange,
-    WorkingMemory,
+    WorkingHistory,
+    WorkingHistoryResponse,
     WorkingMove,
-    WorkingPlace,
-    WorkingResponse,
 )
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.mem_scheduler.schemas.task_schemas import SCHEDULE_MEMORY_LOG
@@ -33,18 +33,18 @@ class WorkingHandler:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    def handle_working(
+    def handle_history(
         self, cube_id: str, *, limit: int, before: int | None, known_seq: int | None
-    ) -> WorkingResponse:
+    ) -> WorkingHistoryResponse:
         """Places and history of a cube; one that is not there is empty. Raises AccessDenied, StoreError."""
         access.may_read(cubes=[check_id("mem_cube_id", cube_id)])
         seq = self._store.seq(cube_id)
         if known_seq is not None and known_seq == seq and before is None:
-            return WorkingResponse(message="Nothing happened", data=self._answer(cube_id, seq))
+            return WorkingHistoryResponse(message="Nothing happened", data=self._answer(cube_id, seq))
         working = self._store.working(cube_id)
         rows = self._store.journal(cube_id=cube_id, item_id="", limit=limit, before=before)
         changes = [row for row in rows if row.op == "replace_working"]
-        return WorkingResponse(
+        return WorkingHistoryResponse(
             message="Working memory retrieved successfully",
             data=self._answer(cube_id, seq, working, self._history(cube_id, changes)),
             next_before=rows[-1].n if len(rows) == limit else None,
@@ -56,8 +56,8 @@ class WorkingHandler:
         seq: int,
         working: WorkingSet | None = None,
         history: Sequence[WorkingChange] = (),
-    ) -> WorkingMemory:
-        return WorkingMemory(
+    ) -> WorkingHistory:
+        return WorkingHistory(
             cube_id=cube_id,
             seq=seq,
             unchanged=working is None,
@@ -123,9 +123,9 @@ class WorkingHandler:
         }
 
 
-def _places(working: WorkingSet) -> list[WorkingPlace]:
+def _places(working: WorkingSet) -> list[HeldPlace]:
     return [
-        WorkingPlace(
+        HeldPlace(
             memory_id=item.id,
             memory=item.memory,
             memory_type=str(item.kind),

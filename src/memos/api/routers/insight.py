@@ -11,7 +11,7 @@ from memos.api.errors import EnvelopeRoute
 from memos.api.handlers import Handlers
 from memos.api.handlers.insight import PAGE_MAX as CUBES_MAX
 from memos.api.handlers.working import PAGE_MAX
-from memos.api.insight_models import CubesResponse, LoadResponse, MeResponse, WorkingResponse
+from memos.api.insight_models import CubesResponse, LoadResponse, MeResponse, WorkingHistoryResponse
 
 NUMBER_MAX = 2**63 - 1  # of a journal row, or a sequence number
 
@@ -38,14 +38,14 @@ def insight_router(handlers: Callable[[], Handlers]) -> APIRouter:
         """Workers, queue and caches of this process: counts without any name."""
         return handlers().insight.handle_load()
 
-    @router.get("/working_memory", response_model=WorkingResponse)
-    def working_memory(
+    @router.get("/working_memory/history", response_model=WorkingHistoryResponse)
+    def working_history(
         mem_cube_id: str,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 20,
         before: Annotated[int | None, Query(ge=1, le=NUMBER_MAX)] = None,
         known_seq: Annotated[int | None, Query(ge=0, le=NUMBER_MAX)] = None,
-    ) -> WorkingResponse:
+    ) -> WorkingHistoryResponse:
         """What stands in working memory and why, and what each replacement brought and took, newest first."""
-        return handlers().working.handle_working(mem_cube_id, limit=limit, before=before, known_seq=known_seq)
+        return handlers().working.handle_history(mem_cube_id, limit=limit, before=before, known_seq=known_seq)
 
     return router
