@@ -405,6 +405,7 @@ def test_the_description_of_the_api_is_complete(client: TestClient) -> None:
         *("/product/scheduler/logs/stream", "/ready", "/health/memory"),
         *("/product/scheduler/queue", "/product/scheduler/latency", "/product/scheduler/dead"),
         *("/product/scheduler/dead/retry", "/product/scheduler/dead/purge"),
-        *("/product/me", "/product/cubes", "/product/load", "/product/working_memory/history"),
+        *("/product/me", "/product/cubes", "/product/load", "/product/working_memory"),
+        "/product/working_memory/history",
     } == set(paths)
     assert all(operation["description"] for path in paths.values() for operation in path.values())
