@@ -132,6 +132,8 @@ def test_many_texts_run_in_bounded_batches(embedder: MiniLMEmbedder, monkeypatch
     assert sorted(itertools.chain.from_iterable(batches)) == list(range(len(encoded)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(len(encoded[index]) for index in batch) <= 64
+        shortest, longest = (pick(len(encoded[index]) for index in batch) for pick in (min, max))
+        assert shortest >= minilm.PADDED_SHARE_MIN * longest  # little is padding
     texts = [f"number {number} " * (number % 7 + 1) for number in range(30)]
     alone = np.concatenate([embedder.embed([text]) for text in texts])
     np.testing.assert_allclose(embedder.embed(texts), alone, atol=1e-5)

@@ -290,7 +290,7 @@ class RecallTables(Protocol):
         """How many items bear each term."""
         ...
 
-    def vectors(self, cube_no: int, *, after: int | None = None) -> list[tuple[int, bytes]]:
+    def vectors(self, cube_no: int, *, after: int | None = None) -> Iterable[tuple[int, bytes]]:
         """(number, little-endian float32) of all, or of those that changed after that `seq`, by number."""
         ...
 

@@ -21,6 +21,7 @@ from memos.memory.store import Facet, ItemFilter
 from memos.models.base import Vectors
 
 DENSE_WIDTH_MAX = 2_000_000  # numbers over which scores are summed by place rather than by sorting
+NEAR_FACTOR = 8  # vectors compared again at most, for each hit that is wanted
 K1, B = 0.6, 0.2  # short turns: early saturation, hardly any correction for length
 
 
@@ -102,15 +103,18 @@ class RelationalReadView:
             state = self._cache.vectors(self._tables.recall, self._cube.no, self.seq)
         if not state.count:
             return {}
-        if wanted.shape != (state.matrix.shape[1],):
+        if wanted.shape != (state.dim,):
             raise EmbedderMismatch(
-                f"the query's vector has shape {wanted.shape}, the stored ones ({state.matrix.shape[1]},); "
+                f"the query's vector has shape {wanted.shape}, the stored ones ({state.dim},); "
                 "run `memos reembed`"
             )
-        nos, cosines = state.nos, state.matrix @ wanted
-        if state.masked is not None:
-            nos, cosines = nos[~state.masked], cosines[~state.masked]
-        return _best(nos, cosines.astype(np.float64), limit=limit, allowed=allowed)
+        nos, cosines = state.cosines(wanted)
+        if not state.margin:
+            return _best(nos, cosines.astype(np.float64), limit=limit, allowed=allowed)
+        near = _near(nos, cosines, limit=limit, margin=state.margin, allowed=allowed)
+        with self._translating():
+            nos, matrix = vector_table(self._tables.recall.vectors_of(self._cube.no, near))
+        return _best(nos, (matrix @ wanted).astype(np.float64), limit=limit, allowed=None) if near else {}
 
     def vectors(self, nos: Sequence[int]) -> dict[int, Vectors]:
         """Read from the tables: a few are asked for at a time."""
@@ -224,6 +228,28 @@ def _best_of(
         dense[nos - first] += scores
     hit = np.flatnonzero(dense)
     return _best(hit + first, dense[hit], limit=limit, allowed=allowed)
+
+
+def _near(
+    nos: npt.NDArray[np.int64],
+    cosines: npt.NDArray[np.float32],
+    *,
+    limit: int,
+    margin: float,
+    allowed: frozenset[int] | None,
+) -> list[int]:
+    """Whatever may be among the `limit` best, when cosines that seem `margin` less may in truth be more."""
+    if allowed is not None:
+        kept = np.isin(nos, np.fromiter(allowed, dtype=np.int64, count=len(allowed)))
+        nos, cosines = nos[kept], cosines[kept]
+    if len(nos) > limit:
+        least = np.partition(cosines, len(cosines) - limit)[len(cosines) - limit]
+        kept = cosines >= least - margin
+        nos, cosines = nos[kept], cosines[kept]
+    if len(nos) > NEAR_FACTOR * limit:  # the same text many times: the newest of them stand for all
+        return list(_best(nos, cosines.astype(np.float64), limit=NEAR_FACTOR * limit, allowed=None))
+    found: list[int] = nos.tolist()
+    return found
 
 
 def _best(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from memos.memory.item import MemoryItem
@@ -93,10 +93,10 @@ class SqliteRecall:
     def bearing(self, cube_no: int, terms: Sequence[str]) -> dict[str, int]:
         return {term: self.connection.execute(_BEARING, (cube_no, term)).fetchone()[0] for term in terms}
 
-    def vectors(self, cube_no: int, *, after: int | None = None) -> list[tuple[int, bytes]]:
+    def vectors(self, cube_no: int, *, after: int | None = None) -> Iterable[tuple[int, bytes]]:
         if after is None:
-            return self.connection.execute(_VECTORS, (cube_no,)).fetchall()
-        return self.connection.execute(_VECTORS_AFTER, (cube_no, after)).fetchall()
+            return self.connection.execute(_VECTORS, (cube_no,))
+        return self.connection.execute(_VECTORS_AFTER, (cube_no, after))
 
     def vectors_of(self, cube_no: int, nos: Sequence[int]) -> list[tuple[int, bytes]]:
         return [
