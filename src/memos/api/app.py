@@ -17,6 +17,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from memos import __version__, runtime
 from memos.api import auth, errors
 from memos.api.boundary import Boundary
+from memos.api.draining import Drain
 from memos.api.handlers import Handlers, handlers_of
 from memos.api.keys import KeyFile
 from memos.api.routers import server_router
@@ -27,7 +28,9 @@ from memos.runtime import Runtime
 from memos.settings import Settings
 
 
-def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None = None) -> FastAPI:
+def create_app(
+    open_runtime: Runtime | None = None, *, settings: Settings | None = None, drain: Drain | None = None
+) -> FastAPI:
     """The application over `open_runtime`, which stays its caller's to close; else over one of its own.
 
     Without either, the settings come from the environment. ConfigError when the configured host would
@@ -68,6 +71,7 @@ def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None
         body_bytes_max=chosen.api.body_bytes_max,
         gate=gate,
         body_silence_s=chosen.api.body_silence_s,
+        drain=drain or Drain(),
     )
     # Outermost: a browser asks with OPTIONS, without the key, before it sends anything.
     if chosen.api.cors_origins:
@@ -83,14 +87,13 @@ def create_app(open_runtime: Runtime | None = None, *, settings: Settings | None
 
 def run(settings: Settings) -> None:
     """Serve until interrupted."""
-    import uvicorn
+    from memos.api.draining import serve
 
-    app = create_app(settings=settings)
-    uvicorn.run(
-        app,
+    drain = Drain()
+    serve(
+        create_app(settings=settings, drain=drain),
+        drain,
         host=settings.api.host,
         port=settings.api.port,
-        log_level="warning",
-        # Streams that are still open then are cut: a client that waits for an hour must not hold up a stop.
-        timeout_graceful_shutdown=max(1, round(settings.scheduler.stop_grace_s)),
+        grace_s=settings.scheduler.stop_grace_s,
     )

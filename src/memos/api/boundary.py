@@ -16,6 +16,7 @@ from fastapi import HTTPException
 
 from memos import context, log, metrics, tracing
 from memos.api import access, auth
+from memos.api.draining import Drain
 from memos.api.errors import envelope, of_http_error
 
 if TYPE_CHECKING:
@@ -36,8 +37,15 @@ class Boundary:
     """
 
     def __init__(
-        self, app: ASGIApp, *, body_bytes_max: int, gate: auth.Gate, body_silence_s: float = 30.0
+        self,
+        app: ASGIApp,
+        *,
+        body_bytes_max: int,
+        gate: auth.Gate,
+        body_silence_s: float = 30.0,
+        drain: Drain | None = None,
     ) -> None:
+        self._drain = drain or Drain()
         self._app = app
         self._body_silence_s = body_silence_s
         self._body_bytes_max = body_bytes_max
@@ -50,7 +58,7 @@ class Boundary:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         parent = _traceparent_of(headers)
         trace = tracing.trace_of(parent) or _trace_of(headers)
-        traced = _Traced(send, trace)
+        traced = _Traced(send, trace, self._drain)
         started = time.monotonic()
         try:
             with (
@@ -132,9 +140,10 @@ class _Counted:
 
 
 class _Traced:
-    """`send` that adds the trace id to the answer and knows whether one has begun."""
+    """`send` that adds the trace id to the answer, and that it is the last one while the server stops."""
 
-    def __init__(self, send: Send, trace: str) -> None:
+    def __init__(self, send: Send, trace: str, drain: Drain) -> None:
+        self._drain = drain
         self._send = send
         self._trace = trace
         self.status = 0  # none yet
@@ -148,6 +157,8 @@ class _Traced:
             self.status = message["status"]
             message.setdefault("headers", [])
             message["headers"].append((b"x-trace-id", self._trace.encode()))
+            if self._drain.begun:
+                message["headers"].append((b"connection", b"close"))
         await self._send(message)
 
 
