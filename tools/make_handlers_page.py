@@ -149,6 +149,8 @@ SCENES = (
           json.dumps({"feedback_content": "No, I live in Berlin.", "retrieved_memory_ids": ["fact1"]})),
     Scene("api_mix_search", "What a fine recall finds for a search joins the window of searches.", _mix,
           json.dumps({"search_req": {"query": "How much is the bicycle?"}, "memory_ids": ["turn1"]})),
+    Scene("mem_activate", "Prefixes are looked after, no memory changes. Here no model is configured: the log says so.",
+          _add, "working memory at version 1"),
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from memos.clock import utc
-from memos.errors import InvalidInput
+from memos.errors import ActivationError, InvalidInput, ModelError
 from memos.mem_scheduler.queues.base import ForgettingQueue, TaskQueue, TaskStatus
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.mem_scheduler.schemas.task_schemas import TaskState
@@ -42,6 +42,7 @@ NOT_REACHED = (
     "the id of a cube that is named like the user, and the ids, kinds and times of what was erased: "
     "the journal's chain and the tombstones need them",
     "the users and cubes that keys of `memos keys` and weights of the settings name",
+    "prefixes that a model's server keeps by itself: they are salted, and forgotten by age",
     "what a task that still ran (`tasks_running`) holds, until it ends; nothing of it is stored then",
 )
 
@@ -79,11 +80,13 @@ def erase(runtime: Runtime, user_id: str, *, wait_s: float = 0.0) -> Receipt:
         dict.fromkeys([*store.texts_of(user_id, limit=CANARIES_MAX), *_texts_of_tasks(queue, user_id)])
     )
     counts = _out_of_queue(queue, user_id)
+    namespaces = [one.namespace for one in runtime.activation.blocks.index.blocks(user_id=user_id)]
     counts |= store.erase(user_id, state_names=[name.format(user_id) for name in STATES])
     for name, count in _out_of_queue(queue, user_id).items():
         counts[name] += count
     counts["tasks_running"] = _wait(queue, user_id, wait_s)
     counts["dead_letters"] += _out_of_queue(queue, user_id)["dead_letters"]
+    counts |= _prefixes(runtime, namespaces)
     counts["statuses"] = runtime.status_tracker.forget(user_id)
     emptied = store.checkpoint()
     if isinstance(queue, ForgettingQueue):
@@ -111,6 +114,22 @@ class _Counted:
     def __init__(self, blocks: Iterable[bytes]) -> None:
         self.blocks = list(blocks)
         self.number = len(self.blocks)
+
+
+def _prefixes(runtime: Runtime, namespaces: Sequence[str]) -> dict[str, int]:
+    """Remove the prefixes that the store has doomed, and what else there is in the user's namespaces. What a
+    runtime could not remove now is left on record, and the housekeeper goes on with it."""
+    keeper = runtime.activation.keeper
+    if keeper is None:
+        return {}
+    swept = keeper.sweep()
+    freed, left = swept.bytes, swept.left
+    for namespace in namespaces:
+        try:
+            freed += keeper.backend.drop_namespace(namespace)
+        except (ActivationError, ModelError, OSError):
+            left += 1
+    return {"activation_bytes": freed, "activation_left": left}
 
 
 def _open_ones(queue: TaskQueue, user_id: str) -> list[TaskStatus]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from memos import log, tracing
 from memos.clock import Clock, SystemClock
 from memos.errors import ConfigError, MemosError
+from memos.runtime_activation import Activation, build_activation
 from memos.runtime_documents import build_intake
 from memos.runtime_models import Models, build_models
 from memos.runtime_queue import build_queue, queue_following, redis_client
@@ -73,6 +74,7 @@ class Runtime:
     scheduler: GeneralScheduler
     status_tracker: TaskStatusTracker
     chat: MemChat
+    activation: Activation  # what keeps prefixes of prompts
     publisher: RabbitMqSink | None = None  # of web logs to a broker
     redis_client: Any = None
     tracer: Tracer | None = None
@@ -239,6 +241,7 @@ def _assemble(
     if publisher is not None:
         opened.callback(publisher.close)
         sink = FanOutSink(sink, publisher)
+    activation = build_activation(settings, models, store, clock)
     services = Services(
         store=store,
         indexer=indexer,
@@ -253,6 +256,7 @@ def _assemble(
         cube_of=lambda cube_id: NaiveMemCube(
             cube_id, store=store, indexer=indexer, retriever=retriever, clock=clock
         ),
+        activation=activation.keeper,
         llm=models.scheduler_llm,
         reader_llm=models.reader_llm,
         model_steps=frozenset(settings.scheduler.model_steps),
@@ -289,6 +293,8 @@ def _assemble(
         prompt_tokens_max=settings.models.chat_prompt_tokens_max,
         sink=sink,
         intake=build_intake(settings, models.vision_llm),
+        blocks=activation.blocks,
+        backend_of=activation.backend_of,
     )
     client = redis_client(queue)
     if client is not None:
@@ -314,6 +320,7 @@ def _assemble(
         status_tracker=scheduler.status_tracker,
         chat=chat,
         redis_client=client,
+        activation=activation,
         tracer=tracer,
     )
 
@@ -384,11 +391,9 @@ def _scheduler_config(settings: Settings) -> SchedulerConfigFactory:
 def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Settings:
     """The settings as a scheduler configuration changes them. Raises ConfigError for what is not here."""
     config = scheduler.config
-    activation = config.enable_activation_memory
     for key, value, refused, why in (
         ("auth_config_path", config.auth_config_path, config.auth_config_path, "nothing needs credentials"),
         ("db_url", config.db_url, config.db_url, "the store is a file: give db_path"),
-        ("enable_activation_memory", activation, activation, "there is no activation memory yet"),
         (
             "enable_orm_persistence",
             config.enable_orm_persistence,
@@ -406,6 +411,7 @@ def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Setting
             "startup_mode": config.scheduler_startup_mode,
             "labels": config.served_labels,
             "act_mem_update_interval": config.act_mem_update_interval,
+            "enable_activation_memory": config.enable_activation_memory,
             "context_window_size": config.context_window_size,
             "query_trigger_interval": config.query_trigger_interval,
             "stop_grace_s": config.stop_grace_s,

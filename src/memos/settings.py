@@ -280,6 +280,34 @@ class RecallSettings(Section):
     )
 
 
+class ActivationSettings(Section):
+    """Activation memory: prefixes of prompts that need not be read again. See docs/activation.md."""
+
+    backend: Literal["auto", "off", "openai", "vllm", "sglang", "llama_cpp", "transformers"] = Field(
+        "auto", description="what keeps prefixes; auto: the chat endpoint's own cache, whatever it is"
+    )
+    cache_hint: Literal["auto", "none", "prompt_cache_key", "cache_control"] = Field(
+        "auto", description="the hint for the backend openai; one that is refused is left out"
+    )
+    slack: float = Field(
+        0.25, ge=0, le=2, description="how much of the block may have lost its rank, by what is wanted"
+    )
+    prefix_tokens_min: int = Field(256, ge=1, description="shorter blocks are not prepared")
+    queries_min: float = Field(2.0, ge=0, description="chats expected before the next change, for a build")
+    extend_reuse_min: float = Field(
+        0.3, ge=0, le=1, description="of a prefix that still holds, to extend it instead of building anew"
+    )
+    folder: Path | None = Field(
+        None, description="where the backend transformers keeps its files; unset: activation under home"
+    )
+    storage: Literal["bf16", "fp32", "int8"] = Field("bf16", description="how its tensors are kept in files")
+    bytes_max: int = Field(8 * 1024**3, ge=1024**2, description="bytes of all its files")
+    llama_slot: int = Field(0, ge=0, description="the llama.cpp server's slot that prefixes go through")
+    llama_slot_folder: Path | None = Field(
+        None, description="the server's --slot-save-path, where this process can remove files"
+    )
+
+
 class DocumentSettings(Section):
     """Reading files. Every bound refuses the whole file, with an error that names the setting."""
 
@@ -361,6 +389,7 @@ class Settings(Section):
     scheduler: SchedulerSettings = SchedulerSettings()
     memory: MemorySettings = MemorySettings()
     recall: RecallSettings = RecallSettings()
+    activation: ActivationSettings = ActivationSettings()
     documents: DocumentSettings = DocumentSettings()
     api: ApiSettings = ApiSettings()
     rabbitmq: RabbitMqSettings = RabbitMqSettings()
@@ -383,6 +412,11 @@ class Settings(Section):
     def store_path(self) -> Path:
         """The memory file."""
         return self.store.path or self.home / "memory.db"
+
+    @property
+    def activation_path(self) -> Path:
+        """The folder of prefixes in files."""
+        return self.activation.folder or self.home / "activation"
 
     @property
     def rabbitmq_cursor_path(self) -> Path:

@@ -18,7 +18,7 @@ def test_the_page_shows_every_label_before_and_after() -> None:
     parts = re.split(r"^### (\w+)$", text, flags=re.M)[1:]
     sections = dict(zip(parts[::2], parts[1::2], strict=True))
     assert set(sections) == set(HANDLERS)
-    assert len(sections) == 9
+    assert len(sections) == 10
     for section in sections.values():
         assert section.count("| id | text |") == 2
         assert section.index("\nBefore\n") < section.index("\nAfter\n")

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from memos import __version__
 from memos.cli import (
+    activation,
     bundles,
     chaos,
     compact,
@@ -83,6 +84,7 @@ for module in (
 ):
     module.register(app)
 app.add_typer(models.app, name="models")
+app.add_typer(activation.app, name="activation")
 app.add_typer(documents.app, name="documents")
 app.add_typer(keys.app, name="keys")
 app.add_typer(evaluate.app, name="eval")

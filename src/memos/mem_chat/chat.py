@@ -16,7 +16,6 @@ from uuid import uuid4
 from memos import context, log
 from memos.clock import Clock, SystemClock, utc
 from memos.errors import BadCompletion, MemosError, ModelError, QueueError
-from memos.mem_chat.block import MemoryBlocks, Prepared
 from memos.mem_chat.events import (
     ChatEvent,
     End,
@@ -40,6 +39,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import ANSWER_TASK_LABEL, QUERY_TASK_LABEL
 from memos.mem_scheduler.web_log import CubeFacts, LogSink, activation_log
 from memos.memory.activation.base import ActivationBackend
+from memos.memory.activation.block import MemoryBlocks, Prepared
 from memos.memory.activation.index import ChatReuse
 from memos.memory.activation.volatile import index_of
 from memos.memory.extract import derive

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from memos import log, metrics
 from memos.errors import ActivationError, ActivationMiss, ActivationUnsupported, MemosError, StoreError
-from memos.mem_chat.block import Prepared
 from memos.memory.activation.base import ActivationBackend, Generation, Handle, Layout, MissReason, Suffix
+from memos.memory.activation.block import Prepared
 from memos.memory.activation.index import BlockIndex, ChatReuse, DoomPrefixes, KeptPrefix, PrefixIndex
 from memos.memory.store import MemoryStore
 from memos.memory.token_count import count_tokens

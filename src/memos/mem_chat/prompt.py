@@ -1,6 +1,6 @@
 """What the language model is told, so that the beginning of one turn's prompt is that of the next.
 
-First the system message: the caller's system text, the rules, and the memory block (`memos.mem_chat.block`),
+First the system message: the caller's system text, the rules, and the memory block (`memos.memory.activation.block`),
 which stay the same bytes as long as what they hold does. Then history. What changes with each question comes
 last, in the user's message: today's date, which memories of the block are most relevant now, the memories
 recalled for this question that do not stand in the block, preferences, and the question. No memory twice.
@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from memos.memory.activation.base import Layout
+from memos.memory.activation.block import header_of
 from memos.memory.activation.lines import LINE, line_of, quoted, said_at
 from memos.memory.item import MemoryItem
 from memos.memory.token_count import count_tokens
@@ -29,8 +30,8 @@ from memos.prompts import Language, load
 from memos.retrieval.request import Hit
 
 if TYPE_CHECKING:
-    from memos.mem_chat.block import Prepared
     from memos.mem_chat.chat import ChatQuery
+    from memos.memory.activation.block import Prepared
 
 T = TypeVar("T")
 
@@ -59,12 +60,6 @@ class Prompt:
 def language_of(question: str) -> Language:
     """The language of what is set around a question."""
     return "zh" if is_chinese(question) else "en"
-
-
-def header_of(system_prompt: str, language: Language) -> str:
-    """What stands before the memories: the caller's text and the rules, line-ended."""
-    rules = load("chat_answer", language).template.strip()
-    return (f"{system_prompt.strip()}\n\n{rules}" if system_prompt.strip() else rules) + "\n"
 
 
 def prompt_of(

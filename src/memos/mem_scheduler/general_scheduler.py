@@ -23,6 +23,7 @@ from memos.mem_scheduler.handlers import (
     add,
     answer,
     api_mix_search,
+    mem_activate,
     mem_feedback,
     mem_organize,
     mem_read,
@@ -43,6 +44,7 @@ from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
     API_MIX_SEARCH_TASK_LABEL,
+    MEM_ACTIVATE_TASK_LABEL,
     MEM_FEEDBACK_TASK_LABEL,
     MEM_ORGANIZE_TASK_LABEL,
     MEM_READ_TASK_LABEL,
@@ -51,8 +53,9 @@ from memos.mem_scheduler.schemas.task_schemas import (
     QUERY_TASK_LABEL,
 )
 from memos.mem_scheduler.startup import Launch
-from memos.memory.item import MemoryItem
-from memos.memory.store import Cause, ReplaceWorking
+from memos.memory.item import MemoryItem, content_hash
+from memos.memory.store import Cause, ItemFilter, ReplaceWorking
+from memos.memory.textual import TextualMemoryItem
 
 logger = log.get_logger(__name__)
 
@@ -76,7 +79,11 @@ class GeneralScheduler(BaseScheduler):
             top_k=config.top_k,
             candidates_max=config.candidates_max,
             query_trigger_interval_s=config.query_trigger_interval,
-            activation_interval_s=config.act_mem_update_interval if config.enable_activation_memory else None,
+            activation_interval_s=config.act_mem_update_interval
+            if config.enable_activation_memory
+            and services.activation is not None
+            and services.activation.builds
+            else None,
         )
         self._keys = KeyMint(services.clock)
         self._turn = SessionTurn(services, self._limits)
@@ -89,6 +96,9 @@ class GeneralScheduler(BaseScheduler):
             served=lambda: MEM_ORGANIZE_TASK_LABEL in self.handlers,
         )
         self._housekeeper.add_duty(rounds.ask)
+        keeper = services.activation
+        if keeper is not None and keeper.builds:
+            self._housekeeper.add_duty(lambda: keeper.sweep().prefixes)
 
     def _built_in(self) -> dict[str, Any]:
         """The default registrations: the documented methods, with the policies of the table."""
@@ -102,6 +112,7 @@ class GeneralScheduler(BaseScheduler):
             MEM_ORGANIZE_TASK_LABEL: self._mem_reorganize_message_consumer,
             MEM_FEEDBACK_TASK_LABEL: self._mem_feedback_message_consumer,
             API_MIX_SEARCH_TASK_LABEL: self._api_mix_search_message_consumer,
+            MEM_ACTIVATE_TASK_LABEL: self._activation_memory_consumer,
         }
         return {
             label: methods[label] if row.policy is None else (methods[label], row.policy)
@@ -136,6 +147,9 @@ class GeneralScheduler(BaseScheduler):
 
     def _api_mix_search_message_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
         self._handle(api_mix_search.handle, messages)
+
+    def _activation_memory_consumer(self, messages: Sequence[ScheduleMessageItem]) -> None:
+        self._handle(mem_activate.handle, messages)
 
     def process_feedback(self, message: ScheduleMessageItem) -> mem_feedback.FeedbackOutcome | None:
         """Carry out feedback now, in the calling thread, and say what it did; None for a repeat.
@@ -298,10 +312,42 @@ class GeneralScheduler(BaseScheduler):
         mem_cube_id: str = "",
         mem_cube: Any = None,
     ) -> None:
-        """Promote memories to activation memory. This build has no activation backend: says so, and why."""
-        logger.info(
-            "activation.not_configured",
-            reason="no activation memory backend is configured",
-            memories=len(new_memories),
-            at=utc(self.services.clock.now()).isoformat(),
+        """Promote memories to activation memory now: prepare them as a prefix for the model.
+
+        new_memories: what is to stand in it, most relevant first, as items, ids or texts of memories that the
+        cube holds; none: its working memory. A text that is no memory of the cube is left out, since nothing
+        could tell when it no longer holds. Without anything that keeps prefixes, a log says so; nothing is
+        raised but StoreError and LeaseLost.
+        """
+        cube_id = mem_cube_id or self._default_cube_id
+        info: dict[str, Any] = {mem_activate.FORCED: True}
+        if new_memories:
+            info[mem_activate.MEMORY_IDS] = self._ids_of(new_memories, cube_id)
+        message = ScheduleMessageItem(
+            user_id=user_id or cube_id,
+            mem_cube_id=cube_id,
+            label=MEM_ACTIVATE_TASK_LABEL,
+            content=f"promote for {label or 'a program'}",
+            info=info,
         )
+        self._handle(mem_activate.handle, [message])
+
+    def _ids_of(self, memories: Sequence[Any], cube_id: str) -> list[str]:
+        """The ids of memories that are named by item, id or text; the others are told of."""
+        found: list[str] = []
+        unknown = 0
+        for one in memories:
+            named = one.id if isinstance(one, MemoryItem | TextualMemoryItem) else str(one)
+            for wanted in (
+                ItemFilter(cube_ids=(cube_id,), ids=(named,)),
+                ItemFilter(cube_ids=(cube_id,), content_hashes=(content_hash(named),)),
+            ):
+                page = self.services.store.find(wanted, limit=1)
+                if page.items:
+                    found.append(page.items[0].id)
+                    break
+            else:
+                unknown += 1
+        if unknown:
+            logger.warning("activation.unknown_memories", left_out=unknown)
+        return found

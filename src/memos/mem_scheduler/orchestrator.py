@@ -19,7 +19,9 @@ from memos import log
 from memos.errors import ConfigError, InvalidInput
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.mem_scheduler.schemas.task_schemas import (
+    ACTIVATION_CLASS,
     BACKGROUND_CLASS,
+    MEM_ACTIVATE_TASK_LABEL,
     MEM_UPDATE_TASK_LABEL,
     MEMORY_CLASS,
     TURN_CLASS,
@@ -80,13 +82,15 @@ BUILT_IN_CLASSES: dict[str, TaskPolicy] = {
     TURN_CLASS: TaskPolicy(ordered=True, concurrency=1, level=TaskPriorityLevel.LEVEL_1),
     MEMORY_CLASS: TaskPolicy(ordered=True, concurrency=1, level=TaskPriorityLevel.LEVEL_2),
     BACKGROUND_CLASS: TaskPolicy(ordered=True, concurrency=1, level=TaskPriorityLevel.LEVEL_3),
+    ACTIVATION_CLASS: TaskPolicy(ordered=True, concurrency=1, level=TaskPriorityLevel.LEVEL_3),
 }
 
 REGISTERED_DEFAULT = TaskPolicy()
 
 # Of the messages of these that wait in a lane the newest runs for all: their handlers know of it.
 _LABEL_DEFAULTS: dict[str, TaskPolicy] = {
-    MEM_UPDATE_TASK_LABEL: replace(BUILT_IN_CLASSES[MEMORY_CLASS], coalesce=True)
+    MEM_UPDATE_TASK_LABEL: replace(BUILT_IN_CLASSES[MEMORY_CLASS], coalesce=True),
+    MEM_ACTIVATE_TASK_LABEL: replace(BUILT_IN_CLASSES[ACTIVATION_CLASS], coalesce=True),
 }
 
 

@@ -407,5 +407,6 @@ def test_the_description_of_the_api_is_complete(client: TestClient) -> None:
         *("/product/scheduler/dead/retry", "/product/scheduler/dead/purge"),
         *("/product/me", "/product/cubes", "/product/load", "/product/working_memory"),
         "/product/working_memory/history",
+        "/product/activation/{mem_cube_id}",
     } == set(paths)
     assert all(operation["description"] for path in paths.values() for operation in path.values())

@@ -46,6 +46,7 @@ def remember(runtime: Runtime, *texts: str) -> None:
 
 
 HONOURED = {
+    "enable_activation_memory",
     "top_k",
     "enable_parallel_dispatch",
     "thread_pool_max_workers",
@@ -67,7 +68,6 @@ HONOURED = {
 }
 REFUSED: dict[str, Any] = {
     "auth_config_path": "auth.yaml",
-    "enable_activation_memory": True,
     "db_url": "mysql://db",
     "enable_orm_persistence": False,
 }

@@ -17,6 +17,9 @@ from memos.mem_scheduler.monitors.activity import ActivityMonitor
 from memos.mem_scheduler.monitors.intent import IntentMonitor
 from memos.mem_scheduler.queues.local import LocalQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.memory.activation.base import ActivationBackend
+from memos.memory.activation.block import MemoryBlocks
+from memos.memory.activation.keeper import PrefixKeeper
 from memos.memory.indexer import Indexer
 from memos.memory.item import Capacities, MemoryItem
 from memos.memory.sqlite import SqliteStore
@@ -96,9 +99,13 @@ def assembled(
     config: GeneralSchedulerConfig | None = None,
     capacities: Capacities | None = None,
     queue: LocalQueue | None = None,
+    backend: ActivationBackend | None = None,
     **replaced: Any,
 ) -> Iterator[Parts]:
-    """Everything over the store in `folder`; `replaced` are services to use instead."""
+    """Everything over the store in `folder`; `replaced` are services to use instead.
+
+    backend: what keeps prefixes, over the blocks of this store.
+    """
     clock = clock or SystemClock()
     queue = queue or LocalQueue(clock=clock, random=random.Random(1))
     store = SqliteStore(folder / "memory.db", clock=clock, capacities=capacities)
@@ -115,6 +122,9 @@ def assembled(
         activity=ActivityMonitor(window=5),
         cube_of=CubeView,
     )
+    if backend is not None:
+        blocks = MemoryBlocks(store, store, tokens_max=3_000)
+        replaced["activation"] = PrefixKeeper(store, blocks, backend, clock=clock)
     services = replace(services, **replaced)
     settings = config or GeneralSchedulerConfig(thread_pool_max_workers=4, stop_grace_s=5)
     scheduler = GeneralScheduler(settings, queue=queue, services=services)

@@ -14,7 +14,7 @@ from memos.mem_scheduler.handlers import HANDLERS
 from memos.mem_scheduler.schemas.task_schemas import TaskState
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.memory.item import Capacities, ItemStatus, MemoryKind, WorkingEntry
-from memos.memory.store import ReplaceWorking, SetStatus
+from memos.memory.store import ItemFilter, ReplaceWorking, SetStatus
 from memos.testing import ManualClock
 
 PETS = (
@@ -387,11 +387,13 @@ def test_the_documented_search(still: Parts) -> None:
 
 
 def test_activation_memory_says_that_it_is_not_configured(still: Parts) -> None:
-    """Without an activation backend the call changes nothing and does not fail."""
+    """Without an activation backend the call changes no memory, does not fail, and says so in a web log."""
     still.remember(*PETS)
-    seq = still.store.seq(CUBE)
+    before = still.store.find(ItemFilter()).items
     still.scheduler.update_activation_memory(["a"], label="query", user_id=USER, mem_cube_id=CUBE)
-    assert still.store.seq(CUBE) == seq
+    assert still.store.find(ItemFilter()).items == before
+    [(_, log)] = still.store.web_logs()
+    assert log.status == "failed" and "unsupported" in log.log_content
 
 
 def test_web_logs_of_the_process_are_taken_out_as_documented_mappings(still: Parts) -> None:

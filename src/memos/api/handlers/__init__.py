@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memos.api.handlers.activation import ActivationHandler
     from memos.api.handlers.add import AddHandler
     from memos.api.handlers.base_handler import HandlerDependencies
     from memos.api.handlers.chat import ChatHandler
@@ -58,6 +59,7 @@ class Handlers:
     dead: DeadHandler
     working: WorkingHandler
     insight: InsightHandler
+    activation: ActivationHandler
 
 
 _lock = threading.RLock()
@@ -98,6 +100,7 @@ def handlers_of(runtime: Runtime) -> Handlers:
 
 
 def _make(runtime: Runtime) -> Handlers:
+    from memos.api.handlers.activation import ActivationHandler
     from memos.api.handlers.add import AddHandler
     from memos.api.handlers.base_handler import HandlerDependencies
     from memos.api.handlers.chat import ChatHandler
@@ -138,6 +141,7 @@ def _make(runtime: Runtime) -> Handlers:
         graph=GraphHandler(runtime.store, runtime.retriever),
         logs=LogHandler(runtime.store),
         suggest=SuggestHandler(runtime.store, runtime.retriever),
+        activation=ActivationHandler(runtime.activation),
         tasks=TaskHandler(queue=runtime.queue, tracker=runtime.status_tracker, clock=runtime.clock),
         queue=QueueHandler(runtime.queue, runtime.clock),
         dead=DeadHandler(runtime.queue),

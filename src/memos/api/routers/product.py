@@ -12,6 +12,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Body
 from fastapi.responses import StreamingResponse
 
+from memos.api.activation_models import ActivationResponse
 from memos.api.cube_models import (
     CreateCubeRequest,
     CubeResponse,
@@ -31,7 +32,7 @@ from memos.api.cube_models import (
 from memos.api.errors import ERRORS, EnvelopeRoute
 from memos.api.explain_models import ExplainRequest, ExplainResponse
 from memos.api.handlers import Handlers
-from memos.api.model_base import ItemIds
+from memos.api.model_base import CubeId, ItemIds
 from memos.api.product_models import (
     APIADDRequest,
     APIChatCompleteRequest,
@@ -171,6 +172,11 @@ def _listings(handlers: Callable[[], Handlers]) -> APIRouter:
     ) -> GetUserNamesByMemoryIdsResponse:
         """The cube that each memory lives in, or null."""
         return handlers().cube.handle_user_names(request.memory_ids)
+
+    @router.get("/activation/{mem_cube_id}", response_model=ActivationResponse)
+    def activation(mem_cube_id: CubeId) -> ActivationResponse:
+        """What the model need not read again of this cube's prompts: per reader, in tokens and bytes."""
+        return handlers().activation.handle_activation(mem_cube_id)
 
     return router
 

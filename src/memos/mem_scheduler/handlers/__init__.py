@@ -13,6 +13,7 @@ from memos.mem_scheduler.handlers import (
     add,
     answer,
     api_mix_search,
+    mem_activate,
     mem_feedback,
     mem_organize,
     mem_read,
@@ -27,6 +28,7 @@ from memos.mem_scheduler.schemas.task_schemas import (
     ADD_TASK_LABEL,
     ANSWER_TASK_LABEL,
     API_MIX_SEARCH_TASK_LABEL,
+    MEM_ACTIVATE_TASK_LABEL,
     MEM_FEEDBACK_TASK_LABEL,
     MEM_ORGANIZE_TASK_LABEL,
     MEM_READ_TASK_LABEL,
@@ -56,4 +58,5 @@ HANDLERS: Mapping[str, BuiltIn] = {
     PREF_ADD_TASK_LABEL: BuiltIn(pref_add.handle),
     MEM_FEEDBACK_TASK_LABEL: BuiltIn(mem_feedback.handle),
     API_MIX_SEARCH_TASK_LABEL: BuiltIn(api_mix_search.handle),
+    MEM_ACTIVATE_TASK_LABEL: BuiltIn(mem_activate.handle),
 }

@@ -30,6 +30,7 @@ from memos.memory.learning import Extractor
 from memos.memory.store import Applied, Cause, Change, ErasingStore, Followup, MemoryStore
 
 if TYPE_CHECKING:
+    from memos.memory.activation.keeper import PrefixKeeper
     from memos.memory.indexer import Indexer
     from memos.models.base import LLM, Reranker
     from memos.retrieval.hybrid import HybridRetriever
@@ -63,6 +64,7 @@ class Services:
     extract: Extractor = derive  # reads raw items; a model takes its place here
     item_tokens_max: int = TOKENS_MAX
     read_answers: ReadAnswers = field(default_factory=ReadAnswers)
+    activation: PrefixKeeper | None = None  # prepares prefixes; None: nothing does
     model_steps: frozenset[str] = MODEL_STEPS  # those for which `llm` is asked
 
     def erased_at(self, user_id: str) -> float | None:

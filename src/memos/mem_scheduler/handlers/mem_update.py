@@ -36,10 +36,11 @@ from memos.mem_scheduler.monitors.activation import ActivationMonitor
 from memos.mem_scheduler.monitors.activity import Activity
 from memos.mem_scheduler.monitors.intent import Intent
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.task_schemas import MEM_ACTIVATE_TASK_LABEL
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import unchanged_log, working_log
 from memos.memory.item import MemoryItem, WorkingEntry, WorkingSet
-from memos.memory.store import Change, PutState, ReplaceWorking
+from memos.memory.store import Change, Followup, PutState, ReplaceWorking
 from memos.memory.working import Cause, WorkingPlan
 from memos.memory.working_record import STATE, Use, WorkingRecord
 from memos.models.ask import Answer
@@ -292,9 +293,11 @@ def _leave(
 ) -> None:
     """Working memory stays as it is."""
     reason = "; ".join([reason, *told.remarks])
+    marked, followups = _activation(ctx, message, working.version)
     ctx.apply(
         message,
-        [ctx.services.activity.change(message.mem_cube_id, message.user_id, activity)],
+        [ctx.services.activity.change(message.mem_cube_id, message.user_id, activity), *marked],
+        followups=followups,
         logs=[
             *told.logs(ctx, message),
             unchanged_log(
@@ -338,12 +341,12 @@ def _replace(
     entered = [entering(pool.items[one.item_id], one.reason or reason, utc(at)) for one in plan.added]
     moves = [one for one in entered if one is not None]
     moves += [leaving(pool.items[one.item_id], one.reason, utc(at)) for one in plan.removed]
-    activation = ActivationMonitor(ctx.limits.activation_interval_s)
+    marked, followups = _activation(ctx, message, working.version + 1)
     changes: list[Change] = [
         monitor.change(message.mem_cube_id, message.user_id, activity),
         PutState(message.mem_cube_id, STATE, record_after.to_json()),
         *(rewritten(pool.items[one.item.id], one.item, one.reason) for one in moves if one.changed),
-        *activation.mark(ctx.services.store, message.mem_cube_id, working_version=working.version + 1, at=at),
+        *marked,
         ReplaceWorking(message.mem_cube_id, plan.entries, working.version, reason=f"mem_update: {reason}"),
     ]
     logs: list[ScheduleLogForWebItem] = told.logs(ctx, message)
@@ -358,7 +361,7 @@ def _replace(
             facts=ctx.facts(message.mem_cube_id),
         )
     )
-    applied = ctx.apply(message, changes, logs=logs)
+    applied = ctx.apply(message, changes, followups=followups, logs=logs)
     if applied.fresh:
         _count(plan, uses, gone=len(gone), capacity=ctx.services.store.capacities.working)
     logger.info("working.replaced", added=len(plan.added), kept=len(plan.kept), removed=len(plan.removed))
@@ -374,3 +377,18 @@ def _count(plan: WorkingPlan, uses: Sequence[Use], *, gone: int, capacity: int) 
     for use in uses:
         stood = "nowhere" if use.place is None else "place" if use.place < capacity else "ghost"
         metrics.WORKING_MEMORY_USES.add(stood=stood)
+
+
+def _activation(
+    ctx: HandlerContext, message: ScheduleMessageItem, version: int
+) -> tuple[list[Change], list[Followup]]:
+    """The mark and the task that refresh activation memory, where it is due."""
+    due = ActivationMonitor(ctx.limits.activation_interval_s).mark(
+        ctx.services.store, message.mem_cube_id, working_version=version, at=ctx.services.clock.now()
+    )
+    if due is None:
+        return [], []
+    task = ctx.chained(
+        message, MEM_ACTIVATE_TASK_LABEL, content=f"working memory at version {version}", info=None
+    )
+    return [due.change], [replace(task, delay_s=due.delay_s)]

@@ -23,6 +23,7 @@ MEM_ARCHIVE_TASK_LABEL = "mem_archive"
 API_MIX_SEARCH_TASK_LABEL = "api_mix_search"
 PREF_ADD_TASK_LABEL = "pref_add"
 MEM_FEEDBACK_TASK_LABEL = "mem_feedback"
+MEM_ACTIVATE_TASK_LABEL = "mem_activate"  # ours: prepare prefixes of what stands in working memory
 
 # The names that the first documents used.
 QUERY_LABEL = QUERY_TASK_LABEL
@@ -32,6 +33,7 @@ ADD_LABEL = ADD_TASK_LABEL
 TURN_CLASS = "turn"
 MEMORY_CLASS = "memory"
 BACKGROUND_CLASS = "background"
+ACTIVATION_CLASS = "activation"  # of its own: a build takes seconds, and nothing else waits for it
 
 CLASS_OF_LABEL: dict[str, str] = {
     QUERY_TASK_LABEL: TURN_CLASS,
@@ -43,6 +45,7 @@ CLASS_OF_LABEL: dict[str, str] = {
     MEM_READ_TASK_LABEL: BACKGROUND_CLASS,
     MEM_ORGANIZE_TASK_LABEL: BACKGROUND_CLASS,
     API_MIX_SEARCH_TASK_LABEL: BACKGROUND_CLASS,
+    MEM_ACTIVATE_TASK_LABEL: ACTIVATION_CLASS,
 }
 
 

@@ -209,10 +209,11 @@ class ActivationBackend(Protocol):
         ...
 
     def extend(self, handle: Handle, keep: int, ids: Sequence[int], *, layout: Layout) -> Handle:
-        """The first `keep` tokens of `handle` and `ids` after them, as the prefix of `layout`.
+        """The first `keep` tokens of `handle` and what follows them in `layout`, as the prefix of `layout`.
 
-        `handle` stays as it is: `drop` it when nobody wants it. No ids: it is only cut. A backend without
-        token ids takes the layout and ignores the numbers.
+        `ids`: the tokens of `layout` after `keep`, where the caller has them; without, the backend makes them
+        from the layout (a layout that ends at `keep` is a cut). `handle` stays as it is: `drop` it when nobody
+        wants it. A backend without token ids goes by the layout alone.
         """
         ...
 

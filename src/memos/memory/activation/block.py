@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from memos import log
 from memos.errors import StoreError, VersionConflict
-from memos.mem_chat.prompt import header_of
 from memos.memory.activation.base import Entry, Layout
 from memos.memory.activation.index import Block, BlockIndex
 from memos.memory.activation.layout import SLACK, Plan, Wanted, digest_of, namespace_of, plan
@@ -21,7 +20,7 @@ from memos.memory.activation.lines import line_of, marked
 from memos.memory.item import MemoryItem, MemoryKind
 from memos.memory.store import ItemFilter, MemoryStore
 from memos.memory.token_count import count_tokens
-from memos.prompts import Language
+from memos.prompts import Language, load
 from memos.retrieval.corrected import corrections_of
 
 CONFLICT_TRIES = 4
@@ -172,3 +171,9 @@ class MemoryBlocks:
 def shown(item: MemoryItem) -> bool:
     """Whether an item may stand in a block: live, not contradicted; preferences stand with the question."""
     return item.live and item.kind is not MemoryKind.PREFERENCE and not corrections_of(item)
+
+
+def header_of(system_prompt: str, language: Language) -> str:
+    """What stands before the memories: the caller's text and the rules, line-ended."""
+    rules = load("chat_answer", language).template.strip()
+    return (f"{system_prompt.strip()}\n\n{rules}" if system_prompt.strip() else rules) + "\n"
