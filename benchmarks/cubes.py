@@ -1,4 +1,4 @@
-"""Many cubes and one large one: `python -m benchmarks.scale [--quick] [--json FILE]`.
+"""Many cubes and one large one: `python -m benchmarks.cubes [--quick] [--json FILE]`.
 
 Items read like turns of the conversations (see `recall_scale`), the store is SQLite on this disk, one thread.
 
@@ -68,4 +68,8 @@ def _of(many: recall_scale.Many) -> str:
 
 
 if __name__ == "__main__":
-    main("Scale", measure, settings={"data": FOLDER, "cubes": CUBES, "items": EACH, "large": LARGE})
+    main(
+        "Many cubes and a large one",
+        measure,
+        settings={"data": FOLDER, "cubes": CUBES, "items": EACH, "large": LARGE},
+    )
