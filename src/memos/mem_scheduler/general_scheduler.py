@@ -56,6 +56,7 @@ from memos.mem_scheduler.startup import Launch
 from memos.memory.item import MemoryItem, content_hash
 from memos.memory.store import Cause, ItemFilter, ReplaceWorking
 from memos.memory.textual import TextualMemoryItem
+from memos.memory.working_record import STATE, WorkingRecord
 
 logger = log.get_logger(__name__)
 
@@ -249,11 +250,12 @@ class GeneralScheduler(BaseScheduler):
         asked = TurnQuery(texts[-1] if texts else "", user_id, mem_cube_id, session_id)
         working = self.services.store.working(mem_cube_id)
         activity = self.services.activity.read(self.services.store, mem_cube_id, user_id)
+        record = WorkingRecord.from_json(self.services.store.state(mem_cube_id, STATE))
         intent = judged(
             self.services.llm_for("intent"),
             asked.text,
             working.items,
-            self._turn.intent(asked, working, activity),
+            self._turn.intent(asked, working, activity, record),
             before=[*(one.text for one in activity.queries), *texts[:-1]],
             today=utc(self.services.clock.now()),
         )

@@ -94,6 +94,7 @@ class WorkingRecord:
     changes: Mapping[str, int] = field(default_factory=dict)  # by cause, since the cube was made
     sufficed: int = 0  # queries for which nothing was recalled
     replaced: int = 0  # recalls that made a new working set
+    spread: float | None = None  # of the scores of the last recall; None: it found less than there are places
 
     def use_of(self, item_id: str, *, recalled: bool) -> Use:
         """The use of an item by an answer; `recalled`: a recall ran for its query."""
@@ -113,12 +114,20 @@ class WorkingRecord:
         return frozenset(one for one in self.order.ids[: self.order.places] if one not in here)
 
     def after(
-        self, plan: WorkingPlan, uses: Sequence[Use], *, first: Sequence[str], sufficed: int, gone: int
+        self,
+        plan: WorkingPlan,
+        uses: Sequence[Use],
+        *,
+        first: Sequence[str],
+        sufficed: int,
+        gone: int,
+        spread: float | None = None,
     ) -> WorkingRecord:
         """The record after a plan.
 
         `uses`: since the plan before; `first`: the best of the recall behind this plan, as many as there
-        are; `sufficed`: queries since then that needed no recall; `gone`: items that left without a plan.
+        are; `sufficed`: queries since then that needed no recall; `gone`: items that left without a plan; `spread`:
+        how far the best score of that recall stands above the one in the middle of the places.
         """
         changes = dict(self.changes)
         for cause in plan.causes.values():
@@ -135,6 +144,7 @@ class WorkingRecord:
             changes=changes,
             sufficed=self.sufficed + sufficed,
             replaced=self.replaced + 1,
+            spread=spread,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -147,6 +157,7 @@ class WorkingRecord:
             "changes": dict(self.changes),
             "sufficed": self.sufficed,
             "replaced": self.replaced,
+            "spread": self.spread,
         }
 
     @classmethod
@@ -163,6 +174,7 @@ class WorkingRecord:
             changes=dict(value["changes"]),
             sufficed=int(value["sufficed"]),
             replaced=int(value["replaced"]),
+            spread=value.get("spread"),
         )
 
 

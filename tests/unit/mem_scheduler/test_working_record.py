@@ -133,3 +133,21 @@ def test_a_pinned_memory_keeps_its_place(tmp_path: Path, clock: ManualClock) -> 
         ):
             ask(parts, text)
             assert CAT in standing(parts)
+
+
+def test_how_sure_a_recall_was_is_told_by_its_scores_alone(tmp_path: Path, clock: ManualClock) -> None:
+    """What stands there for its uses, with a low score, does not make a recall look surer than it was."""
+    with assembled(tmp_path, clock=clock, capacities=Capacities(working=3)) as parts:
+        _, car, tea, *_ = parts.remember(CAT, CAR, TEA, *MORE)
+        ask(parts, "the cat sleeps and chases mice and needs a vet")
+        first, middle, _ = parts.store.working(CUBE).entries
+        sure = record_of(parts).spread
+        assert sure == first.score - middle.score
+        ask(parts, "where is the car parked and which tea does Ann drink")
+        for _ in range(3):
+            answer(parts, car, tea)
+        ask(parts, "the cat sleeps and chases mice, and it needs a vet")
+        kept = parts.store.working(CUBE).entries[1]
+        assert "answers used it" in kept.reason
+        spread = record_of(parts).spread
+        assert spread is not None and abs(spread - sure) < 0.5 * abs(first.score - kept.score)

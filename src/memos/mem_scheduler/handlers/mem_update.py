@@ -131,7 +131,7 @@ def _attempt(ctx: HandlerContext, members: Sequence[ScheduleMessageItem], advice
 
     def ask(one: ScheduleMessageItem, older: tuple[_Asked, ...] = ()) -> _Asked:
         query = turn_query(one)
-        return _Asked(one, query, turn.intent(query, working, activity), older=older)
+        return _Asked(one, query, turn.intent(query, working, activity, record), older=older)
 
     asked = [ask(one, tuple(ask(older) for older in ctx.absorbed_by(one))) for one in members]
     everything = [each for one in asked for each in one.all]
@@ -330,7 +330,14 @@ def _replace(
         return activity
     gone = record.gone(working.entries)
     first = [one.item_id for one in sorted(pool.candidates, key=lambda one: -one.score)]
-    record_after = record.after(plan, activity.uses, first=first, sufficed=activity.sufficed, gone=len(gone))
+    record_after = record.after(
+        plan,
+        activity.uses,
+        first=first,
+        sufficed=activity.sufficed,
+        gone=len(gone),
+        spread=turn.spread(pool.candidates),
+    )
     uses, activity = activity.uses, monitor.taken(activity)
 
     def with_items(entries: Sequence[WorkingEntry]) -> list[tuple[WorkingEntry, MemoryItem]]:

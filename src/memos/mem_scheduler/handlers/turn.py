@@ -58,7 +58,9 @@ class SessionTurn:
         self._services = services
         self._limits = limits
 
-    def intent(self, query: TurnQuery, working: WorkingSet, activity: Activity) -> Intent:
+    def intent(
+        self, query: TurnQuery, working: WorkingSet, activity: Activity, record: WorkingRecord
+    ) -> Intent:
         """Whether working memory suffices for `query`; `activity` is that of before the query."""
         services = self._services
         at = services.clock.now()
@@ -67,7 +69,7 @@ class SessionTurn:
             working.items,
             activity=activity,
             relativity=self._relativity(query, working),
-            spread=self._spread(working),
+            spread=record.spread,
             news=self._has_news(query, activity),
         )
         if intent.trigger_retrieval or not services.activity.recall_due(
@@ -224,16 +226,15 @@ class SessionTurn:
         )
         return {hit.item.id: hit.relativity for hit in recall.hits}
 
-    def _spread(self, working: WorkingSet) -> float | None:
-        """How far the best place stands above the middle one; None where places are left over, or where
-        the scores are a reranker's, whose scale nobody knows."""
-        if self._services.reranker is not None or not self._is_full(working):
+    def spread(self, candidates: Sequence[Candidate]) -> float | None:
+        """How far the best candidate stands above the one in the middle of the places; None where there are
+        fewer than places, or where the scores are a reranker's, whose scale nobody knows. What stands in working
+        memory for its uses says nothing about how sure a recall was."""
+        capacity = self._services.store.capacities.working
+        if self._services.reranker is not None or len(candidates) < capacity:
             return None
-        entries = working.entries
-        return entries[0].score - entries[(len(entries) - 1) // 2].score
-
-    def _is_full(self, working: WorkingSet) -> bool:
-        return len(working.entries) >= self._services.store.capacities.working
+        scores = sorted((one.score for one in candidates), reverse=True)
+        return scores[0] - scores[(capacity - 1) // 2]
 
     def _has_news(self, query: TurnQuery, activity: Activity) -> bool:
         """Whether anything but this turn's own words was stored since the last recall."""
