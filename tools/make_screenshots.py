@@ -4,7 +4,7 @@
 
 Three users talk to their memories, while tasks of an application run beside: quick ones, slow ones, some that
 are due later and some that fail until they are dead letters. Needs the development extra (`playwright`,
-`pillow`) and a Chromium (`apt-get install chromium`, or MEMOS_CHROMIUM). Text looks best with the fonts
+`pillow`) and a Chromium (`apt-get install chromium`, or CHROMIUM_PATH). Text looks best with the fonts
 Inter and JetBrains Mono (`apt-get install fonts-inter fonts-jetbrains-mono`).
 """
 
@@ -196,10 +196,10 @@ def traffic(runtime: Runtime, stop: threading.Event) -> None:
 
 
 def chromium() -> str:
-    """The browser: MEMOS_CHROMIUM, or the machine's own."""
-    found = os.environ.get("MEMOS_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    """The browser: CHROMIUM_PATH, or the machine's own."""
+    found = os.environ.get("CHROMIUM_PATH") or shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
-        raise SystemExit("no Chromium here: apt-get install chromium, or set MEMOS_CHROMIUM")
+        raise SystemExit("no Chromium here: apt-get install chromium, or set CHROMIUM_PATH")
     return found
 
 

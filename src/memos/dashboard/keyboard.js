@@ -32,9 +32,10 @@ export function showTab(name, { focus = false } = {}) {
     tab.tabIndex = on ? 0 : -1;
     byId(one).hidden = !on;
     if (on && focus) tab.focus();
-    if (on) tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    // Not scrollIntoView: the order of focus would begin here instead of at the top.
+    if (on) tab.parentElement.scrollLeft = tab.offsetLeft - tab.parentElement.offsetLeft - 24;
   }
-  if (location.hash.slice(1) !== name) history.replaceState(null, "", `#${name}`);
+  if (location.hash.slice(1) !== name && (location.hash || name !== TABS[0])) history.replaceState(null, "", `#${name}`);
   dispatchEvent(new CustomEvent("memos:tab", { detail: name }));
 }
 

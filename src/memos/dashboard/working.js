@@ -76,7 +76,7 @@ function showWorking(answer) {
 function tellChange({ cube_id, version, history: rows }) {
   if (shown.cube !== cube_id || version === shown.version) return;
   const [newest] = rows;
-  if (newest) announce(`Working memory of ${cube_id}: ${newest.came.length} came in, ${newest.left.length} left`);
+  if (newest?.came.length || newest?.left.length) announce(`Working memory of ${cube_id}: ${newest.came.length} came in, ${newest.left.length} left`);
 }
 
 function makePlace() {
