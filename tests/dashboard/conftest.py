@@ -117,8 +117,9 @@ def url(world: World) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Closed with each file: its event loop would be in the way of tests that run one of their own."""
     path = chromium()
     if path is None:
         pytest.skip("no Chromium is installed (apt-get install chromium)")
