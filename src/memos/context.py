@@ -21,6 +21,9 @@ cube_id: contextvars.ContextVar[str] = contextvars.ContextVar("memos_cube_id", d
 task_id: contextvars.ContextVar[str] = contextvars.ContextVar("memos_task_id", default="")
 api_path: contextvars.ContextVar[str] = contextvars.ContextVar("memos_api_path", default="")
 
+# Cubes that whatever runs here may reach in a store that can fence others off; None: all of them.
+fence: contextvars.ContextVar[frozenset[str] | None] = contextvars.ContextVar("memos_fence", default=None)
+
 
 def new_trace_id() -> str:
     """A fresh trace id: 32 hex digits, the form that OpenTelemetry uses."""

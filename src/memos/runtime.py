@@ -28,6 +28,7 @@ from memos.runtime_activation import Activation, build_activation
 from memos.runtime_documents import build_intake
 from memos.runtime_models import Models, build_models
 from memos.runtime_queue import build_queue, queue_following, redis_client
+from memos.runtime_store import build_store
 from memos.settings import Settings
 
 if TYPE_CHECKING:
@@ -193,9 +194,7 @@ def _assemble(
     from memos.mem_scheduler.sinks.local import LocalLogSink
     from memos.memory.cube import NaiveMemCube
     from memos.memory.indexer import Indexer
-    from memos.memory.item import Capacities
     from memos.memory.reader import MemReader
-    from memos.memory.sqlite import SqliteStore
     from memos.models.extractive import ExtractiveAnswerer
     from memos.retrieval.hybrid import HybridRetriever
     from memos.retrieval.keywords import analyse
@@ -205,19 +204,7 @@ def _assemble(
     tracer = _tracer(settings)
     if tracer is not None:
         opened.callback(tracing.uninstall, tracer)
-    store = SqliteStore(
-        settings.store_path,
-        clock=clock,
-        capacities=Capacities(
-            long_term=settings.memory.long_term_capacity,
-            user=settings.memory.user_capacity,
-            preference=settings.memory.preference_capacity,
-            working=settings.memory.working_capacity,
-        ),
-        busy_timeout_s=settings.store.busy_timeout_s,
-        vector_cache_bytes_max=settings.store.vector_cache_bytes_max,
-        web_logs_max=settings.store.web_logs_max,
-    )
+    store = build_store(settings, clock)
     opened.callback(store.close)
     models = build_models(settings.models, clock)
     opened.callback(models.close)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 import yaml
@@ -115,6 +116,30 @@ class StoreSettings(Section):
     """The memory store."""
 
     path: Path | None = Field(None, description="the SQLite file; default <home>/memory.db")
+    url: SecretStr | None = Field(
+        None,
+        description="a PostgreSQL database, postgresql://user:password@host:5432/name, instead of the file",
+    )
+    schema_name: str = Field("memos", min_length=1, description="the store's schema in that database")
+    role: str = Field(
+        "memos_app", min_length=1, description="what its transactions run as; not the owner of the tables"
+    )
+    partitions: int = Field(8, ge=1, le=256, description="of each large table, when the store is made")
+    auto_migrate: bool = Field(
+        True, description="make and upgrade the tables at start; false: `memos migrate`"
+    )
+    pool_max: int = Field(16, ge=2, description="connections for writing, and as many again for open views")
+    pool_timeout_s: float = Field(10.0, gt=0, description="how long a call waits for a connection")
+    connect_timeout_s: float = Field(4.0, gt=0, description="how long a connection may take to be made")
+    statement_timeout_s: float = Field(60.0, gt=0, description="how long a statement may run")
+    lock_timeout_s: float = Field(10.0, gt=0, description="how long a write waits for a cube that is written")
+    idle_timeout_s: float = Field(300.0, gt=0, description="how long a transaction may stand idle")
+    durability: Literal["on", "remote_apply", "remote_write", "local", "off"] = Field(
+        "on", description="synchronous_commit of every transaction"
+    )
+    exact_vectors_max: int = Field(
+        20_000, ge=0, description="memories of a cube, over which pgvector's index is asked"
+    )
     busy_timeout_s: float = Field(10.0, gt=0, description="how long a write waits for another process")
     vector_cache_bytes_max: int = Field(
         512 * 1024 * 1024, ge=0, description="bytes of cached vectors, all cubes"
@@ -419,6 +444,18 @@ class Settings(Section):
         return self.activation.folder or self.home / "activation"
 
     @property
+    def store_place(self) -> str:
+        """Where the memories are, for people: the file, or the database without its password."""
+        if self.store.url is None:
+            return str(self.store_path)
+        parts = urlsplit(self.store.url.get_secret_value())
+        user = f"{parts.username}@" if parts.username else ""
+        port = f":{parts.port}" if parts.port else ""
+        return (
+            f"postgresql://{user}{parts.hostname or ''}{port}{parts.path} (schema {self.store.schema_name})"
+        )
+
+    @property
     def rabbitmq_cursor_path(self) -> Path:
         """The file that keeps which web log was published last: beside the memory file."""
         return self.store_path.with_name(f"{self.store_path.stem}.rabbitmq")
@@ -555,7 +592,13 @@ WITHOUT_EFFECT: dict[str, str] = {
 
 # Read elsewhere: by the test suite and the acceptance programs, not a setting.
 _NOT_SETTINGS = frozenset(
-    {CONFIG_VARIABLE, "MEMOS_ACCEPTANCE", "MEMOS_DATA_LOCOMO", "MEMOS_TESTS_REQUIRE_SERVICES"}
+    {
+        CONFIG_VARIABLE,
+        "MEMOS_ACCEPTANCE",
+        "MEMOS_DATA_LOCOMO",
+        "MEMOS_TESTS_REQUIRE_SERVICES",
+        "MEMOS_MIGRATE_URL",
+    }
 )
 
 
@@ -658,6 +701,7 @@ def _shown(path: tuple[Any, ...], value: Any) -> str:
     names = [str(part) for part in path]
     secret = any(name.endswith(("key", "keys", "password")) or name == "chat_models" for name in names)
     secret = secret or isinstance(value, Mapping)  # a whole section
+    secret = secret or ("@" in str(value) and any(name.endswith("url") for name in names))
     return "'***'" if secret and value else repr(value)
 
 

@@ -140,7 +140,7 @@ class MetricsPage(Collector):
             metrics.MEMORY_FILL: {(area,): share for area, share in fill.items()},
         }
         path = self._runtime.settings.store_path
-        if path.is_file():
+        if self._runtime.settings.store.url is None and path.is_file():
             levels[metrics.STORE_BYTES] = {(): path.stat().st_size}
         return levels
 

@@ -27,9 +27,10 @@ _FINDINGS = ("duplicates", "near_duplicates", "echoes", "stale", "never_recalled
 
 def health(runtime: Runtime) -> dict[str, Any]:
     """That the process answers and its store can be read, and whether its scheduler runs. Raises StoreError."""
-    runtime.store.cubes()
+    told = runtime.store.describe()
     return {
         "status": "healthy",
+        "store": f"{told['backend']}: {told['vectors'].lstrip('! ')}",
         "service": SERVICE,
         "version": __version__,
         "scheduler": "running" if runtime.scheduler._running else "stopped",

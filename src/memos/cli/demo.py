@@ -191,7 +191,7 @@ def _introduce(runtime: Runtime) -> None:
     out.print(
         Panel(
             f"queue     {type(runtime.queue).__name__}\n"
-            f"store     {escape(str(runtime.settings.store_path))}\n"
+            f"store     {escape(runtime.settings.store_place)}\n"
             f"embedder  {embedder}\nmodel     {model}",
             title="MemScheduler",
             title_align="left",

@@ -183,7 +183,12 @@ def _store(runtime: Any) -> str:
         raise StoreCorrupt("; ".join(faults[:5]))
     cubes = runtime.store.cubes()
     live = sum(s.long_term + s.user + s.preference for s in map(runtime.store.sizes, cubes))
-    return f"{live} live memories in {len(cubes)} cubes; rows, indexes and journal agree"
+    told = runtime.store.describe()
+    note = "! " if told["vectors"].startswith("!") else ""
+    return (
+        f"{note}{told['backend']} at {told['place']}: {live} live memories in {len(cubes)} cubes; rows, indexes "
+        f"and journal agree; {told['vectors'].lstrip('! ')}; {told['durability']}"
+    )
 
 
 def _queue(runtime: Any) -> str:

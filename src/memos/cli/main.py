@@ -31,6 +31,7 @@ from memos.cli import (
     keys,
     logs,
     mcp,
+    migrate,
     models,
     serve,
     status,
@@ -80,6 +81,7 @@ for module in (
     tasks,
     logs,
     doctor,
+    migrate,
     chaos,
 ):
     module.register(app)

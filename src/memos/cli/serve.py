@@ -36,5 +36,5 @@ def serve(
     }
     settings = settings.model_copy(update={"api": settings.api.model_copy(update=changes)})
     where = f"http://{settings.api.host}:{settings.api.port}"
-    errors.print(plain(f"MemScheduler on {where}  (data: {settings.store_path})"))
+    errors.print(plain(f"MemScheduler on {where}  (data: {settings.store_place})"))
     run(settings)

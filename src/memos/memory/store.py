@@ -518,6 +518,13 @@ class MemoryStore(Protocol):
         ...
 
     # keeping house
+    def describe(self) -> Mapping[str, str]:
+        """What an operator is told of the store: backend, place (no password), vectors, durability.
+
+        A text that begins with "!" says what is worse than it could be.
+        """
+        ...
+
     def verify(self) -> list[str]:
         """Check integrity, indexes against rows and the journal's chain; one line per fault."""
         ...

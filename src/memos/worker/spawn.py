@@ -193,10 +193,12 @@ def _work(
 def _imported(settings: Settings) -> root.Runtime | None:
     """The runtime that the program's own module named while it was imported, if it is of the same data."""
     found = root.built()
-    same = found is not None and (found.settings.store_path, found.settings.queue) == (
-        settings.store_path,
-        settings.queue,
-    )
+    same = found is not None and (
+        found.settings.store_path,
+        found.settings.store.url,
+        found.settings.store.schema_name,
+        found.settings.queue,
+    ) == (settings.store_path, settings.store.url, settings.store.schema_name, settings.queue)
     return found if same else None
 
 

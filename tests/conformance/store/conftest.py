@@ -6,7 +6,7 @@ A new backend joins by a branch in `open_store` and a name in `BACKENDS`; the te
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.postgres import BOUNDS, schemas_of
 
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.memory.item import Capacities, MemoryItem
+from memos.memory.postgres import PostgresAddress
 from memos.memory.store import AddItems, IndexedItem, MemoryStore
 from memos.models.base import Vectors
 from memos.testing import ManualClock
 
-BACKENDS = ("sqlite",)
+BACKENDS = ("sqlite", "postgres", "pgvector")
 DIM = 4
 START = datetime(2024, 5, 1, 12, 0, tzinfo=UTC)
 
@@ -87,6 +89,10 @@ def make() -> Maker:
 @pytest.fixture(params=BACKENDS)
 def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> Iterator[OpenStore]:
     """Opens stores on one and the same data; each call another object, as another process would have."""
+    if request.param != "sqlite":
+        with _opening_on_postgres(request.param, clock, tmp_path) as open_one:
+            yield open_one
+        return
     with ExitStack() as opened:
 
         def open_one(
@@ -95,7 +101,6 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualCloc
             web_logs_max: int = 1_000,
             folder: Path = tmp_path / "store",
         ) -> MemoryStore:
-            assert request.param == "sqlite"
             from memos.memory.sqlite import SqliteStore
 
             return opened.enter_context(
@@ -108,6 +113,42 @@ def open_store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualCloc
             )
 
         yield open_one
+
+
+@contextmanager
+def _opening_on_postgres(kind: str, clock: ManualClock, tmp_path: Path) -> Iterator[OpenStore]:
+    """A folder stands for a schema; one whose stores are all closed is emptied for the next folder."""
+    from memos.memory.postgres import PostgresStore
+
+    schemas = schemas_of(kind)
+    addresses: dict[Path, PostgresAddress] = {}
+    with ExitStack() as opened:
+
+        def open_one(
+            *,
+            capacities: Capacities | None = None,
+            web_logs_max: int = 1_000,
+            folder: Path = tmp_path / "store",
+        ) -> MemoryStore:
+            if folder not in addresses:
+                if all(store.closed for store in stores):
+                    for before in list(addresses):
+                        schemas.give_back(addresses.pop(before))
+                addresses[folder] = schemas.take()
+            store = PostgresStore(
+                addresses[folder],
+                clock=clock,
+                capacities=capacities,
+                bounds=BOUNDS,
+                web_logs_max=web_logs_max,
+            )
+            stores.append(store)
+            return opened.enter_context(store)
+
+        stores: list[PostgresStore] = []
+        yield open_one
+    for address in addresses.values():
+        schemas.give_back(address)
 
 
 @pytest.fixture

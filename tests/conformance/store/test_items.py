@@ -138,7 +138,8 @@ def test_an_item_that_cannot_be_is_refused_whole(
 ) -> None:
     """A bad item raises InvalidInput that names the fault, and nothing of the call is kept."""
     good = make.indexed("good")
-    bad = make.indexed(fields.pop("item_id"), fields.pop("memory", "text"), **fields)
+    given = dict(fields)  # the parameter serves every store
+    bad = make.indexed(given.pop("item_id"), given.pop("memory", "text"), **given)
     with pytest.raises(InvalidInput, match=named):
         store.apply([AddItems((good, bad))], logs=[make.log()])
     assert store.find(ItemFilter()).total == 0

@@ -236,14 +236,30 @@ def compare(store: MemoryStore, model: Model) -> None:
     assert store.verify() == []
 
 
-# Phase.generate only: there is nothing to shrink in a seed.
-@settings(max_examples=40, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-@given(seed=st.integers(0, 2**32))
+EXAMPLES = {"sqlite": 40, "postgres": 8, "pgvector": 8}  # a step on a server costs some twenty round trips
+
+
 def test_a_random_history_does_what_the_model_does(
-    seed: int, open_store: Any, make: Any, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, open_store: Any, make: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Any sequence of changes, good or bad, leaves store and model alike; a refused call leaves no trace,
     and a repeated message has no effect."""
+
+    # Phase.generate only: there is nothing to shrink in a seed.
+    @settings(
+        max_examples=EXAMPLES[request.node.callspec.params["open_store"]],
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(seed=st.integers(0, 2**32))
+    def walk(seed: int) -> None:
+        _walk(seed, open_store, make, tmp_path_factory)
+
+    walk()
+
+
+def _walk(seed: int, open_store: Any, make: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
     random = Random(seed)
     model, make.count = Model(), 0
     with closing(open_store(capacities=CAPACITIES, folder=tmp_path_factory.mktemp("history"))) as store:

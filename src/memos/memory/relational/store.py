@@ -313,7 +313,12 @@ class RelationalStore:
     def bind_embedder(self, fingerprint: str, dim: int) -> None:
         """Bind store and process to a model. A store that holds no vector yet may be bound anew."""
         wanted = _binding(fingerprint, dim)
+        with self._database.read(()) as tables:
+            if entries.get_binding(tables.meta) == wanted:
+                self._bound_as = wanted
+                return
         with self._database.write() as tables:
+            tables.cubes.hold_all()
             stored = entries.get_binding(tables.meta)
             if stored != wanted:
                 if stored is not None and tables.items.any_vector():

