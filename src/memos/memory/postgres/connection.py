@@ -194,7 +194,7 @@ class PostgresDatabase:
     # -- transactions ---------------------------------------------------------------------------------
 
     @contextmanager
-    def write(self) -> Iterator[PostgresTables]:
+    def write(self, *, alone: bool = False) -> Iterator[PostgresTables]:
         """One write transaction: committed when the block ends, rolled back when it raises.
 
         When the connection is lost while committing nobody knows whether it was kept: StoreUnavailable is
