@@ -8,7 +8,7 @@ BEGIN
                    ' alias, working, state, mark, outbox, web_log TO %I', role);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON journal TO %I', role);
     EXECUTE format('GRANT SELECT ON migration TO %I', role);
-    EXECUTE format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA %I TO %I', current_schema(), role);
+    EXECUTE format('GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA %I TO %I', current_schema(), role);
     REVOKE EXECUTE ON FUNCTION enter_scope(text[]) FROM PUBLIC;
     EXECUTE format('GRANT EXECUTE ON FUNCTION enter_scope(text[]) TO %I', role);
     IF to_regclass('vector_index') IS NOT NULL THEN

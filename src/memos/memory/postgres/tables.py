@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from memos.memory.postgres.checks import PostgresChecks
+from memos.memory.postgres.copying import PostgresCopying
 from memos.memory.postgres.cubes import PostgresCubes, PostgresMeta
 from memos.memory.postgres.erasing import PostgresErasing
 from memos.memory.postgres.index import PostgresIndexes
@@ -34,3 +35,4 @@ class PostgresTables:
         self.erasing: port.ErasingTables = PostgresErasing(session)
         self.recall: port.RecallTables = PostgresRecall(session, exact_max)
         self.checks: port.VerifyTables = PostgresChecks(session)
+        self.copying: port.CopyTables = PostgresCopying(session)

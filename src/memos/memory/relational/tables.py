@@ -347,6 +347,22 @@ class VerifyTables(Protocol):
         ...
 
 
+class CopyTables(Protocol):
+    """Whole tables, for `transfer`: rows with their numbers, flags as booleans."""
+
+    def dump(self, table: str) -> Iterator[tuple[Any, ...]]: ...
+
+    def load(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None: ...
+
+    def is_empty(self) -> bool:
+        """Whether nothing was ever stored."""
+        ...
+
+    def restart_numbers(self) -> None:
+        """New rows get numbers above those that were loaded."""
+        ...
+
+
 class BlockTables(Protocol):
     """Blocks and kept prefixes (`memos.memory.activation.index`). Items that change leave them by a trigger."""
 
@@ -399,6 +415,7 @@ class Tables(Protocol):
     erasing: ErasingTables
     recall: RecallTables
     checks: VerifyTables
+    copying: CopyTables
 
 
 class Database(Protocol):

@@ -7,6 +7,7 @@ import sqlite3
 from memos.memory.relational import tables as port
 from memos.memory.sqlite.blocks import SqliteBlocks
 from memos.memory.sqlite.checks import SqliteChecks
+from memos.memory.sqlite.copying import SqliteCopying
 from memos.memory.sqlite.cubes import SqliteCubes, SqliteMeta
 from memos.memory.sqlite.erasing import SqliteErasing
 from memos.memory.sqlite.index import SqliteIndexes
@@ -37,3 +38,4 @@ class SqliteTables:
         self.recall: port.RecallTables = SqliteRecall(connection)
         self.blocks: port.BlockTables = SqliteBlocks(connection)
         self.checks: port.VerifyTables = SqliteChecks(connection)
+        self.copying: port.CopyTables = SqliteCopying(connection)

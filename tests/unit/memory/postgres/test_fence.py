@@ -1,0 +1,121 @@
+"""Row-level security: a transaction sees the cubes of its scope, and none without a scope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from memos import context
+from memos.errors import ItemNotFound, StoreError
+from memos.memory.postgres import PostgresAddress, PostgresStore
+from memos.memory.store import ItemFilter
+
+from .items import add, followup, web_log
+
+TABLES = (
+    "cube", "item_key", "item", "lexicon", "mention", "vector", "alias", "working", "state", "journal", "outbox",
+    "web_log", "mark",
+)  # fmt: skip
+Open = Callable[..., PostgresStore]
+
+
+@pytest.fixture
+def store(opened: Open) -> PostgresStore:
+    store = opened()
+    store.apply_once("P", [add("a", links=("Rex",))], followups=[followup("F", "P")], logs=[web_log("one")])
+    store.apply([add("b", cube_id="other", user_id="bob")])
+    return store
+
+
+def as_program(address: PostgresAddress) -> psycopg.Connection:
+    connection = psycopg.connect(address.url)
+    connection.execute("SELECT set_config('search_path', %s, false)", (address.schema,))
+    connection.execute("SELECT set_config('role', %s, false)", (address.role,))
+    return connection
+
+
+def test_a_forged_query_without_a_scope_sees_nothing(store: PostgresStore, address: PostgresAddress) -> None:
+    """As the program's role, no table shows a row before a scope was said; as the owner all have some."""
+    with psycopg.connect(address.url) as owner, as_program(address) as program:
+        owner.execute("SELECT set_config('search_path', %s, false)", (address.schema,))
+        for table in TABLES:
+            query = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table))
+            assert program.execute(query).fetchone() == (0,), table
+            if table in (
+                "cube",
+                "item_key",
+                "item",
+                "lexicon",
+                "mention",
+                "journal",
+                "outbox",
+                "web_log",
+                "mark",
+            ):
+                assert owner.execute(query).fetchone() > (0,), table
+        with pytest.raises(errors.InsufficientPrivilege):  # row-level security: nor does it write
+            program.execute("INSERT INTO state (cube_no, name, value) VALUES (1, 'x', '{}')")
+
+
+def test_a_forged_query_in_a_view_sees_its_cube_alone(store: PostgresStore) -> None:
+    """Whatever a query says of cubes, inside the view of one cube there are no rows of another."""
+    with store._database.snapshot("cube") as tables:
+        rows = tables.session.rows("SELECT DISTINCT id FROM item")  # type: ignore[attr-defined]
+        assert rows == [("a",)]
+        assert tables.items.by_id(["a", "b"]).keys() == {"a"}
+    with store._database.snapshot("nowhere") as tables:
+        assert tables.items.by_id(["a", "b"]) == {}
+
+
+def test_the_fence_of_a_request_holds_everywhere(store: PostgresStore) -> None:
+    """With a fence around one cube no reading names an item of another, and no write reaches it."""
+    token = context.fence.set(frozenset({"cube"}))
+    try:
+        assert store.find(ItemFilter()).total == 1
+        assert store.cubes() == ["cube"]
+        assert {row.cube_id for row in store.journal()} == {"cube"}
+        with pytest.raises(ItemNotFound):
+            store.get(["b"])
+        with store.read("other") as view:
+            assert view.size == 0
+        with pytest.raises(StoreError):
+            store.apply([add("c", cube_id="other")])
+        store.apply([add("d")])
+    finally:
+        context.fence.reset(token)
+    assert store.find(ItemFilter()).total == 3
+    assert store.verify() == []
+
+
+def test_a_fence_lets_a_new_cube_of_its_own_be_made(store: PostgresStore) -> None:
+    """A cube that the fence names may be the first of its kind."""
+    token = context.fence.set(frozenset({"fresh"}))
+    try:
+        store.apply([add("n", cube_id="fresh")])
+        assert store.cubes() == ["fresh"]
+    finally:
+        context.fence.reset(token)
+
+
+def test_the_program_is_not_the_owner(store: PostgresStore, address: PostgresAddress) -> None:
+    """The program's role changes no layout, reads no partition directly and takes nothing off the journal."""
+    for statement in (
+        "DROP TABLE item",
+        "SELECT 1 FROM item_0",
+        "DELETE FROM journal",
+        "ALTER TABLE cube ADD x int",
+    ):
+        with as_program(address) as program, pytest.raises(errors.InsufficientPrivilege):
+            program.execute(statement)  # type: ignore[call-overload]
+
+
+def test_the_journal_lets_nothing_go(store: PostgresStore, address: PostgresAddress) -> None:
+    """Even the owner cannot delete or rewrite a row: only redact it."""
+    for statement in ("DELETE FROM journal", "UPDATE journal SET reason = 'other'"):
+        with psycopg.connect(address.url) as owner:
+            owner.execute("SELECT set_config('search_path', %s, false)", (address.schema,))
+            with pytest.raises(errors.RaiseException, match="append-only"):
+                owner.execute(statement)  # type: ignore[call-overload]
