@@ -8,11 +8,13 @@ drops its fields and stays as a status row.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from enum import Enum
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from memos.mem_scheduler.queues.base import DeadLetter, Delivery, Lane, TaskStatus
+from memos.mem_scheduler.queues.columns import build_deliveries, build_message, build_messages
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
 
@@ -53,7 +55,6 @@ _ITEM = _NAMES.index("item_id")
 _TASK = _NAMES.index("task_id")
 _CONTENT = _NAMES.index("content")
 _NESTED = tuple(_NAMES.index(name) for name in ("info", "chat_history", "user_context"))
-_ALL_SET = set(_NAMES)  # shared by all deliveries: assigning a field adds a name that is there already
 
 Values = tuple[Any, ...]
 """The fields of a message in the order of its class: a third of the memory of a dictionary."""
@@ -68,18 +69,31 @@ def lane_id_of(message: ScheduleMessageItem) -> LaneId:
     return (message.user_id, message.mem_cube_id, class_of(message.label))
 
 
-def build_message(values: Values, *, key: str, stream: str) -> ScheduleMessageItem:
+def message_of(values: Values, *, key: str, stream: str) -> ScheduleMessageItem:
     """A message of fields that were validated when it was first made: validating them again would cost
     more than all the rest of a claim."""
+    return build_message(_fields(values, key, stream))
+
+
+def deliveries_of(entries: Sequence[Entry], *, stream: str) -> tuple[Delivery, ...]:
+    """Deliveries of messages of one lane."""
+    keys = [entry.key for entry in entries]
+    return build_deliveries(
+        keys,
+        build_messages([_fields(entry.values, entry.key, stream) for entry in entries]),
+        [entry.parent_key for entry in entries],
+        [entry.attempts for entry in entries],
+        [entry.recoveries for entry in entries],
+        [entry.enqueued_at for entry in entries],
+        [entry.absorbed_messages() if entry.absorbed else () for entry in entries],
+    )
+
+
+def _fields(values: Values, key: str, stream: str) -> dict[str, Any]:
     fields = dict(zip(_NAMES, _independent(values)))  # noqa: B905 - strict costs a tenth of a claim
     fields["redis_message_id"] = key
     fields["stream_key"] = stream
-    message = ScheduleMessageItem.__new__(ScheduleMessageItem)
-    _assign(message, "__dict__", fields)
-    _assign(message, "__pydantic_fields_set__", _ALL_SET)
-    _assign(message, "__pydantic_extra__", None)
-    _assign(message, "__pydantic_private__", None)
-    return message
+    return fields
 
 
 def _independent(values: Values) -> Values:
@@ -87,9 +101,6 @@ def _independent(values: Values) -> Values:
     if values[info] is None and values[history] is None and values[user_context] is None:
         return values
     return tuple(copy.deepcopy(value) if index in _NESTED else value for index, value in enumerate(values))
-
-
-_assign = object.__setattr__
 
 
 class Entry:
@@ -184,25 +195,18 @@ class Entry:
     def edit(self, content: str) -> None:
         self.values = (*self.values[:_CONTENT], content, *self.values[_CONTENT + 1 :])
 
-    def delivery(self) -> Delivery:
-        return Delivery(
-            self.key,
-            build_message(self.values, key=self.key, stream=self.line.name),
-            self.parent_key,
-            self.attempts,
-            self.recoveries,
-            self.enqueued_at,
-            tuple([one.content_message() for one in reversed(self.absorbed)]) if self.absorbed else (),
-        )
+    def absorbed_messages(self) -> tuple[ScheduleMessageItem, ...]:
+        """Fresh messages of those it runs for, oldest first."""
+        return tuple([one.content_message() for one in reversed(self.absorbed)])
 
     def content_message(self) -> ScheduleMessageItem:
         """A fresh message of what was submitted."""
-        return build_message(self.values, key=self.key, stream=str(self.lane))
+        return message_of(self.values, key=self.key, stream=str(self.lane))
 
     def dead_letter(self) -> DeadLetter:
         return DeadLetter(
             key=self.key,
-            message=build_message(self.values, key=self.key, stream=str(self.lane)),
+            message=message_of(self.values, key=self.key, stream=str(self.lane)),
             parent_key=self.parent_key,
             error=self.error,
             attempts=self.attempts,

@@ -29,7 +29,8 @@ from memos.mem_scheduler.queues.base import (
     Settled,
 )
 from memos.mem_scheduler.queues.caps import UserCaps
-from memos.mem_scheduler.queues.entries import Entry, LaneId, Place, Values
+from memos.mem_scheduler.queues.columns import build_settled
+from memos.mem_scheduler.queues.entries import Entry, LaneId, Place, Values, deliveries_of
 from memos.mem_scheduler.queues.label_times import TimesByLabel
 from memos.mem_scheduler.queues.lanes import LaneQueue, Lease, add
 from memos.mem_scheduler.queues.ready import ReadyLanes
@@ -237,7 +238,7 @@ class Ledger:
         self.timers.push(lease.timer_at, lease)
         self.ready.charge(line, len(entries))
         self.refresh(line, now)
-        deliveries = tuple([entry.delivery() for entry in entries])
+        deliveries = deliveries_of(entries, stream=line.name)
         return Batch(line.lane, lease.slot, lease.epoch, deliveries, wall + length_s)
 
     def lease_s(self, labels: Sequence[str]) -> float:
@@ -315,6 +316,10 @@ class Ledger:
         self._end(lease)
         self._record(lease, outcomes, now)
         wall = self._clock.now()
+        if set(map(type, outcomes)) == {Done}:
+            for entry in lease.entries:
+                self._settle(entry, _DONE, wall)
+            return build_settled([entry.key for entry in lease.entries], _COMPLETED)
         back: list[Entry] = []
         settled = [
             self._apply(entry, outcome, back, now, wall)

@@ -33,7 +33,7 @@ from memos.mem_scheduler.queues.base import (
     WhenFull,
 )
 from memos.mem_scheduler.queues.dead_letters import MemoryDeadLetters
-from memos.mem_scheduler.queues.entries import LaneId, Values, lane_id_of, values_of
+from memos.mem_scheduler.queues.entries import LaneId, Values, deliveries_of, lane_id_of, values_of
 from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.lanes import LaneQueue
@@ -290,7 +290,8 @@ class LocalQueue:
     def get(self, keys: Sequence[str]) -> list[Delivery]:
         with self._lock:
             found = [self._ledger.table.get(key) for key in keys]
-            return [entry.delivery() for entry in found if entry is not None and entry.home is not None]
+            live = [entry for entry in found if entry is not None and entry.home is not None]
+            return [one for entry in live for one in deliveries_of([entry], stream=entry.line.name)]
 
     def clear(self) -> int:
         with self._lock:

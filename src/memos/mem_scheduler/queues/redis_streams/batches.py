@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import random as random_module
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Any
 
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Batch, Dead, Delivery, Done, Outcome, Release, Settled
+from memos.mem_scheduler.queues.columns import build_deliveries, build_settled
 from memos.mem_scheduler.queues.redis_streams.wire import (
     decode,
+    decode_all,
     encode,
     lane_of,
     lane_text,
@@ -73,22 +76,24 @@ def delivery_of(
 
 def batch_of(reply: list[Any], call: str) -> tuple[Batch, list[float], float]:
     """A batch of the reply to `call`, how long each message waited, and the length of the lease in seconds."""
-    epoch, lane, slot, length, now, wall, states, *texts = reply
-    exceptional = json.loads(states) if states else {}
-    deliveries, waited_s = [], []
-    for text in texts:
-        key, _, at, parent, message = text.split("\n", 4)
-        state = exceptional.get(key) if exceptional else None
-        if state is None:
-            deliveries.append(Delivery(key, decode(message, key=key, stream=lane), parent, 0, 0, float(at)))
-            waited_s.append(float(wall) - float(at))
-            continue
-        deliveries.append(delivery_of(lane, text, state.get("a", 0), state.get("r", 0), state.get("p", ())))
-        ready = state.get("y")  # on the clock of leases; a fresh message has only its wall time
-        waited_s.append(float(now) - float(ready) if ready else float(wall) - float(at))
-    length_s = float(length)
-    batch = Batch(lane_of(lane), int(slot), epoch, tuple(deliveries), float(wall) + length_s, call)
-    return batch, waited_s, length_s
+    epoch, stream, slot, length, now, wall_text, states, *texts = reply
+    wall, length_s = float(wall_text), float(length)
+    rows = [text.split("\n", 4) for text in texts]
+    keys, _, at_texts, parents, bodies = zip(*rows, strict=True)
+    at = list(map(float, at_texts))
+    waited_s = [wall - one for one in at]
+    if not states:
+        made = decode_all(bodies, keys=keys, stream=stream)
+        deliveries = build_deliveries(keys, made, parents, repeat(0), repeat(0), at, repeat(()))
+        return Batch(lane_of(stream), int(slot), epoch, deliveries, wall + length_s, call), waited_s, length_s
+    exceptional = json.loads(states)
+    several = []
+    for place, (key, text) in enumerate(zip(keys, texts, strict=True)):
+        state = exceptional.get(key, {})
+        several.append(delivery_of(stream, text, state.get("a", 0), state.get("r", 0), state.get("p", ())))
+        if ready := state.get("y"):  # on the clock of leases; a fresh message has only its wall time
+            waited_s[place] = float(now) - float(ready)
+    return Batch(lane_of(stream), int(slot), epoch, tuple(several), wall + length_s, call), waited_s, length_s
 
 
 def fates_of(
@@ -124,6 +129,8 @@ def fates_of(
 def settled_of(batch: Batch, answer: str) -> list[Settled]:
     """What `finish` answered: a letter for each message, and errors by place."""
     letters, errors = json.loads(answer)
+    if not letters.strip("C"):
+        return build_settled([delivery.key for delivery in batch.deliveries], TaskState.COMPLETED)
     errors = errors or {}
     return [
         Settled(delivery.key, _STATES[letter], errors.get(str(number), ""))

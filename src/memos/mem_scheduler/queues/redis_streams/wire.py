@@ -1,6 +1,7 @@
 """Messages, lanes and followups as the scripts take and give them.
 
-A message travels as JSON without its empty fields; it was validated when it was first made, and is put
+A message travels as a JSON array of the fields that nearly every one has, with an object behind them for the
+others that say something; user and cube are the lane's. It was validated when it was first made, and is put
 together again without validating it once more, which would cost more than the rest of a claim.
 """
 
@@ -10,58 +11,80 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from memos.mem_scheduler.queues.base import Lane
+from memos.mem_scheduler.queues.columns import build_messages
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, UserContext
 from memos.mem_scheduler.schemas.task_schemas import class_of
 
 if TYPE_CHECKING:
     from memos.memory.store import Followup
 
-_OVERWRITTEN = ("redis_message_id", "stream_key")  # each delivery brings its own
-_NAMES = set(ScheduleMessageItem.model_fields)  # shared by all deliveries
 _EMPTY: dict[str, Any] = {
-    name: "" if name == "trace_id" else field.get_default(call_default_factory=False)
+    name: field.get_default(call_default_factory=False)
     for name, field in ScheduleMessageItem.model_fields.items()
 }
-_assign = object.__setattr__
+_COMMON = itemgetter("item_id", "trace_id", "timestamp", "content", "label")
+_OTHERS = ("session_id", "user_name", "info", "api_path", "task_id", "chat_history", "user_context")
+_others = itemgetter(*_OTHERS)
+_SILENT = tuple(_EMPTY[name] for name in _OTHERS)
 
 
 def encode(message: ScheduleMessageItem) -> bytes:
     """The fields that say something, as JSON; what JSON does not know becomes text."""
-    fields = {
-        name: value
-        for name, value in message.__dict__.items()
-        if value is not None and value != "" and name not in _OVERWRITTEN
-    }
+    fields = message.__dict__
+    parts: list[Any] = [*_COMMON(fields)]
+    others = _others(fields)
+    if others != _SILENT:
+        said = zip(_OTHERS, others, strict=True)
+        parts.append({name: value for name, value in said if value is not None and value != ""})
     try:
-        return to_json(fields, fallback=str)
+        return to_json(parts, fallback=str)
     except (PydanticSerializationError, UnicodeError):
-        context = message.user_context
-        if context is not None:
-            fields["user_context"] = context.model_dump(mode="json")
-        fields["timestamp"] = message.timestamp.isoformat()
-        return json.dumps(fields, default=str).encode()
+        parts[2] = message.timestamp.isoformat()
+        if message.user_context is not None:
+            parts[5]["user_context"] = message.user_context.model_dump(mode="json")
+        return json.dumps(parts, default=str).encode()
 
 
 def decode(text: str, *, key: str, stream: str) -> ScheduleMessageItem:
     """The message of `encode`, with the key and lane of its delivery."""
-    fields = {**_EMPTY, **from_json(text)}
-    fields["timestamp"] = datetime.fromisoformat(fields["timestamp"])
-    if fields["user_context"] is not None:
-        fields["user_context"] = UserContext(**fields["user_context"])
-    fields["redis_message_id"] = key
-    fields["stream_key"] = stream
-    message = ScheduleMessageItem.__new__(ScheduleMessageItem)
-    _assign(message, "__dict__", fields)
-    _assign(message, "__pydantic_fields_set__", _NAMES)
-    _assign(message, "__pydantic_extra__", None)
-    _assign(message, "__pydantic_private__", None)
-    return message
+    return decode_all([text], keys=[key], stream=stream)[0]
+
+
+def decode_all(texts: Sequence[str], *, keys: Sequence[str], stream: str) -> list[ScheduleMessageItem]:
+    """Messages of one lane."""
+    whole = f"[{','.join(texts)}]"
+    try:
+        rows: list[list[Any]] = from_json(whole)
+    except ValueError:  # nested deeper than pydantic reads
+        rows = json.loads(whole)
+    lane = lane_of(stream)
+    of_lane = _EMPTY | {
+        "stream_key": stream,
+        "user_id": lane.user_id,
+        "mem_cube_id": lane.mem_cube_id,
+    }
+    found = []
+    for key, parts in zip(keys, rows, strict=True):
+        fields = of_lane.copy()
+        fields["redis_message_id"] = key
+        fields["item_id"] = parts[0]
+        fields["trace_id"] = parts[1]
+        fields["timestamp"] = datetime.fromisoformat(parts[2])
+        fields["content"] = parts[3]
+        fields["label"] = parts[4]
+        if len(parts) > 5:
+            fields.update(parts[5])
+            if fields["user_context"] is not None:
+                fields["user_context"] = UserContext(**fields["user_context"])
+        found.append(fields)
+    return build_messages(found)
 
 
 @lru_cache(maxsize=4_096)

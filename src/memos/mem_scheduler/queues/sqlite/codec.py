@@ -8,10 +8,8 @@ Values that JSON does not know come back as text.
 from __future__ import annotations
 
 import json
-from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -19,9 +17,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from memos.errors import InvalidInput
-from memos.mem_scheduler.queues.base import Delivery, Settled
+from memos.mem_scheduler.queues import columns
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, UserContext
-from memos.mem_scheduler.schemas.task_schemas import TaskState
 
 Named = tuple[str, str, str | None, int]
 """Key, item, task, number of one message."""
@@ -43,20 +40,6 @@ _CONTENT = _REST.index("content")
 _TIMESTAMP = _REST.index("timestamp")
 _timestamp_of = itemgetter(_TIMESTAMP)
 _LINE = b",\n"
-_ALL_SET = set(
-    ScheduleMessageItem.model_fields
-)  # shared: assigning a field adds a name that is there already
-
-# Assigning a column of one slot at a time costs a third of making each object by itself.
-_fields_to = BaseModel.__dict__["__dict__"].__set__
-_set_names_to = BaseModel.__dict__["__pydantic_fields_set__"].__set__
-_extra_to = BaseModel.__dict__["__pydantic_extra__"].__set__
-_private_to = BaseModel.__dict__["__pydantic_private__"].__set__
-_SETTLED_SLOTS = [Settled.__dict__[name].__set__ for name in ("key", "state", "error")]
-_DELIVERY_SLOTS = [
-    Delivery.__dict__[name].__set__
-    for name in ("key", "message", "parent_key", "attempts", "recoveries", "enqueued_at", "absorbed")
-]
 
 
 def body_lines(messages: Sequence[ScheduleMessageItem]) -> list[bytes]:
@@ -150,41 +133,7 @@ def build_messages(
             *traced,
         ) in zip(named, labels, _decode_lines(body))  # noqa: B905 - labels may be endless
     ]
-    messages = list(map(ScheduleMessageItem.__new__, repeat(ScheduleMessageItem, len(fields))))
-    for assign, column in (
-        (_fields_to, fields),
-        (_set_names_to, repeat(_ALL_SET)),
-        (_extra_to, repeat(None)),
-        (_private_to, repeat(None)),
-    ):
-        deque(map(assign, messages, column), maxlen=0)
-    return messages
-
-
-def build_deliveries(
-    keys: Sequence[str],
-    messages: Sequence[ScheduleMessageItem],
-    parent_keys: Sequence[str],
-    attempts: Sequence[int],
-    recoveries: Sequence[int],
-    enqueued_at: Sequence[float],
-    absorbed: Sequence[tuple[ScheduleMessageItem, ...]],
-) -> tuple[Delivery, ...]:
-    """One of each column makes a delivery."""
-    deliveries = list(map(object.__new__, repeat(Delivery, len(keys))))
-    columns = (keys, messages, parent_keys, attempts, recoveries, enqueued_at, absorbed)
-    for assign, column in zip(_DELIVERY_SLOTS, columns, strict=True):
-        deque(map(assign, deliveries, column), maxlen=0)
-    return tuple(deliveries)
-
-
-def build_settled(keys: Sequence[str], state: TaskState) -> list[Settled]:
-    """Messages that all came to the same end, without an error."""
-    settled = list(map(object.__new__, repeat(Settled, len(keys))))
-    columns: tuple[Iterable[Any], ...] = (keys, repeat(state), repeat(""))
-    for assign, column in zip(_SETTLED_SLOTS, columns, strict=True):
-        deque(map(assign, settled, column), maxlen=0)
-    return settled
+    return columns.build_messages(fields)
 
 
 def _decode_lines(body: bytes) -> list[list[Any]]:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from memos.mem_scheduler.queues.base import Batch, Delivery
+from memos.mem_scheduler.queues.columns import build_deliveries
 from memos.mem_scheduler.queues.entries import LaneId
 from memos.mem_scheduler.queues.ledger import ABSORBED_MAX
 from memos.mem_scheduler.queues.served import SERVED_S
@@ -20,7 +21,6 @@ from memos.mem_scheduler.queues.sqlite import calls, history
 from memos.mem_scheduler.queues.sqlite.codec import (
     Named,
     body_lines,
-    build_deliveries,
     build_messages,
     decode_ids,
     encode_ids,

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 from memos.errors import LeaseLost
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Outcome, Release, Settled
+from memos.mem_scheduler.queues.columns import build_settled
 from memos.mem_scheduler.queues.sqlite import calls, history
-from memos.mem_scheduler.queues.sqlite.codec import build_settled
 from memos.mem_scheduler.queues.sqlite.ledger import lease_s
 from memos.mem_scheduler.queues.sqlite.packs import (
     Pack,
