@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from memos.chaos.ledger import Claimed, Killed, Ledger, Refused, Settled, Stood, names, now
-from memos.errors import QueueError
-from memos.mem_scheduler.queues.base import Batch, Outcome, TaskQueue
+from memos.errors import LeaseLost, QueueError
+from memos.mem_scheduler.queues.base import Batch, Finish, Outcome, TaskQueue
 from memos.mem_scheduler.queues.base import Settled as Answer
 
 if TYPE_CHECKING:
@@ -85,6 +85,27 @@ class WitnessedQueue:
         states = tuple(str(one.state) for one in settled)
         self._ledger.write(Settled(now(), os.getpid(), batch.epoch, _names(batch), states))
         return settled
+
+    def finish_all(self, finishes: Sequence[Finish]) -> list[list[Answer] | LeaseLost]:
+        """As `finish`; where one is to die between the two, it dies with all of them unanswered."""
+        for _ in finishes:
+            self._points.passed(COMMIT_FINISH)
+        try:
+            answers = self._queue.finish_all(finishes)
+        except QueueError:
+            for one in finishes:
+                self._ledger.write(Refused(now(), os.getpid(), one.batch.epoch, _names(one.batch)))
+            raise
+        for _ in finishes:
+            self._points.passed(FINISH_REPLY)
+        for one, answer in zip(finishes, answers, strict=True):
+            names_of, epoch = _names(one.batch), one.batch.epoch
+            if isinstance(answer, LeaseLost):
+                self._ledger.write(Refused(now(), os.getpid(), epoch, names_of))
+            else:
+                states = tuple(str(said.state) for said in answer)
+                self._ledger.write(Settled(now(), os.getpid(), epoch, names_of, states))
+        return answers
 
     def submit(self, *args: Any, **kwargs: Any) -> list[str]:
         keys = self._queue.submit(*args, **kwargs)

@@ -41,7 +41,7 @@ from memos.errors import (
 )
 from memos.mem_scheduler.cancelling import Cancellation, cancel
 from memos.mem_scheduler.current import batch_run
-from memos.mem_scheduler.dispatcher import Dispatcher
+from memos.mem_scheduler.dispatcher import Dispatcher, Ended
 from memos.mem_scheduler.handlers.context import Services
 from memos.mem_scheduler.housekeeper import Housekeeper
 from memos.mem_scheduler.leases import LeaseKeeper
@@ -55,12 +55,13 @@ from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, validate_message
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
 from memos.mem_scheduler.settlement import Settlement
+from memos.mem_scheduler.settler import Settler
 from memos.mem_scheduler.startup import Launch, WorkerProcess, is_being_imported, own_labels, portable
 from memos.mem_scheduler.status_table import print_status
 from memos.mem_scheduler.submitting import BLOCK_S_DEFAULT, SubmitOptions, WhenFull, pauses
 from memos.mem_scheduler.traces import submitting
 from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
-from memos.mem_scheduler.workers import CoroutineRunner, WorkerPool
+from memos.mem_scheduler.workers import KEPT, CoroutineRunner, Job, WorkerPool
 
 if TYPE_CHECKING:
     from memos.retrieval.searcher import Searcher
@@ -543,8 +544,7 @@ class BaseScheduler:
             return 0
         asked_at = self.services.clock.monotonic()
         batches = self._queue.claim(labels, lanes_max=lanes_max, timeout_s=timeout_s)
-        for batch in batches:
-            self._leases.hold(batch, claimed_at=asked_at if timeout_s <= 0 else None)
+        self._leases.hold(*batches, claimed_at=asked_at if timeout_s <= 0 else None)
         for batch in batches:
             self._run(batch, self._leases.is_lost)
         return len(batches)
@@ -557,6 +557,12 @@ class BaseScheduler:
 
     def _message_consumer(self, pool: WorkerPool, stop_asked: threading.Event) -> None:
         """The consumer thread's loop, under its documented name."""
+
+        def settled(ended: Sequence[Ended]) -> None:
+            self._leases.drop(*[one.batch for one in ended])
+            pool.give_back(len(ended))
+
+        settler = Settler(self.dispatcher.settle, then=settled)
         while not stop_asked.is_set():
             try:
                 free = pool.wait_free(stop_asked.is_set)
@@ -569,10 +575,11 @@ class BaseScheduler:
                 batches = self._queue.claim(labels, lanes_max=free, timeout_s=CLAIM_WAIT_S)
                 # A claim that took longer than it waits stood still, perhaps with the leases in its hand.
                 late = self.services.clock.monotonic() - asked_at > CLAIM_WAIT_S + CLAIM_SLACK_S
-                for batch in batches:
-                    self._leases.hold(batch, claimed_at=asked_at if late else None)
-                    if stop_asked.is_set() or not pool.submit(self._job(batch, stop_asked)):
-                        self._release(batch)
+                self._leases.hold(*batches, claimed_at=asked_at if late else None)
+                jobs = [self._job(batch, stop_asked, settler) for batch in batches]
+                taken = 0 if stop_asked.is_set() else pool.submit_all(jobs)
+                for batch in batches[taken:]:
+                    self._release(batch)
             except QueueError as error:
                 logger.warning("claim.failed", error=type(error).__name__)
                 stop_asked.wait(QUEUE_DOWN_WAIT_S)
@@ -580,8 +587,21 @@ class BaseScheduler:
                 logger.error("consumer.died", error=type(error).__name__, exc_info=True)
                 stop_asked.wait(QUEUE_DOWN_WAIT_S)
 
-    def _job(self, batch: Batch, stop_asked: threading.Event) -> Callable[[], None]:
-        return lambda: self._run(batch, lambda held: stop_asked.is_set() or self._leases.is_lost(held))
+    def _job(self, batch: Batch, stop_asked: threading.Event, settler: Settler) -> Job:
+        def job() -> object:
+            try:
+                ended = self.dispatcher.handle(
+                    batch,
+                    stop_asked=lambda: stop_asked.is_set() or self._leases.is_lost(batch),
+                    is_over=lambda: self._leases.is_over(batch),
+                )
+            except BaseException:
+                self._leases.drop(batch)
+                raise
+            settler.take(ended)
+            return KEPT
+
+        return job
 
     def _run(self, batch: Batch, stop: Callable[[Batch], bool]) -> None:
         try:

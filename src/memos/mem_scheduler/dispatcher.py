@@ -24,7 +24,9 @@ import inspect
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
@@ -49,6 +51,7 @@ from memos.mem_scheduler.queues.base import (
     Dead,
     Delivery,
     Done,
+    Finish,
     Outcome,
     Release,
     Retry,
@@ -71,6 +74,15 @@ _OUR_CALLS = frozenset({__file__, workers.__file__, concurrent.futures._base.__f
 _GONE = Retry("its user was erased", delay_s=0.0, counts=False)  # of a cancelled message: the end
 
 Aftermath = Callable[[Batch, BatchRun, Sequence[Settled]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A batch whose handlers have returned, and that the queue does not know of yet."""
+
+    batch: Batch
+    run: BatchRun
+    outcomes: Sequence[Outcome]
 
 
 class Dispatcher:
@@ -115,8 +127,18 @@ class Dispatcher:
         stop_asked: Callable[[], bool] = lambda: False,
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Run and settle a batch. What has not begun when `stop_asked` turns true is handed back; once
-        `is_over` says that the lease has run out no built-in effect is committed any more.
+        """Run and settle a batch, as `handle` and `settle` do."""
+        self.settle([self.handle(batch, stop_asked=stop_asked, is_over=is_over)])
+
+    def handle(
+        self,
+        batch: Batch,
+        *,
+        stop_asked: Callable[[], bool] = lambda: False,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> Ended:
+        """Run the handlers of a batch; `settle` is to follow. What has not begun when `stop_asked` turns true is
+        handed back; once `is_over` says that the lease has run out no built-in effect is committed any more.
 
         Raises nothing that a handler raised, but for one case: in the main thread what is not an
         `Exception` (Ctrl-C, a simulated crash) passes through and leaves the batch to its lease. On a
@@ -129,7 +151,7 @@ class Dispatcher:
             is_over=is_over,
         )
         now = self._clock.now()
-        for label, group in groupby(batch.deliveries, key=lambda delivery: delivery.message.label):
+        for label, group in _by_label(batch):
             # a repeat waited for something else
             fresh = [now - one.enqueued_at for one in group if not one.attempts and not one.recoveries]
             if fresh:
@@ -138,8 +160,7 @@ class Dispatcher:
             running(run),
             context.bound(user=batch.lane.user_id, cube=batch.lane.mem_cube_id, trace="", task="", path=""),
         ):
-            outcomes = self._outcomes(batch, run, stop_asked)
-            self.settle(batch, run, outcomes)
+            return Ended(batch, run, self._outcomes(batch, run, stop_asked))
 
     def _asked_to_stop(self, key: str) -> bool:
         try:
@@ -147,59 +168,100 @@ class Dispatcher:
         except QueueError:
             return False  # nobody can say now: the next look may
 
-    def settle(self, batch: Batch, run: BatchRun, outcomes: Sequence[Outcome]) -> bool:
-        """Tell the queue; False when it refused because the lease is gone."""
-        followups = run.followups()
-        outcomes, followups, erased = self._without_erased(batch, outcomes, followups)
+    def settle(self, ended: Sequence[Ended]) -> list[bool]:
+        """Tell the queue, in one call; False for a batch of which it refused to hear, the lease being gone."""
+        kept = [self._without_erased(one) for one in ended]
+        finishes = [finish for finish, _ in kept]
         try:
-            with tracing.span("settle", parent=run.traceparent, memos_messages=len(outcomes)):
-                settled = self._queue.finish(batch, outcomes, followups=followups)
-        except LeaseLost:
-            for delivery in batch.deliveries:
-                self._monitor.lease_lost(delivery.message.label)
-            logger.warning("batch.finish_refused", lane=str(batch.lane), messages=len(batch.deliveries))
-            return False
-        except QueueError as error:
-            # The lease runs out and the batch comes again: at least once, and effects once by the marks.
-            logger.error("batch.finish_failed", lane=str(batch.lane), error=type(error).__name__)
-            return False
+            with ExitStack() as spans:
+                opened = [
+                    spans.enter_context(
+                        tracing.span(
+                            "settle", parent=one.run.traceparent, current=False, memos_messages=len(one.outcomes)
+                        )
+                    )
+                    for one in ended
+                ]
+                answers = self._told(finishes)
+                for span, answer in zip(opened, answers, strict=True):
+                    if isinstance(answer, Exception):
+                        span.fail(type(answer).__name__)
         finally:
-            run.close()
-        for followup in followups:
-            metrics.TASKS_SUBMITTED.add(label=followup.message.label)
-        ended = zip(batch.deliveries, settled, strict=True)
-        for (label, state), number in Counter((one.message.label, said.state) for one, said in ended).items():
-            self._monitor.settled(label, state, number)
-        if not erased:
-            self._aftermath(batch, run, settled)
+            for one in ended:
+                one.run.close()
+        return [
+            self._after(one, finish, answer, erased=erased)
+            for one, (finish, erased), answer in zip(ended, kept, answers, strict=True)
+        ]
+
+    def _told(self, finishes: Sequence[Finish]) -> Sequence[list[Settled] | Exception]:
+        try:
+            if len(finishes) > 1:
+                return self._queue.finish_all(finishes)
+            (one,) = finishes
+            return [self._queue.finish(one.batch, one.outcomes, followups=one.followups)]
+        except QueueError as error:
+            return [error] * len(finishes)
+        except Exception:  # what is wrong with one (a followup that no queue takes) is not to meet the others
+            if len(finishes) == 1:
+                raise
+        return [self._told_alone(one) for one in finishes]
+
+    def _told_alone(self, finish: Finish) -> list[Settled] | Exception:
+        try:
+            return self._told([finish])[0]
+        except Exception as error:  # as above: told in the log, and by the lease that runs out
+            return error
+
+    def _after(self, ended: Ended, finish: Finish, answer: list[Settled] | Exception, *, erased: bool) -> bool:
+        """The queue answered for a batch: count, log and tell what became of it."""
+        batch = ended.batch
+        with context.bound(user=batch.lane.user_id, cube=batch.lane.mem_cube_id, trace="", task="", path=""):
+            if isinstance(answer, LeaseLost):
+                for delivery in batch.deliveries:
+                    self._monitor.lease_lost(delivery.message.label)
+                logger.warning("batch.finish_refused", lane=str(batch.lane), messages=len(batch.deliveries))
+                return False
+            if isinstance(answer, Exception):
+                # The lease runs out and the batch comes again: at least once, and effects once by the marks.
+                logger.error("batch.finish_failed", lane=str(batch.lane), error=type(answer).__name__)
+                return False
+            for followup in finish.followups:
+                metrics.TASKS_SUBMITTED.add(label=followup.message.label)
+            ends = zip(batch.deliveries, answer, strict=True)
+            for (label, state), number in Counter(
+                (one.message.label, said.state) for one, said in ends
+            ).items():
+                self._monitor.settled(label, state, number)
+            if not erased:
+                self._aftermath(batch, ended.run, answer)
         return True
 
-    def _without_erased(
-        self, batch: Batch, outcomes: Sequence[Outcome], followups: list[Followup]
-    ) -> tuple[Sequence[Outcome], list[Followup], bool]:
+    def _without_erased(self, ended: Ended) -> tuple[Finish, bool]:
         """What the queue may keep where the user of the batch was erased while it ran, and whether that is so."""
-        plain = all(isinstance(outcome, Done | Release) for outcome in outcomes)
-        if plain and not followups:
-            return outcomes, followups, False
+        batch, outcomes, followups = ended.batch, ended.outcomes, ended.run.followups()
+        whole = Finish(batch, outcomes, followups)
+        if not followups and all(isinstance(outcome, Done | Release) for outcome in outcomes):
+            return whole, False
         try:
             moment = self._erased_at(batch.lane.user_id)
             late = {one.key for one in batch.deliveries if is_before(one.key, moment)}
             if not late:
-                return outcomes, followups, False
+                return whole, False
             self._queue.cancel(sorted(late))
         except MemosError as error:
             logger.warning("batch.erasure_unknown", error=type(error).__name__)
-            return outcomes, followups, False
+            return whole, False
         kept = [
             _GONE if delivery.key in late and isinstance(outcome, Retry | Dead) else outcome
             for delivery, outcome in zip(batch.deliveries, outcomes, strict=True)
         ]
-        return kept, [one for one in followups if not is_before(one.key, moment)], True
+        return Finish(batch, kept, [one for one in followups if not is_before(one.key, moment)]), True
 
     def _outcomes(self, batch: Batch, run: BatchRun, stop_asked: Callable[[], bool]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         began = self._clock.monotonic()
-        for label, group in groupby(batch.deliveries, key=lambda delivery: delivery.message.label):
+        for label, group in _by_label(batch):
             members = list(group)
             handler = self._registry.get(label)
             if handler is None or stop_asked() or self._is_blocked(outcomes, label):
@@ -207,7 +269,12 @@ class Dispatcher:
                 continue
             # What waited behind a long call may have been cancelled meanwhile, and has not begun.
             waited = self._clock.monotonic() - began >= CANCEL_LOOK_S
-            wanted = [one for one in members if not (waited and run.is_cancelled(one.key))]
+            wanted = members
+            if waited:
+                wanted = [one for one in members if not run.is_cancelled(one.key)]
+            if len(wanted) == len(members):
+                outcomes += self._run_group(label, handler, members, run, stop_asked)
+                continue
             ran = iter(self._run_group(label, handler, wanted, run, stop_asked) if wanted else ())
             kept = {one.key for one in wanted}
             outcomes.extend(next(ran) if one.key in kept else Release() for one in members)
@@ -339,6 +406,14 @@ class Dispatcher:
     def _is_strict(self, label: str) -> bool:
         policy = self._queue.policies.get(label)
         return policy.ordered and policy.retry_order == "strict"
+
+
+def _by_label(batch: Batch) -> Iterable[tuple[str, Iterable[Delivery]]]:
+    """Runs of one label, in order."""
+    labels = batch.labels
+    if len(labels) == 1:
+        return [(next(iter(labels)), batch.deliveries)]
+    return groupby(batch.deliveries, key=lambda delivery: delivery.message.label)
 
 
 def is_main_thread() -> bool:

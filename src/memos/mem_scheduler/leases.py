@@ -73,23 +73,32 @@ class LeaseKeeper:
             self._thread.join(timeout=5.0)
             self._thread = None
 
-    def hold(self, batch: Batch, *, claimed_at: float | None = None) -> None:
-        """Keep the lease of `batch` alive until `drop`. `claimed_at`: when it began at the earliest, on the
+    def hold(self, *batches: Batch, claimed_at: float | None = None) -> None:
+        """Keep the leases of `batches` alive until `drop`. `claimed_at`: when they began at the earliest, on the
         monotonic clock (None: now)."""
-        labels = frozenset(delivery.message.label for delivery in batch.deliveries)
-        length_s, timeout_s = self._lengths(labels)
         now = self._clock.monotonic()
         since = now if claimed_at is None else claimed_at
-        held = _Held(batch, labels, now, length_s, timeout_s, since + length_s / 3, since + length_s)
+        lengths: dict[frozenset[str], tuple[float, float]] = {}
+        fresh = []
+        for batch in batches:
+            labels = batch.labels
+            if labels not in lengths:
+                lengths[labels] = self._lengths(labels)
+            length_s, timeout_s = lengths[labels]
+            fresh.append(
+                _Held(batch, labels, now, length_s, timeout_s, since + length_s / 3, since + length_s)
+            )
         with self._changed:
-            self._held[_key(batch)] = held
-            if held.due_at < self._wake_at:
+            for held in fresh:
+                self._held[_key(held.batch)] = held
+            if fresh and min(held.due_at for held in fresh) < self._wake_at:
                 self._changed.notify_all()
 
-    def drop(self, batch: Batch) -> None:
-        """The batch is settled, or its worker is gone."""
+    def drop(self, *batches: Batch) -> None:
+        """The batches are settled, or their worker is gone."""
         with self._changed:
-            self._held.pop(_key(batch), None)
+            for batch in batches:
+                self._held.pop(_key(batch), None)
 
     def is_lost(self, batch: Batch) -> bool:
         """Whether the queue said that somebody else may run the batch now."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from memos import log
 from memos.errors import ConfigError
 
 logger = log.get_logger(__name__)
+
+KEPT = object()  # what a job returns that keeps its place until `give_back`
+Job = Callable[[], object]
 
 
 class WorkerPool:
@@ -30,10 +33,11 @@ class WorkerPool:
         self._job_ready = threading.Condition(lock)  # workers wait here
         self._place_free = threading.Condition(lock)  # the consumer and `wait_idle` wait here
         self._lock = lock
-        self._jobs: deque[Callable[[], None]] = deque()
+        self._jobs: deque[Job] = deque()
         self._threads = 0
         self._idle = 0
-        self._busy = 0  # jobs taken or waiting to be taken
+        self._coming = False  # a thread was called and has not come yet
+        self._busy = 0  # places: of jobs that wait, run, or keep theirs
         self._closed = False
 
     @property
@@ -57,17 +61,37 @@ class WorkerPool:
         with self._place_free:
             self._place_free.notify_all()
 
-    def submit(self, job: Callable[[], None]) -> bool:
+    def submit(self, job: Job) -> bool:
         """Run `job` on a thread of the pool; False when there is no place or no thread can be started."""
+        return self.submit_all([job]) == 1
+
+    def submit_all(self, jobs: Sequence[Job]) -> int:
+        """Run the first of `jobs`, as many as there are places; returns how many."""
         with self._lock:
-            if self._closed or self._busy >= self.size:
-                return False
-            if self._idle <= len(self._jobs) and self._threads < self.size and not self._start_thread():
-                return False
-            self._busy += 1
-            self._jobs.append(job)
+            if self._closed or (not self._threads and not self._start_thread()):
+                return 0
+            taken = jobs[: max(0, self.size - self._busy)]
+            self._busy += len(taken)
+            self._jobs.extend(taken)
+            self._call_thread()
+            return len(taken)
+
+    def give_back(self, places: int = 1) -> None:
+        """Jobs that kept their places need them no longer."""
+        with self._place_free:
+            self._busy -= places
+            self._place_free.notify_all()
+
+    def _call_thread(self) -> None:
+        """See that a thread comes for the next job. One at a time: it calls another before it begins its job, so that
+        jobs that take no time are not met by a crowd of threads that wait for each other."""
+        if not self._jobs or self._coming:
+            return
+        if self._idle:
+            self._coming = True
             self._job_ready.notify()
-            return True
+        elif self._threads < self.size:
+            self._start_thread()
 
     def _start_thread(self) -> bool:
         thread = threading.Thread(target=self._work, name=f"memos-worker-{self._threads + 1}", daemon=True)
@@ -75,28 +99,40 @@ class WorkerPool:
             thread.start()
         except RuntimeError as error:  # out of threads, or the interpreter is ending
             logger.warning("pool.no_thread", threads=self._threads, error=str(error))
-            return self._threads > 0  # those that are there will come to it
+            return False  # those that are there will come to it
         self._threads += 1
+        self._coming = True
         return True
 
-    def _work(self) -> None:
-        while True:
-            with self._job_ready:
+    def _next_job(self, *, waited: bool) -> Job | None:
+        """The next job, None when the pool is closed; `waited`: this thread comes because it was called."""
+        with self._job_ready:
+            while True:
+                if waited:
+                    self._coming = False
+                if self._jobs:
+                    job = self._jobs.popleft()
+                    self._call_thread()
+                    return job
+                if self._closed:
+                    return None
                 self._idle += 1
-                while not self._jobs and not self._closed:
-                    self._job_ready.wait()
+                self._job_ready.wait()
                 self._idle -= 1
-                if not self._jobs:
-                    return
-                job = self._jobs.popleft()
+                waited = True
+
+    def _work(self) -> None:
+        job = self._next_job(waited=True)
+        while job is not None:
+            kept: object = None
             try:
-                job()
+                kept = job()
             except BaseException as error:  # the thread loop: whatever a job does, the place is given back
                 logger.error("pool.job_died", error=type(error).__name__)
             finally:
-                with self._place_free:
-                    self._busy -= 1
-                    self._place_free.notify_all()
+                if kept is not KEPT:
+                    self.give_back()
+            job = self._next_job(waited=False)
 
     def wait_idle(self, timeout_s: float | None, *, hurried: Callable[[], bool] = lambda: False) -> bool:
         """Wait until nothing runs; False when `timeout_s` passed first, or `hurried` turned true.

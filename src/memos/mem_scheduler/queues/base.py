@@ -30,8 +30,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from memos.errors import LeaseLost
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState
@@ -68,6 +70,9 @@ class Delivery:
     absorbed: tuple[ScheduleMessageItem, ...] = ()  # coalesced: those it runs for as well, oldest first
 
 
+_label_of = attrgetter("message.label")
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Messages of one lane leased together, oldest first."""
@@ -78,6 +83,11 @@ class Batch:
     deliveries: tuple[Delivery, ...]
     expires_at: float  # wall time of the queue's clock
     claim: str = ""  # proves the holder beside the epoch where a server may lose its count of epochs
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels of its messages."""
+        return frozenset(map(_label_of, self.deliveries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,15 @@ class Settled:
     key: str
     state: TaskState
     error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """A batch to be settled: `outcomes[i]` is for `batch.deliveries[i]`."""
+
+    batch: Batch
+    outcomes: Sequence[Outcome]
+    followups: Sequence[Followup] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +364,11 @@ class TaskQueue(Protocol):
 
         Followups are queued in the same step. Raises LeaseLost (nothing is changed, nothing queued).
         """
+        ...
+
+    def finish_all(self, finishes: Sequence[Finish]) -> list[list[Settled] | LeaseLost]:
+        """Settle several batches in one step, at the cost of little more than one: of each what `finish` would
+        answer, or the LeaseLost that it would raise, which changes nothing for the others."""
         ...
 
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from memos.errors import ConfigError, InvalidInput, QueueFull
-from memos.mem_scheduler.queues.base import Batch, Dead, Done, Lane, Outcome, Release, Retry
+from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull
+from memos.mem_scheduler.queues.base import Batch, Dead, Done, Lane, Outcome, Release, Retry, Settled
 from memos.mem_scheduler.queues.entries import LaneId
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 
@@ -99,6 +99,19 @@ def check_claim(lanes_max: int, batch_max: int | None) -> None:
     """InvalidInput for a claim of nothing."""
     if lanes_max < 1 or (batch_max is not None and batch_max < 1):
         raise InvalidInput(f"lanes_max={lanes_max!r}, batch_max={batch_max!r}: both must be at least 1")
+
+
+def only_answer(answers: Sequence[list[Settled] | LeaseLost]) -> list[Settled]:
+    """What `finish` says, of what `finish_all` says of one batch."""
+    (answer,) = answers
+    if isinstance(answer, LeaseLost):
+        raise answer
+    return answer
+
+
+def lease_lost(batch: Batch) -> LeaseLost:
+    """What a late finish is told."""
+    return LeaseLost(f"the lease of a batch of lane {batch.lane} was lost (epoch {batch.epoch})")
 
 
 def check_outcomes(batch: Batch, outcomes: Sequence[Outcome]) -> None:

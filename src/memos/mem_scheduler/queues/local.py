@@ -24,6 +24,7 @@ from memos.mem_scheduler.queues.base import (
     INSTANCE_SEEN_S,
     Batch,
     Delivery,
+    Finish,
     HeldLease,
     Instance,
     Outcome,
@@ -38,7 +39,14 @@ from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.lanes import LaneQueue
 from memos.mem_scheduler.queues.ledger import Ledger
-from memos.mem_scheduler.queues.limits import Limits, check_claim, check_outcomes, weight_function
+from memos.mem_scheduler.queues.limits import (
+    Limits,
+    check_claim,
+    check_outcomes,
+    lease_lost,
+    only_answer,
+    weight_function,
+)
 from memos.mem_scheduler.queues.policies import MemoryPolicyTable
 from memos.mem_scheduler.queues.waiters import Waiters
 from memos.mem_scheduler.schemas.keys import KeyMint
@@ -209,19 +217,26 @@ class LocalQueue:
     def finish(
         self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
     ) -> list[Settled]:
-        check_outcomes(batch, outcomes)
-        chained = self._values_of([followup.message for followup in followups])
+        return only_answer(self.finish_all([Finish(batch, outcomes, followups)]))
+
+    def finish_all(self, finishes: Sequence[Finish]) -> list[list[Settled] | LeaseLost]:
+        for one in finishes:
+            check_outcomes(one.batch, one.outcomes)
+        chained = [self._values_of([followup.message for followup in one.followups]) for one in finishes]
+        answers: list[list[Settled] | LeaseLost] = []
         with self._lock:
-            lease = self._ledger.leases.get(batch.epoch)
-            if lease is None:
-                raise LeaseLost(f"the lease of a batch of lane {batch.lane} was lost (epoch {batch.epoch})")
             now = self._clock.monotonic()
-            settled = self._ledger.settle_batch(lease, outcomes, now)
-            touched: dict[LaneQueue, None] = {lease.home: None}
-            self._chain(followups, chained, touched)
-            for line in touched:
-                self._ledger.refresh(line, now)
-        return settled
+            for one, values in zip(finishes, chained, strict=True):
+                lease = self._ledger.leases.get(one.batch.epoch)
+                if lease is None:
+                    answers.append(lease_lost(one.batch))
+                    continue
+                answers.append(self._ledger.settle_batch(lease, one.outcomes, now))
+                touched: dict[LaneQueue, None] = {lease.home: None}
+                self._chain(one.followups, values, touched)
+                for line in touched:
+                    self._ledger.refresh(line, now)
+        return answers
 
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:
         lost: list[Batch] = []

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import json
 import random as random_module
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any
 
+from pydantic_core import to_json
+
 from memos.mem_scheduler.orchestrator import TaskPolicy
-from memos.mem_scheduler.queues.base import Batch, Dead, Delivery, Done, Outcome, Release, Settled
+from memos.mem_scheduler.queues.base import (
+    Batch,
+    Dead,
+    Delivery,
+    Done,
+    Finish,
+    Outcome,
+    Release,
+    Settled,
+)
 from memos.mem_scheduler.queues.columns import build_deliveries, build_settled
 from memos.mem_scheduler.queues.redis_streams.wire import (
     decode,
     decode_all,
     encode,
+    followup_arguments,
     lane_of,
     lane_text,
     row_of,
@@ -96,7 +108,32 @@ def batch_of(reply: list[Any], call: str) -> tuple[Batch, list[float], float]:
     return Batch(lane_of(stream), int(slot), epoch, tuple(several), wall + length_s, call), waited_s, length_s
 
 
-def fates_of(
+def finish_arguments(
+    finish: Finish,
+    times: Mapping[str, str],
+    policy_of: Callable[[str], TaskPolicy],
+    source: random_module.Random,
+) -> list[Any]:
+    """What the script takes of one batch: a letter for each message, what the letters need, the followups."""
+    batch, outcomes = finish.batch, finish.outcomes
+    special: list[Any] = []
+    if set(map(type, outcomes)) == {Done}:
+        fates = "C" * len(outcomes)
+    else:
+        fates, special = _fates_of(batch, outcomes, policy_of, source)
+    return [
+        batch.epoch,
+        batch.claim,
+        fates,
+        to_json(times),
+        len(special) // 4,
+        *special,
+        len(finish.followups),
+        *followup_arguments(finish.followups),
+    ]
+
+
+def _fates_of(
     batch: Batch,
     outcomes: Sequence[Outcome],
     policy_of: Callable[[str], TaskPolicy],
@@ -138,16 +175,15 @@ def settled_of(batch: Batch, answer: str) -> list[Settled]:
     ]
 
 
-def samples_of(
-    batch: Batch, outcomes: Sequence[Outcome], waited_s: Sequence[float], took_s: float
-) -> dict[str, str]:
+def samples_of(finish: Finish, waited_s: Sequence[float], took_s: float) -> dict[str, str]:
     """How long messages that are done waited, and for how long the batch ran: [took, [waited, …]] by label.
 
     Of a large batch some stand for all: one in so many that there are SAMPLES_A_BATCH.
     """
+    outcomes, deliveries = finish.outcomes, finish.batch.deliveries
     waits: dict[str, list[float]] = {}
     step = 1 + len(outcomes) // SAMPLES_A_BATCH
     for place in range(0, len(outcomes), step):
         if isinstance(outcomes[place], Done):
-            waits.setdefault(batch.deliveries[place].message.label, []).append(round(waited_s[place], 6))
+            waits.setdefault(deliveries[place].message.label, []).append(round(waited_s[place], 6))
     return {label: json.dumps([round(took_s, 6), own]) for label, own in waits.items()}

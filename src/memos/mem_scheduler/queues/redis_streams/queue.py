@@ -58,23 +58,32 @@ from memos.mem_scheduler.queues.base import (
     INSTANCE_REFRESH_S,
     Batch,
     Delivery,
+    Finish,
     HeldLease,
     Instance,
     Outcome,
     QueueDepth,
+    Release,
     Settled,
     TaskStatus,
     WhenFull,
 )
 from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
-from memos.mem_scheduler.queues.limits import Limits, check_claim, check_outcomes, weight_function
+from memos.mem_scheduler.queues.limits import (
+    Limits,
+    check_claim,
+    check_outcomes,
+    lease_lost,
+    only_answer,
+    weight_function,
+)
 from memos.mem_scheduler.queues.local import TOKENS_MAX
 from memos.mem_scheduler.queues.redis_streams.batches import (
     batch_of,
     by_lane,
     delivery_of,
-    fates_of,
+    finish_arguments,
     samples_of,
     settled_of,
 )
@@ -425,34 +434,41 @@ class RedisStreamsQueue:
     def finish(
         self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
     ) -> list[Settled]:
-        check_outcomes(batch, outcomes)
-        self._limits.check_payloads([followup.message for followup in followups])
-        fates, special = fates_of(batch, outcomes, self._policies.get, self._random)
-        held = self._held.get((batch.claim, batch.epoch))
-        took_s = 0.0 if held is None else self._clock.monotonic() - held.claimed_at
-        times = {} if held is None else samples_of(batch, outcomes, held.waited_s, took_s)
+        return only_answer(self.finish_all([Finish(batch, outcomes, followups)]))
+
+    def finish_all(self, finishes: Sequence[Finish]) -> list[list[Settled] | LeaseLost]:
+        arguments: list[Any] = [len(finishes)]
+        held: list[_Held | None] = []
+        took_s: list[float] = []
+        now = self._clock.monotonic()
+        for one in finishes:
+            check_outcomes(one.batch, one.outcomes)
+            self._limits.check_payloads([followup.message for followup in one.followups])
+            found = self._held.get((one.batch.claim, one.batch.epoch))
+            held.append(found)
+            took_s.append(0.0 if found is None else now - found.claimed_at)
+            times = {} if found is None else samples_of(one, found.waited_s, took_s[-1])
+            arguments += finish_arguments(one, times, self._policies.get, self._random)
         repeated = Repeated()
         reply = self._server.run(
             "finish",
-            batch.epoch,
-            batch.claim,
-            fates,
-            to_json(times),
-            len(special) // 4,
-            *special,
-            *followup_arguments(followups),
-            wait_s=0.0 if held is None else held.length_s,
+            *arguments,
+            wait_s=max((one.length_s for one in held if one is not None), default=0.0),
             repeated=repeated,
         )
+        self._policies.follow(int(reply[0]))
+        answers: list[list[Settled] | LeaseLost] = []
         with self._lock:
-            self._held.pop((batch.claim, batch.epoch), None)
-            if held is not None and "R" not in fates and reply[0] == "ok":
-                labels = {delivery.message.label for delivery in batch.deliveries}
-                self._sizes.record(labels, len(batch.deliveries), took_s)
-        self._policies.follow(int(reply[1]))
-        if reply[0] == "lost" and not (repeated and reply[2]):
-            raise LeaseLost(f"the lease of a batch of lane {batch.lane} was lost (epoch {batch.epoch})")
-        return settled_of(batch, reply[2])
+            for place, one in enumerate(finishes):
+                batch, kind, said = one.batch, reply[1 + 2 * place], reply[2 + 2 * place]
+                self._held.pop((batch.claim, batch.epoch), None)
+                if kind == "lost" and not (repeated and said):
+                    answers.append(lease_lost(batch))
+                    continue
+                if held[place] is not None and kind == "ok" and Release not in set(map(type, one.outcomes)):
+                    self._sizes.record(batch.labels, len(batch.deliveries), took_s[place])
+                answers.append(settled_of(batch, said))
+        return answers
 
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:
         if not batches:

@@ -30,12 +30,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from memos.clock import Clock
-from memos.errors import MemosError, QueueError, QueueUnavailable
+from memos.errors import LeaseLost, MemosError, QueueError, QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.adaptive import BatchSizes
 from memos.mem_scheduler.queues.base import (
     Batch,
     Delivery,
+    Finish,
     HeldLease,
     Instance,
     LabelTimes,
@@ -48,7 +49,13 @@ from memos.mem_scheduler.queues.base import (
 from memos.mem_scheduler.queues.entries import LaneId, lane_id_of
 from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
-from memos.mem_scheduler.queues.limits import Limits, check_claim, check_outcomes, weight_function
+from memos.mem_scheduler.queues.limits import (
+    Limits,
+    check_claim,
+    check_outcomes,
+    only_answer,
+    weight_function,
+)
 from memos.mem_scheduler.queues.local import TOKENS_MAX
 from memos.mem_scheduler.queues.sqlite import history, instances, ledger, reading, settling
 from memos.mem_scheduler.queues.sqlite.boot import boot_id, carry_over
@@ -240,13 +247,26 @@ class SqliteQueue:
     def finish(
         self, batch: Batch, outcomes: Sequence[Outcome], *, followups: Sequence[Followup] = ()
     ) -> list[Settled]:
-        check_outcomes(batch, outcomes)
-        self._limits.check_payloads([followup.message for followup in followups])
+        return only_answer(self.finish_all([Finish(batch, outcomes, followups)]))
+
+    def finish_all(self, finishes: Sequence[Finish]) -> list[list[Settled] | LeaseLost]:
+        for one in finishes:
+            check_outcomes(one.batch, one.outcomes)
+            self._limits.check_payloads([followup.message for followup in one.followups])
+        answers: list[list[Settled] | LeaseLost] = []
         with self._writing(durable=False) as session:
-            settled, line = settling.settle_batch(session, batch, outcomes)
-            for touched in {one.id: one for one in (line, *_chain(session, followups))}.values():
-                session.refresh(touched)
-        return settled
+            for one in finishes:
+                try:
+                    settled, line = settling.settle_batch(session, one.batch, one.outcomes)
+                except LeaseLost as lost:  # raised before anything is changed
+                    answers.append(lost)
+                    continue
+                for touched in {
+                    other.id: other for other in (line, *_chain(session, one.followups))
+                }.values():
+                    session.refresh(touched)
+                answers.append(settled)
+        return answers
 
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:
         epochs = json.dumps([batch.epoch for batch in batches])

@@ -9,19 +9,40 @@ local plan, limits, claimed = cjson.decode(ARGV[8]), cjson.decode(ARGV[9]), cjso
 local instance = string.match(caller, '^(.*):')
 local FRUITLESS_MAX = 1000 -- lanes looked at in vain, so that no claim keeps the server for long
 local lost = {}
+local NOW = Q.exact(now)
 
-local function deliver(epoch, lease, entries)
-  local states, any = {}, false
-  local reply = { epoch, lease.lane, lease.slot, Q.exact(lease.length), lease.at, lease.wall, '' }
+-- What a batch takes: ids, keys and texts of its messages, how many by label, exceptional states by key (nil:
+-- none).
+local function nothing() return { n = 0, ids = {}, keys = {}, texts = {}, labels = {} } end
+
+local function put_in(batch, id, key, label, text)
+  local n = batch.n + 1
+  batch.n, batch.ids[n], batch.keys[n], batch.texts[n] = n, id, key, text
+  batch.labels[label] = (batch.labels[label] or 0) + 1
+end
+
+local function batch_of(entries)
+  local batch = nothing()
   for _, e in ipairs(entries) do
+    put_in(batch, e.id, e.key, e.label, e.value)
     if e.x then
-      if e.x.m then e.x.p = Q.payloads(Q.find_lane(lease.lane), e.x) end
-      states[e.key] = e.x
-      any = true
+      batch.states = batch.states or {}
+      batch.states[e.key] = e.x
     end
-    reply[#reply + 1] = e.value
   end
-  if any then reply[7] = cjson.encode(states) end
+  return batch
+end
+
+local function deliver(epoch, lease, batch)
+  local states, texts = '', batch.texts
+  if batch.states then
+    for _, x in pairs(batch.states) do
+      if x.m then x.p = Q.payloads(Q.find_lane(lease.lane), x) end
+    end
+    states = cjson.encode(batch.states)
+  end
+  local reply = { epoch, lease.lane, lease.slot, Q.exact(lease.length), lease.at, lease.wall, states }
+  for i = 1, batch.n do reply[7 + i] = texts[i] end
   return reply
 end
 
@@ -32,10 +53,10 @@ local function lose(epoch)
   local L = Q.find_lane(lease.lane)
   Q.end_lease(epoch, lease, L)
   Q.count('leases_lost', 1)
-  local back = {}
+  local back, ids = {}, Q.ids_of(lease)
   for label in pairs(lease.labels) do lost[label] = true end
-  for i, key in ipairs(lease.keys) do
-    local x, e = Q.state_of(L, key), Q.read_entry(L, lease.ids[i])
+  for i, key in ipairs(Q.keys_of(lease)) do
+    local x, e = Q.state_of(L, key), Q.read_entry(L, ids[i])
     x.r = (x.r or 0) + 1
     x.y, x.s = Q.exact(now), lease.wall
     if x.c then
@@ -108,9 +129,42 @@ local function pick()
   end
 end
 
+-- What one batch may hold, from the head, where no message of the lane has an exceptional state.
+local function take_plain(L)
+  local limit, cur = limits[L.f.hl], L.f.cur
+  local raws = call('XRANGE', L.stream, cur and ('(' .. cur) or '-', '+', 'COUNT', limit + 1)
+  local n, seen, before, ids, keys, texts, labels, next_label = 0, nil, 0, {}, {}, {}, {}, nil
+  local match = string.match
+  for i = 1, #raws do
+    local raw = raws[i]
+    local text = raw[2][2]
+    local key, label = match(text, '^([^\n]*)\n([^\n]*)\n')
+    if label ~= seen then
+      if seen then labels[seen] = (labels[seen] or 0) + n - before end
+      seen, before = label, n
+      if limits[label] and limits[label] < limit then limit = limits[label] end
+    end
+    if n >= limit or not limits[label] then
+      next_label = label
+      break
+    end
+    n = n + 1
+    ids[n], keys[n], texts[n] = raw[1], key, text
+  end
+  if n > before then labels[seen] = (labels[seen] or 0) + n - before end
+  if n == 0 then
+    L.head_known = false
+    return nothing()
+  end
+  Q.put(L, 'cur', ids[n])
+  if next_label then Q.set_head(L, next_label, 0) else L.head_known = false end
+  return { n = n, ids = ids, keys = keys, texts = texts, labels = labels }
+end
+
 -- What one batch may hold, from the head: a message whose lease was lost goes alone. Empty when the head that
 -- made the lane ready may not run after all: the clock of the server went back.
 local function take(L)
+  if not L.f.x and not L.f.redirected and Q.num(L, 'back') == 0 then return take_plain(L) end
   local limit = limits[L.f.hl]
   local raws, from_back = {}, Q.num(L, 'back') > 0
   if from_back then
@@ -159,18 +213,18 @@ local function take(L)
       L.head_known = false
     end
   end
-  return entries
+  return batch_of(entries)
 end
 
--- The newest waiting message of a label that coalesces; a name is made once a label.
-local newest = {}
-local function coalescing(L, label)
-  local name = newest[label]
-  if not name then
-    name = 'n:' .. label
-    newest[label] = name
+-- A leased message is no longer the one that a newer message of its label may join.
+local function no_longer_newest(L, batch)
+  for label in pairs(batch.labels) do
+    local name = 'n:' .. label
+    local newest = L.f[name]
+    for i = 1, newest and batch.n or 0 do
+      if batch.keys[i] == newest then Q.put(L, name, '') end
+    end
   end
-  return L.f[name]
 end
 
 local leases, leased = {}, {}
@@ -184,19 +238,14 @@ end
 local function lease_next()
   local L = pick()
   if not L then return nil end
-  local entries = take(L)
-  if #entries == 0 then
+  local batch = take(L)
+  if batch.n == 0 then
     Q.refresh(L)
     return false
   end
-  local lease = { lane = L.lane, slot = 0, call = caller, labels = {}, claimed = claimed, at = Q.exact(now),
+  local lease = { lane = L.lane, slot = 0, call = caller, labels = batch.labels, claimed = claimed, at = NOW,
                   wall = WALL }
-  local ids, keys = {}, {}
-  for i, e in ipairs(entries) do
-    ids[i], keys[i] = e.id, e.key
-    lease.labels[e.label] = (lease.labels[e.label] or 0) + 1
-    if coalescing(L, e.label) == e.key then Q.put(L, 'n:' .. e.label, '') end
-  end
+  no_longer_newest(L, batch)
   for label, number in pairs(lease.labels) do Q.waiting_left(L, label, number) end
   while L.f['slot:' .. lease.slot] do lease.slot = lease.slot + 1 end
   Q.put(L, 'slot:' .. lease.slot, '1')
@@ -204,14 +253,15 @@ local function lease_next()
   lease.length = Q.lease_s(lease.labels)
   local epoch = Q.count('epoch', 1)
   leases[#leases + 1] = epoch
-  leases[#leases + 1] = cjson.encode(lease) .. '\n' .. cjson.encode(ids) .. '\n' .. cjson.encode(keys)
+  leases[#leases + 1] = cjson.encode(lease) .. '\n["' .. table.concat(batch.ids, '","') .. '"]\n' ..
+                        cjson.encode(batch.keys)
   leased[#leased + 1] = Q.exact(now + lease.length)
   leased[#leased + 1] = epoch
   if USER_MAX > 0 then save_leases() end -- what a user holds is counted from them
   Q.now_busy()
-  Q.charge(L, #entries)
+  Q.charge(L, batch.n)
   Q.refresh(L)
-  return deliver(epoch, lease, entries)
+  return deliver(epoch, lease, batch)
 end
 
 -- What a lost reply of this very call had leased.
@@ -221,13 +271,13 @@ local function leased_before(reply)
     local lease = Q.lease_of(flat[i])
     if lease.call == caller then
       local L, entries = Q.find_lane(lease.lane), {}
-      for n, id in ipairs(lease.ids) do
+      for n, id in ipairs(Q.ids_of(lease)) do
         local e = Q.read_entry(L, id)
         local text = call('HGET', Q.key_of('x', L.lane), e.key)
         e.x = text and cjson.decode(text)
         entries[n] = e
       end
-      reply[#reply + 1] = deliver(tonumber(flat[i]), lease, entries)
+      reply[#reply + 1] = deliver(tonumber(flat[i]), lease, batch_of(entries))
     end
   end
 end

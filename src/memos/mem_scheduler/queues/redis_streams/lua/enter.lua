@@ -52,6 +52,33 @@ function Q.enter(L, new, key, label, parent, message, row, wait_s)
   end
 end
 
+-- `n` messages of a lane from ARGV[at] on: key, label, row, message of each.
+function Q.enter_all(L, new, at, n, wait_s)
+  Q.stamp = Q.stamp or string.format('%.0f', Q.count('seq', 1)) .. ' ' .. WALL .. ' '
+  local given, stamp, rows, wheres = ARGV, Q.stamp, new.rows, new.wheres
+  local stream, behind, in_lane = L.stream, '\n' .. WALL .. '\n\n', ' ' .. L.lane
+  local r, w, seen, plain = #rows, #wheres, nil, false
+  for i = at, at + n * 4 - 1, 4 do
+    local key, label = given[i], given[i + 1]
+    if label ~= seen then
+      seen, plain = label, wait_s <= 0 and not Q.policy(label).coalesce
+    end
+    if plain then
+      if new.waiting == 0 and Q.num(L, 'q') == 0 then Q.set_head(L, label, 0) end
+      rows[r + 1] = key
+      rows[r + 2] = stamp .. given[i + 2]
+      wheres[w + 1] = key
+      wheres[w + 2] = 'q' .. call('XADD', stream, '*', 'm', key .. '\n' .. label .. behind .. given[i + 3]) .. in_lane
+      r, w = r + 2, w + 2
+      new.number, new.waiting = new.number + 1, new.waiting + 1
+      new.queued[label] = (new.queued[label] or 0) + 1
+    else
+      Q.enter(L, new, key, label, '', given[i + 3], given[i + 2], wait_s)
+      r, w = #rows, #wheres
+    end
+  end
+end
+
 function Q.arrived(L, new)
   Q.bump(L, 'h', new.number)
   Q.count('held', new.number)

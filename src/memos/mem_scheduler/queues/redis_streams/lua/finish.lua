@@ -1,52 +1,40 @@
--- ARGV from 3: epoch, the claim that leased it, fates, times (JSON: label -> text of a sample), special messages,
--- then of each: index, attempts, delay_s, error; then followups as in `enter_followup`. A fate is a letter:
--- C done, X dead, R released, H retry at the head, A retry aside.
--- Reply: {"ok", version, answer} or {"lost", version, the answer to an earlier call or ""}; an answer is
--- [what became of each message, letter by letter, errors by index]; K is cancelled.
-local epoch, claim, fates = ARGV[3], ARGV[4], ARGV[5]
-local lease = Q.lease_of(epoch)
-if not lease or lease.call ~= claim then
-  local by, answer = string.match(call('HGET', B .. 'finished', epoch) or '', '^([^\n]*)\n(.*)$')
-  return { 'lost', Q.version(), by == claim and answer or '' }
-end
-local L = Q.find_lane(lease.lane)
-local special, at = {}, 8
-for _ = 1, tonumber(ARGV[7]) do
-  special[tonumber(ARGV[at])] = { a = tonumber(ARGV[at + 1]), delay = tonumber(ARGV[at + 2]), e = ARGV[at + 3] }
-  at = at + 4
-end
-Q.end_lease(epoch, lease, L)
-local started = lease.wall
-local texts = L.f.x and call('HMGET', Q.key_of('x', L.lane), unpack(lease.keys))
-local gone, states, back, letters, errors = {}, {}, {}, {}, {}
+-- ARGV from 3: number of batches, then of each: epoch, the claim that leased it, fates, times (JSON: label -> text of
+-- a sample), special messages, of each index, attempts, delay_s, error; followups, of each what `enter_followup`
+-- takes. A fate is a letter: C done, X dead, R released, H retry at the head, A retry aside.
+-- Reply: version, then of each batch "ok" and its answer, or "lost" and the answer to an earlier call or ""; an
+-- answer is [what became of each message, letter by letter, errors by index]; K is cancelled. A batch that is lost
+-- changes nothing for the others.
+local leaving = {} -- lane -> ids of entries that are settled
 
-local function settled(i, key, letter, x)
-  gone[#gone + 1] = lease.ids[i]
-  states[#states + 1] = key
-  Q.settle_key(L, key, letter, x, started)
+local function settled(b, i, key, letter, x)
+  b.gone[#b.gone + 1] = b.ids[i]
+  b.states[#b.states + 1] = key
+  Q.settle_key(b.L, key, letter, x, b.started)
   return letter, ''
 end
 
-local function dead(e, x, attempts, error)
+local function dead(b, e, x, attempts, error)
   x.a = attempts
-  gone[#gone + 1] = e.id
-  Q.bury(L, e, x, error, started)
+  b.gone[#b.gone + 1] = e.id
+  Q.bury(b.L, e, x, error, b.started)
   return 'X', error
 end
 
-local function again(e, x, fate, s)
+local function again(b, e, x, fate, s)
+  local L = b.L
   x.a, x.e, x.t = s.a, s.e, 1
   if fate == 'H' then
     local limit = Q.policy(e.label).block_s_max
     local blocked = x.b and now - tonumber(x.b)
     if blocked and blocked >= limit then
-      return dead(e, x, s.a, string.format('%s (it blocked its lane for %.0f s; at most %g)', s.e, blocked, limit))
+      local why = string.format('%s (it blocked its lane for %.0f s; at most %g)', s.e, blocked, limit)
+      return dead(b, e, x, s.a, why)
     end
     x.b = x.b or Q.exact(now)
     x.u = Q.exact(now + math.min(s.delay, limit - (blocked or 0)))
     x.y = x.u
     Q.put_state(L, e.key, x)
-    back[#back + 1] = { id = e.id, label = e.label }
+    b.back[#b.back + 1] = { id = e.id, label = e.label }
     return 'H', s.e
   end
   Q.remove_entries(L, { e.id })
@@ -55,49 +43,100 @@ local function again(e, x, fate, s)
   return 'A', s.e
 end
 
-local function settle(i, key, fate, x)
-  if fate == 'C' then return settled(i, key, 'C', x) end
-  local e = Q.read_entry(L, lease.ids[i])
-  if fate == 'X' then return dead(e, x, special[i].a, special[i].e) end
-  if x.c then return settled(i, key, 'K', x) end
-  x.s, x.y = started, Q.exact(now)
-  if fate ~= 'R' then return again(e, x, fate, special[i]) end
-  Q.put_state(L, key, x)
-  back[#back + 1] = { id = e.id, label = e.label }
+local function settle(b, i, key, fate, x)
+  if fate == 'C' then return settled(b, i, key, 'C', x) end
+  local e = Q.read_entry(b.L, b.ids[i])
+  if fate == 'X' then return dead(b, e, x, b.special[i].a, b.special[i].e) end
+  if x.c then return settled(b, i, key, 'K', x) end
+  x.s, x.y = b.started, Q.exact(now)
+  if fate ~= 'R' then return again(b, e, x, fate, b.special[i]) end
+  Q.put_state(b.L, key, x)
+  b.back[#b.back + 1] = { id = e.id, label = e.label }
   return 'R', ''
 end
 
-if not texts and not string.find(fates, '[^C]') then
-  gone = lease.ids
-  Q.all_done(L, lease.keys, started)
-  letters = { fates }
-else
-  for i, key in ipairs(lease.keys) do
+local function one_by_one(b, keys, fates, texts)
+  local letters, errors = {}, {}
+  b.ids, b.gone, b.states, b.back = Q.ids_of(b.lease), {}, {}, {}
+  for i, key in ipairs(keys) do
     local text = texts and texts[i]
-    local letter, error = settle(i, key, string.sub(fates, i, i), text and cjson.decode(text) or {})
+    local letter, error = settle(b, i, key, string.sub(fates, i, i), text and cjson.decode(text) or {})
     letters[i] = letter
     if error ~= '' then errors[tostring(i)] = error end
   end
+  if texts then Q.many('HDEL', Q.key_of('x', b.L.lane), b.states) end
+  Q.hand_back(b.L, b.back)
+  leaving[#leaving + 1] = { L = b.L, ids = b.gone }
+  return table.concat(letters), errors
 end
-if texts then Q.many('HDEL', Q.key_of('x', L.lane), states) end
-Q.hand_back(L, back)
-while ARGV[at] do at = Q.enter_followup(at) end
-if Q.num(L, 'h') > 0 then Q.remove_entries(L, gone) end -- else the stream goes as a whole
-for label, sample in pairs(cjson.decode(ARGV[6])) do
-  local length = call('LPUSH', B .. 'times:' .. label, sample)
-  if length == 1 or length > 600 then
+
+local reply, followups, times, finished, sweep = { Q.version() }, {}, {}, {}, {}
+
+-- Settle the batch that stands at ARGV[at]; returns where the next one stands.
+local function finish(at)
+  local epoch, claim, fates, samples, specials = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  local lease = Q.lease_of(epoch)
+  local held = lease and lease.call == claim
+  at = at + 5
+  local special = {}
+  for _ = 1, tonumber(specials) do
+    special[tonumber(ARGV[at])] = { a = tonumber(ARGV[at + 1]), delay = tonumber(ARGV[at + 2]), e = ARGV[at + 3] }
+    at = at + 4
+  end
+  local chained = tonumber(ARGV[at])
+  if held then
+    for i = 0, chained - 1 do followups[#followups + 1] = at + 1 + i * 8 end
+  end
+  at = at + 1 + chained * 8
+  if not held then
+    local by, answer = string.match(call('HGET', B .. 'finished', epoch) or '', '^([^\n]*)\n(.*)$')
+    reply[#reply + 1] = 'lost'
+    reply[#reply + 1] = by == claim and answer or ''
+    return at
+  end
+  local L, keys = Q.find_lane(lease.lane), Q.keys_of(lease)
+  Q.end_lease(epoch, lease, L)
+  local texts = L.f.x and call('HMGET', Q.key_of('x', L.lane), unpack(keys))
+  local letters, errors = fates, {}
+  if texts or string.find(fates, '[^C]') then
+    letters, errors = one_by_one({ L = L, lease = lease, started = lease.wall, special = special }, keys, fates, texts)
+  else
+    Q.all_done(L, keys, lease.wall)
+    leaving[#leaving + 1] = { L = L, ids_of = lease }
+  end
+  for label, sample in pairs(cjson.decode(samples)) do
+    times[label] = times[label] or {}
+    table.insert(times[label], sample)
+  end
+  local said = cjson.encode({ letters, errors })
+  finished[#finished + 1] = epoch
+  finished[#finished + 1] = claim .. '\n' .. said
+  if tonumber(epoch) % 64 == 0 then
+    for i = 0, 63 do sweep[#sweep + 1] = tonumber(epoch) - 4096 - i end
+  end
+  reply[#reply + 1] = 'ok'
+  reply[#reply + 1] = said
+  return at
+end
+
+local at = 4
+for _ = 1, tonumber(ARGV[3]) do at = finish(at) end
+for _, place in ipairs(followups) do Q.enter_followup(place) end
+for _, one in ipairs(leaving) do -- else the stream goes as a whole
+  if Q.num(one.L, 'h') > 0 then Q.remove_entries(one.L, one.ids or Q.ids_of(one.ids_of)) end
+end
+for label, samples in pairs(times) do
+  local length = call('LPUSH', B .. 'times:' .. label, unpack(samples))
+  if length == #samples or length > 600 then
     call('LTRIM', B .. 'times:' .. label, 0, 511)
     call('EXPIRE', B .. 'times:' .. label, KEPT_S)
     call('SADD', B .. 'timed', label)
   end
 end
-local said = cjson.encode({ table.concat(letters), errors })
-call('HSET', B .. 'finished', epoch, claim .. '\n' .. said)
-if tonumber(epoch) % 64 == 0 then
-  local old = {}
-  for i = 0, 63 do old[i + 1] = tonumber(epoch) - 4096 - i end
-  Q.many('HDEL', B .. 'finished', old)
+Q.many('HSET', B .. 'finished', finished, 2)
+if #sweep > 0 then
+  Q.many('HDEL', B .. 'finished', sweep)
   call('EXPIRE', B .. 'finished', REPLY_S)
 end
 Q.commit()
-return { 'ok', Q.version(), said }
+return reply

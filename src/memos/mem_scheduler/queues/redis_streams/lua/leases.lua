@@ -9,9 +9,13 @@ function Q.lease_of(epoch)
   if not text then return nil end
   local head, ids, keys = string.match(text, '^([^\n]*)\n([^\n]*)\n(.*)$')
   local lease = cjson.decode(head)
-  lease.ids, lease.keys = cjson.decode(ids), cjson.decode(keys)
+  lease.ids_text, lease.keys_text = ids, keys
   return lease
 end
+
+-- The stream ids and the keys of its messages; read only by those who need them.
+function Q.ids_of(lease) return cjson.decode(lease.ids_text) end
+function Q.keys_of(lease) return cjson.decode(lease.keys_text) end
 
 -- The length of a lease: the shortest of its labels'.
 function Q.lease_s(labels)

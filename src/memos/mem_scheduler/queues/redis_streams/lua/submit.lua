@@ -62,9 +62,7 @@ if refused and not (o.coalesce and all_join()) then return refused end
 local wheres = {}
 for _, g in ipairs(groups) do
   local L, new = Q.open_lane(g.lane), Q.new_arrivals(wheres)
-  for i = g.at, g.at + g.n * 4 - 1, 4 do
-    Q.enter(L, new, ARGV[i], ARGV[i + 1], '', ARGV[i + 3], ARGV[i + 2], o.delay_s)
-  end
+  Q.enter_all(L, new, g.at, g.n, o.delay_s)
   Q.arrived(L, new)
 end
 Q.many('HSET', B .. 'where', wheres, 2)
