@@ -61,7 +61,7 @@ from memos.mem_scheduler.status_table import print_status
 from memos.mem_scheduler.submitting import BLOCK_S_DEFAULT, SubmitOptions, WhenFull, pauses
 from memos.mem_scheduler.traces import submitting
 from memos.mem_scheduler.utils.status_tracker import TaskStatusTracker
-from memos.mem_scheduler.workers import KEPT, CoroutineRunner, Job, WorkerPool
+from memos.mem_scheduler.workers import GOES_ON, CoroutineRunner, Job, WorkerPool
 
 if TYPE_CHECKING:
     from memos.retrieval.searcher import Searcher
@@ -560,7 +560,7 @@ class BaseScheduler:
 
         def settled(ended: Sequence[Ended]) -> None:
             self._leases.drop(*[one.batch for one in ended])
-            pool.give_back(len(ended))
+            pool.end(len(ended))
 
         settler = Settler(self.dispatcher.settle, then=settled)
         while not stop_asked.is_set():
@@ -599,7 +599,7 @@ class BaseScheduler:
                 self._leases.drop(batch)
                 raise
             settler.take(ended)
-            return KEPT
+            return GOES_ON
 
         return job
 

@@ -21,7 +21,7 @@ MESSAGES_MAX = 1_000  # of one call: a long one would keep others from the queue
 
 class Settler:
     """`settle` takes what is to be told in one call, `then` is called after it with the same. Thread-safe; bounded by
-    who hands in: each batch keeps its place in the pool until it is settled."""
+    the pool, whose jobs are at their end when their batch is settled."""
 
     def __init__(
         self, settle: Callable[[Sequence[Ended]], object], *, then: Callable[[Sequence[Ended]], object]

@@ -18,12 +18,13 @@ from memos.errors import ConfigError
 
 logger = log.get_logger(__name__)
 
-KEPT = object()  # what a job returns that keeps its place until `give_back`
+GOES_ON = object()  # what a job returns that is not at its end until `end` says so
 Job = Callable[[], object]
 
 
 class WorkerPool:
-    """At most `size` jobs at a time; threads are started when they are first needed."""
+    """At most `size` jobs at a time; threads are started when they are first needed. As many again may have
+    returned and not be at their end (`GOES_ON`): so the next ones are fetched while those are settled."""
 
     def __init__(self, size: int) -> None:
         if size < 1:
@@ -37,14 +38,18 @@ class WorkerPool:
         self._threads = 0
         self._idle = 0
         self._coming = False  # a thread was called and has not come yet
-        self._busy = 0  # places: of jobs that wait, run, or keep theirs
+        self._busy = 0  # jobs that wait or run
+        self._kept = 0  # jobs that ran and are not at their end
         self._closed = False
 
     @property
     def free(self) -> int:
         """How many more jobs `submit` would take now."""
         with self._lock:
-            return 0 if self._closed else self.size - self._busy
+            return 0 if self._closed else self._places()
+
+    def _places(self) -> int:
+        return max(0, self.size - self._busy - max(0, self._kept - self.size))
 
     def wait_free(self, cancelled: Callable[[], bool]) -> int:
         """Wait until there is a free place; returns how many there are, 0 when `cancelled` turned true.
@@ -52,9 +57,9 @@ class WorkerPool:
         Whoever makes `cancelled` true calls `nudge`.
         """
         with self._place_free:
-            while self._busy >= self.size and not cancelled() and not self._closed:
+            while not self._places() and not cancelled() and not self._closed:
                 self._place_free.wait()
-            return 0 if cancelled() or self._closed else self.size - self._busy
+            return 0 if cancelled() or self._closed else self._places()
 
     def nudge(self) -> None:
         """Let `wait_free` look again."""
@@ -70,16 +75,16 @@ class WorkerPool:
         with self._lock:
             if self._closed or (not self._threads and not self._start_thread()):
                 return 0
-            taken = jobs[: max(0, self.size - self._busy)]
+            taken = jobs[: self._places()]
             self._busy += len(taken)
             self._jobs.extend(taken)
             self._call_thread()
             return len(taken)
 
-    def give_back(self, places: int = 1) -> None:
-        """Jobs that kept their places need them no longer."""
+    def end(self, jobs: int) -> None:
+        """So many of the jobs that went on behind their return are at their end."""
         with self._place_free:
-            self._busy -= places
+            self._kept -= jobs
             self._place_free.notify_all()
 
     def _call_thread(self) -> None:
@@ -124,14 +129,16 @@ class WorkerPool:
     def _work(self) -> None:
         job = self._next_job(waited=True)
         while job is not None:
-            kept: object = None
+            said: object = None
             try:
-                kept = job()
+                said = job()
             except BaseException as error:  # the thread loop: whatever a job does, the place is given back
                 logger.error("pool.job_died", error=type(error).__name__)
             finally:
-                if kept is not KEPT:
-                    self.give_back()
+                with self._place_free:
+                    self._busy -= 1
+                    self._kept += said is GOES_ON
+                    self._place_free.notify_all()
             job = self._next_job(waited=False)
 
     def wait_idle(self, timeout_s: float | None, *, hurried: Callable[[], bool] = lambda: False) -> bool:
@@ -140,8 +147,11 @@ class WorkerPool:
         Whoever makes `hurried` true calls `nudge`.
         """
         with self._place_free:
-            self._place_free.wait_for(lambda: self._busy == 0 or hurried(), timeout_s)
-            return self._busy == 0
+            self._place_free.wait_for(lambda: self._is_idle() or hurried(), timeout_s)
+            return self._is_idle()
+
+    def _is_idle(self) -> bool:
+        return self._busy == 0 and self._kept == 0
 
     def close(self) -> None:
         """Take no more work; threads end when what they run has ended."""
