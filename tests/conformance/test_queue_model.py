@@ -20,7 +20,7 @@ from tests.conformance.redis_keys import check_keys
 
 from memos.errors import LeaseLost, QueueFull
 from memos.mem_scheduler.orchestrator import BUILT_IN_CLASSES, TaskPolicy
-from memos.mem_scheduler.queues.base import Batch, Dead, Done, Release, Retry, TaskQueue
+from memos.mem_scheduler.queues.base import Batch, Dead, Done, Finish, Release, Retry, TaskQueue
 from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
 from memos.memory.store import Followup
 from memos.testing import ManualClock
@@ -137,6 +137,28 @@ class QueueMachine(RuleBasedStateMachine):
         settled = self.queue.finish(batch, results)
         assert [one.key for one in settled] == [delivery.key for delivery in batch.deliveries]
         assert [one.state for one in settled] == self.model.finished(batch, results)
+
+    @precondition(lambda self: len(self.batches) > 1)
+    @rule(chosen=st.data())
+    def finish_several(self, chosen) -> None:
+        """In one call, each as if it were alone and they came one after the other."""
+        batches = chosen.draw(
+            st.lists(st.sampled_from(self.batches), min_size=2, max_size=4, unique_by=lambda one: one.epoch)
+        )
+        results = [
+            chosen.draw(st.lists(outcomes, min_size=len(one.deliveries), max_size=len(one.deliveries)))
+            for one in batches
+        ]
+        answers = self.queue.finish_all(
+            [Finish(batch, own) for batch, own in zip(batches, results, strict=True)]
+        )
+        for batch, own, answer in zip(batches, results, answers, strict=True):
+            if not self.model.holds(batch):
+                assert isinstance(answer, LeaseLost)
+                self.batches.remove(batch)
+                continue
+            assert [one.key for one in answer] == [delivery.key for delivery in batch.deliveries]
+            assert [one.state for one in answer] == self.model.finished(batch, own)
 
     @precondition(lambda self: self.batches)
     @rule()
