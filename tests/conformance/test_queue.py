@@ -72,6 +72,16 @@ def followup(key: str, label: str = "query", *, user: str = "user", delay_s: flo
 # -- submit ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("delay_s", [float("inf"), float("-inf"), float("nan")])
+def test_a_delay_without_end_is_refused(queue: TaskQueue, delay_s: float) -> None:
+    """Of the call and of a chained message; nothing is queued."""
+    with pytest.raises(InvalidInput, match="cannot be delayed"):
+        queue.submit([message()], delay_s=delay_s)
+    with pytest.raises(InvalidInput, match="cannot be delayed"):
+        queue.submit([], followups=[followup("F", delay_s=delay_s)], inside_handler=True)
+    assert queue.depth().remaining == 0 and not queue.statuses()
+
+
 def test_keys_are_minted_in_rising_order_whatever_the_item_id_is(queue: TaskQueue) -> None:
     """Every accepted message has a key of its own, also when chained copies repeat the item_id."""
     keys = queue.submit([message(item="same")] * 300)

@@ -63,7 +63,6 @@ from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.task_schemas import RunningTaskItem
 from memos.mem_scheduler.traces import calling
 from memos.mem_scheduler.workers import CoroutineRunner
-from memos.memory.store import Followup
 
 logger = log.get_logger(__name__)
 
@@ -177,7 +176,10 @@ class Dispatcher:
                 opened = [
                     spans.enter_context(
                         tracing.span(
-                            "settle", parent=one.run.traceparent, current=False, memos_messages=len(one.outcomes)
+                            "settle",
+                            parent=one.run.traceparent,
+                            current=False,
+                            memos_messages=len(one.outcomes),
                         )
                     )
                     for one in ended
@@ -213,7 +215,9 @@ class Dispatcher:
         except Exception as error:  # as above: told in the log, and by the lease that runs out
             return error
 
-    def _after(self, ended: Ended, finish: Finish, answer: list[Settled] | Exception, *, erased: bool) -> bool:
+    def _after(
+        self, ended: Ended, finish: Finish, answer: list[Settled] | Exception, *, erased: bool
+    ) -> bool:
         """The queue answered for a batch: count, log and tell what became of it."""
         batch = ended.batch
         with context.bound(user=batch.lane.user_id, cube=batch.lane.mem_cube_id, trace="", task="", path=""):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Lane, Outcome, Release, Retry, Settled
 from memos.mem_scheduler.queues.entries import LaneId
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+
+if TYPE_CHECKING:
+    from memos.memory.store import Followup
 
 WEIGHT_MIN = 0.001
 
@@ -99,6 +104,13 @@ def check_claim(lanes_max: int, batch_max: int | None) -> None:
     """InvalidInput for a claim of nothing."""
     if lanes_max < 1 or (batch_max is not None and batch_max < 1):
         raise InvalidInput(f"lanes_max={lanes_max!r}, batch_max={batch_max!r}: both must be at least 1")
+
+
+def check_delays(delay_s: float, followups: Sequence[Followup]) -> None:
+    """InvalidInput for a delay that never ends or is no number."""
+    for one in (delay_s, *(followup.delay_s for followup in followups)):
+        if not math.isfinite(one):
+            raise InvalidInput(f"a message cannot be delayed by {one!r} seconds; give a finite number")
 
 
 def only_answer(answers: Sequence[list[Settled] | LeaseLost]) -> list[Settled]:

@@ -42,6 +42,7 @@ from memos.mem_scheduler.queues.ledger import Ledger
 from memos.mem_scheduler.queues.limits import (
     Limits,
     check_claim,
+    check_delays,
     check_outcomes,
     lease_lost,
     only_answer,
@@ -148,6 +149,7 @@ class LocalQueue:
         scoped = None
         if idempotency_key is not None:
             scoped = ScopedKey.of(idempotency_key, [*messages, *(one.message for one in followups)])
+        check_delays(delay_s, followups)
         taken = self._values_of(messages)
         chained = self._values_of([followup.message for followup in followups])
         keys = self._mint.mint(len(taken)) if taken else []

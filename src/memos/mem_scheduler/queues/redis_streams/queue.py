@@ -73,6 +73,7 @@ from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.limits import (
     Limits,
     check_claim,
+    check_delays,
     check_outcomes,
     lease_lost,
     only_answer,
@@ -202,7 +203,7 @@ class RedisStreamsQueue:
         )
         self._client = self._server.client
         self._policies = RedisPolicyTable(read=self._read_policies, write=self._write_policy)
-        self._rows = StatusRows(self._client, self._base)
+        self._rows = StatusRows(self._client, self._base, run=self._server.run)
         self._dead = RedisDeadLetters(
             page=self._letters, find=self._letter, change=lambda *args: int(self._named("dead", *args))
         )
@@ -284,6 +285,7 @@ class RedisStreamsQueue:
         self._refuse_closed()
         everything = [*messages, *(followup.message for followup in followups)]
         self._limits.check_payloads(everything)
+        check_delays(delay_s, followups)
         scoped = None if idempotency_key is None else ScopedKey.of(idempotency_key, everything)
         keys = self._mint.mint(len(messages)) if messages else []
         answer = [*keys, *(followup.key for followup in followups)]

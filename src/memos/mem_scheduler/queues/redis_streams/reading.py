@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -127,12 +127,14 @@ class StatusRows:
     """Status rows of the queue whose keys begin with `base`.
 
     `info:<lane>` has a row for each message since it was submitted, `out:<lane>` one since it ended; what
-    lies between follows from the leases and the exceptional states, read in the same transaction.
+    lies between follows from the leases and the exceptional states, read in the same step.
     """
 
-    def __init__(self, client: redis.Redis, base: str) -> None:
+    def __init__(self, client: redis.Redis, base: str, *, run: Callable[..., Any]) -> None:
+        """`run` runs a script."""
         self._client = client
         self._base = base
+        self._run = run
 
     def find(
         self,
@@ -174,27 +176,23 @@ class StatusRows:
     def _rows(
         self, lanes: Sequence[str], keys_of: Mapping[str, list[str]], wall: float
     ) -> Iterable[tuple[tuple[int, int], TaskStatus]]:
-        pipe = self._client.pipeline(transaction=True)
-        pipe.hvals(f"{self._base}leases")
+        arguments: list[Any] = [len(lanes)]
         for lane in lanes:
-            for kind in ("info", "out"):
-                name = f"{self._base}{kind}:{lane}"
-                if lane in keys_of:
-                    pipe.hmget(name, keys_of[lane])
-                else:
-                    pipe.hgetall(name)
-            pipe.hgetall(f"{self._base}x:{lane}")
-        leases, *replies = pipe.execute()
+            keys = keys_of.get(lane, ())
+            arguments += (lane, len(keys), *keys)
+        leases, *replies = self._run("rows", *arguments)
         running = _running_since(leases)
         for number, lane in enumerate(lanes):
-            info, out, states = replies[3 * number : 3 * number + 3]
-            if lane in keys_of:
-                info = {key: text for key, text in zip(keys_of[lane], info, strict=True) if text}
-                out = {key: text for key, text in zip(keys_of[lane], out, strict=True) if text}
+            info, out, states = map(_pairs, replies[3 * number : 3 * number + 3])
             for key, text in info.items():
                 row = _row(lane, key, text, out.get(key), states, running, wall)
                 if row is not None:
                     yield row
+
+
+def _pairs(flat: Sequence[str]) -> dict[str, str]:
+    """A hash as a script gives it."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _running_since(leases: Iterable[str]) -> dict[str, float]:

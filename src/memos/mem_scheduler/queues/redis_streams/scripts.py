@@ -34,8 +34,9 @@ _NAMES = (
     "depth",
     "get",
     "operators",
+    "rows",
 )
-_READS = dict.fromkeys(("depth", "get", "operators"), " flags=no-writes,allow-oom")
+_READS = dict.fromkeys(("depth", "get", "operators", "rows"), " flags=no-writes,allow-oom")
 _FLAGS = {"submit": "", **_READS}
 _LAG_LOOK = 32  # of LAG_LOOK_MAX: each is read with its payload
 

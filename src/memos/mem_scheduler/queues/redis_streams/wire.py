@@ -29,8 +29,10 @@ _EMPTY: dict[str, Any] = {
     name: field.get_default(call_default_factory=False)
     for name, field in ScheduleMessageItem.model_fields.items()
 }
-_COMMON = itemgetter("item_id", "trace_id", "timestamp", "content", "label")
-_OTHERS = ("session_id", "user_name", "info", "api_path", "task_id", "chat_history", "user_context")
+_COMMON = ("item_id", "trace_id", "timestamp", "content", "label")
+_OF_DELIVERY = ("redis_message_id", "stream_key", "user_id", "mem_cube_id")
+_OTHERS = tuple(name for name in _EMPTY if name not in (*_COMMON, *_OF_DELIVERY))
+_common = itemgetter(*_COMMON)
 _others = itemgetter(*_OTHERS)
 _SILENT = tuple(_EMPTY[name] for name in _OTHERS)
 
@@ -38,7 +40,7 @@ _SILENT = tuple(_EMPTY[name] for name in _OTHERS)
 def encode(message: ScheduleMessageItem) -> bytes:
     """The fields that say something, as JSON; what JSON does not know becomes text."""
     fields = message.__dict__
-    parts: list[Any] = [*_COMMON(fields)]
+    parts: list[Any] = [*_common(fields)]
     others = _others(fields)
     if others != _SILENT:
         said = zip(_OTHERS, others, strict=True)

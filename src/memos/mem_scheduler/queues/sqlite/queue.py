@@ -52,6 +52,7 @@ from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.limits import (
     Limits,
     check_claim,
+    check_delays,
     check_outcomes,
     only_answer,
     weight_function,
@@ -189,6 +190,7 @@ class SqliteQueue:
         if idempotency_key is not None:
             scoped = ScopedKey.of(idempotency_key, [*messages, *(one.message for one in followups)])
         self._limits.check_payloads([*messages, *(followup.message for followup in followups)])
+        check_delays(delay_s, followups)
         keys = self._mint.mint(len(messages)) if messages else []
         answer = [*keys, *(followup.key for followup in followups)]
         lane_ids = [lane_id_of(message) for message in messages]

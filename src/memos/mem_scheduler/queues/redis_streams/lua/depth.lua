@@ -17,7 +17,7 @@ local function lag(L, labels)
   for _, raw in ipairs(raws) do
     local e = Q.entry_of(L, raw)
     if not found[e.label] then
-      local x = Q.state_of(L, e.key)
+      local x = L.f.x and Q.state_of(L, e.key) or {}
       local since = tonumber(x.b or x.y)
       found[e.label] = math.max(0, since and now - since or wall - tonumber(Q.whole(e).at))
     end
@@ -51,12 +51,12 @@ if ARGV[3] == '1' then
     local L = Q.find_lane(lane)
     local q, d, labels = {}, {}, 0
     for name, value in pairs(L.f) do
-      local kind, label = string.match(name, '^([qd]):(.*)$')
-      if kind == 'q' then
-        q[label] = tonumber(value)
+      local kind = string.sub(name, 1, 2)
+      if kind == 'q:' then
+        q[string.sub(name, 3)] = tonumber(value)
         labels = labels + 1
-      elseif kind == 'd' then
-        d[label] = tonumber(value)
+      elseif kind == 'd:' then
+        d[string.sub(name, 3)] = tonumber(value)
       end
     end
     told.lanes[#told.lanes + 1] = { lane = lane, q = q, d = d, r = by_lane[lane] or {},

@@ -130,7 +130,11 @@ for label, samples in pairs(times) do
   if length == #samples or length > 600 then
     call('LTRIM', B .. 'times:' .. label, 0, 511)
     call('EXPIRE', B .. 'times:' .. label, KEPT_S)
-    call('SADD', B .. 'timed', label)
+    if call('SADD', B .. 'timed', label) == 1 then -- with each new label two others, by chance: theirs may have ended
+      for _, other in ipairs(call('SRANDMEMBER', B .. 'timed', 2)) do
+        if call('EXISTS', B .. 'times:' .. other) == 0 then call('SREM', B .. 'timed', other) end
+      end
+    end
   end
 end
 Q.many('HSET', B .. 'finished', finished, 2)
