@@ -5,7 +5,7 @@
 
 Chat requests take the next reply of the script; after the last one they get what `answer` says to their
 body, else `default`, else status 500 that says so. Embeddings are a function of the text (same text, same vector), reranking
-counts common words; `fail` puts one of the faults before them. `requests` keeps what was asked, at most
+counts common words; with `prefixes` the server keeps beginnings of prompts as a real one does; `fail` puts one of the faults before them. `requests` keeps what was asked, at most
 `REQUESTS_MAX`. It needs the standard library only. Not for production: one thread a connection, no TLS.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, TypeAlias
+
+from memos.testing_prefixes import PromptCache, Read
 
 REQUESTS_MAX = 10_000
 BODY_BYTES_MAX = 64 * 1024 * 1024
@@ -114,12 +117,15 @@ class ModelServer:
         answer: Callable[[Mapping[str, Any]], Scripted] | None = None,
         models: Iterable[str] = ("scripted",),
         dim: int = 8,
+        prefixes: PromptCache | None = None,
     ) -> None:
+        """prefixes: what the server keeps of prompts, and tells in the place of a reply's token counts."""
         self._lock = threading.Lock()
         self._replies: deque[Scripted] = deque(replies)
         self._default = default
         self._compute = answer
         self._fault: Fault | Garbage | Slow | None = None
+        self._prefixes = prefixes
         self.models = tuple(models)
         self.dim = dim
         self._requests: deque[Request] = deque(maxlen=REQUESTS_MAX)
@@ -222,6 +228,11 @@ class ModelServer:
                 _json(http, self._embeddings(body))
             elif path.endswith("/rerank"):
                 _json(http, _ranked(body))
+            elif self._prefixes is not None and path == "/props":
+                _json(http, self._prefixes.props())
+            elif self._prefixes is not None and path.startswith("/slots/"):
+                status, told = self._prefixes.act(*_slot_action(http.path), str(body.get("filename", "")))
+                _json(http, told, status=status)
             else:
                 self._reply(http, asked, Fault(404, f"no such path: {path}"))
         except (BrokenPipeError, ConnectionError):  # the client went away, as tests of time-outs do
@@ -258,10 +269,14 @@ class ModelServer:
         elif isinstance(reply, Say | CutOff):
             said = reply if isinstance(reply, Say) else reply.reply
             cut = reply if isinstance(reply, CutOff) else None
+            read = self._prefixes.read(asked.body) if self._prefixes is not None else None
+            counts = _counts(said, read)
             if asked.body.get("stream"):
-                _stream(http, said, str(asked.body.get("model", "")), cut)
+                options = asked.body.get("stream_options") or {}
+                asked_for = bool(options.get("include_usage")) or "timings" in counts
+                _stream(http, said, str(asked.body.get("model", "")), cut, counts if asked_for else None)
             else:
-                _whole(http, said, str(asked.body.get("model", "")), cut)
+                _whole(http, said, str(asked.body.get("model", "")), cut, counts)
 
     def _embeddings(self, body: Mapping[str, Any]) -> dict[str, Any]:
         given = body.get("input", [])
@@ -299,7 +314,29 @@ def _holds(body: Any, path: str) -> bool:
     return True
 
 
-def _whole(http: BaseHTTPRequestHandler, said: Say, model: str, cut: CutOff | None) -> None:
+def _slot_action(path: str) -> tuple[int, str]:
+    """Of `/slots/N?action=name`."""
+    found = re.fullmatch(r"/slots/(\d+)\?action=(\w+)", path)
+    return (int(found[1]), found[2]) if found else (0, "")
+
+
+def _counts(said: Say, read: Read | None) -> dict[str, Any]:
+    """What an answer tells of its tokens: of the script, or of what the server keeps."""
+    usage: dict[str, Any] = {
+        "prompt_tokens": said.tokens_in if read is None else read.tokens,
+        "completion_tokens": said.tokens_out,
+    }
+    if read is None or read.details:
+        usage["prompt_tokens_details"] = {
+            "cached_tokens": said.tokens_cached if read is None else read.cached
+        }
+    timings = None if read is None else read.timings
+    return {"usage": usage} if timings is None else {"usage": usage, "timings": dict(timings)}
+
+
+def _whole(
+    http: BaseHTTPRequestHandler, said: Say, model: str, cut: CutOff | None, counts: Mapping[str, Any]
+) -> None:
     message: dict[str, Any] = {"role": "assistant", "content": said.text}
     if said.reasoning:
         message["reasoning_content"] = said.reasoning
@@ -308,11 +345,7 @@ def _whole(http: BaseHTTPRequestHandler, said: Say, model: str, cut: CutOff | No
         "object": "chat.completion",
         "model": model,
         "choices": [{"index": 0, "message": message, "finish_reason": said.finish_reason}],
-        "usage": {
-            "prompt_tokens": said.tokens_in,
-            "completion_tokens": said.tokens_out,
-            "prompt_tokens_details": {"cached_tokens": said.tokens_cached},
-        },
+        **counts,
     }
     body = json.dumps(tree).encode()
     if cut is None:
@@ -323,7 +356,13 @@ def _whole(http: BaseHTTPRequestHandler, said: Say, model: str, cut: CutOff | No
     http.close_connection = True
 
 
-def _stream(http: BaseHTTPRequestHandler, said: Say, model: str, cut: CutOff | None) -> None:
+def _stream(
+    http: BaseHTTPRequestHandler,
+    said: Say,
+    model: str,
+    cut: CutOff | None,
+    counts: Mapping[str, Any] | None,
+) -> None:
     words = said.text.split(" ")
     pieces = said.pieces or tuple(w if n == len(words) else w + " " for n, w in enumerate(words, start=1))
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
@@ -337,6 +376,9 @@ def _stream(http: BaseHTTPRequestHandler, said: Say, model: str, cut: CutOff | N
         _event(http, model, {"index": 0, "delta": delta, "finish_reason": None})
     if cut is None:
         _event(http, model, {"index": 0, "delta": {}, "finish_reason": said.finish_reason})
+        if counts is not None:
+            tree = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "model": model, "choices": []}
+            http.wfile.write(b"data: " + json.dumps(tree | dict(counts)).encode() + b"\n\n")
         http.wfile.write(b"data: [DONE]\n\n")
 
 

@@ -162,7 +162,7 @@ class Endpoint:
             if error.code == "insufficient_quota":  # waiting does not fill an account
                 return ModelUnavailable(said)
             return RateLimited(_retry_after_s(error, self._clock.now), said)
-        if status >= 500 or status in _TRANSIENT:
+        if (status >= 500 and status != 501) or status in _TRANSIENT:  # 501: asking again does not help
             return ModelUnavailable(said)
         if status == 404 and not urlsplit(self.base_url).path.strip("/"):
             said += f" (is /v1 missing at the end of {self.base_url}?)"
