@@ -1,0 +1,228 @@
+"""Activation memory in a whole runtime: chats, promotion, what is told of it, and what removes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from tests.kept_in_memory import KeptInMemory
+
+from memos import metrics
+from memos.api import access
+from memos.api.access import Principal, Role
+from memos.api.app import create_app
+from memos.api.handlers import handlers_of
+from memos.api.product_models import APIADDRequest
+from memos.erasure import erase
+from memos.errors import AccessDenied, ConfigError
+from memos.mem_chat.chat import ChatQuery
+from memos.mem_os.main import MOS
+from memos.memory.item import ItemStatus, WorkingEntry
+from memos.memory.store import ItemFilter, ReplaceWorking, SetStatus
+from memos.runtime import Runtime, build
+from memos.settings import Settings
+from memos.testing_prefixes import PromptCache
+from memos.testing_server import ModelServer, Say
+
+FACTS = [f"Boat {n} lies in harbour {n} and was painted in colour {n}. " * 4 for n in range(12)]
+
+
+@contextmanager
+def running(
+    home: Path, cache: PromptCache | None, *, backend: str = "auto", **more: Any
+) -> Iterator[Runtime]:
+    """A runtime whose chats go to a server that keeps prefixes; twelve memories, eight at work."""
+    with ModelServer(default=Say("It lies in harbour 3."), models=["m"], prefixes=cache) as server:
+        chosen = Settings(
+            home=home,
+            models={"embedder": "none", "chat_model": "m", "chat_base_url": server.url},
+            scheduler={"enable_activation_memory": True, "act_mem_update_interval": 0.0, "model_steps": ()},
+            activation={"backend": backend, **more},
+            api={"enable_chat": True},
+        )
+        with build(chosen, start=False) as runtime:
+            if not runtime.store.cubes():
+                messages = [{"role": "user", "content": text} for text in FACTS]
+                handlers_of(runtime).add.handle_add_memories(
+                    APIADDRequest(user_id="u", messages=messages, async_mode="sync")
+                )
+                items = runtime.store.find(ItemFilter(), limit=50).items[:8]
+                entries = tuple(WorkingEntry(one.id) for one in items)
+                runtime.store.apply([ReplaceWorking("u", entries, None, "test")])
+            yield runtime
+
+
+def ask(runtime: Runtime, query: str = "Where does boat 3 lie?", user_id: str = "u") -> Any:
+    asked = ChatQuery(user_id, query, ("u",), (), add_message_on_answer=False)
+    found = runtime.chat.answer(asked).reused
+    assert found is not None
+    return found
+
+
+def promote(runtime: Runtime) -> None:
+    runtime.scheduler.update_activation_memory(user_id="u", mem_cube_id="u")
+
+
+def test_a_hosted_endpoint_reuses_what_stays(tmp_path: Path) -> None:
+    """With nothing switched on: the second chat is predicted and told as reused; the route shows it."""
+    with running(tmp_path, PromptCache("openai")) as runtime:
+        first, second = ask(runtime), ask(runtime, "And boat 5?")
+        assert (first.predicted, first.reused) == (0, 0) and first.reason in ("not_built", "too_short")
+        assert second.predicted > 300
+        state = handlers_of(runtime).activation.handle_activation("u").data
+        assert state is not None and state["backend"] == "openai" and not state["builds"]
+        [block] = state["blocks"]
+        assert (block["chats"], block["memories"], block["prefix"]) == (2, 8, None)
+        assert handlers_of(runtime).activation.handle_activation("nobody").data["blocks"] == []  # type: ignore[index]
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "llama_cpp"])
+def test_a_promoted_prefix_is_reused_after_a_restart_of_the_server(tmp_path: Path, backend: str) -> None:
+    """What the scheduler made ready is reused by the chat; where it cannot outlive the server, that is a miss."""
+    cache = PromptCache(backend)  # type: ignore[arg-type]
+    with running(tmp_path, cache, backend=backend) as runtime:
+        ask(runtime)
+        promote(runtime)
+        reused = ask(runtime)
+        assert reused.reused > 300 and reused.predicted > 300 and reused.reason == "none"
+        cache.forget()
+        after = ask(runtime)
+        assert (after.reused or 0) > 300 if backend == "llama_cpp" else not after.reused
+        log = next(one for _, one in runtime.store.web_logs() if one.to_memory_type == "ActivationMemory")
+        assert log.status == "completed" and log.from_memory_type == "WorkingMemory"
+
+
+def test_every_way_to_chat_goes_the_same_path(tmp_path: Path) -> None:
+    """MOS.chat, the complete route and the streams send the same system message, and tell the reuse."""
+    cache = PromptCache("sglang")
+    with running(tmp_path, cache, backend="sglang") as runtime:
+        ask(runtime)
+        promote(runtime)
+        client = TestClient(create_app(runtime))
+        body = {"user_id": "u", "query": "Where does boat 3 lie?", "add_message_on_answer": False}
+        told = client.post("/product/chat/complete", json=body).json()["data"]["activation"]
+        assert told["reused_tokens"] > 300 and told["reason"] == "none" and told["prompt_tokens"] > 300
+        text = client.post("/product/chat/stream/playground", json=body).text
+        frames = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+        [frame] = [one for one in frames if one["type"] == "activation"]
+        assert frame["data"]["reused_tokens"] > 300
+        mos = MOS(runtime=runtime)
+        mos.create_user("u")
+        mos.register_mem_cube("u", user_id="u")
+        before = metrics.ACTIVATION_LOOKUPS.value(outcome="hit", reason="none")
+        assert mos.chat("Where does boat 3 lie?", user_id="u") == "It lies in harbour 3."
+        assert metrics.ACTIVATION_LOOKUPS.value(outcome="hit", reason="none") == before + 1
+        route = client.get("/product/activation/u").json()["data"]
+        assert route["builds"] and route["tokens"] > 300 and route["blocks"][0]["hit_rate"] > 0
+
+
+def test_a_lost_slot_file_is_a_told_miss_and_made_anew(tmp_path: Path) -> None:
+    """The chat answers; metric, web log and status name the reason; the next promotion makes the prefix again."""
+    cache = PromptCache("llama_cpp")
+    with running(tmp_path, cache, backend="llama_cpp") as runtime:
+        ask(runtime)
+        promote(runtime)
+        cache.files.clear()
+        missed = ask(runtime)
+        assert missed.reason == "missing"
+        log = next(one for _, one in runtime.store.web_logs() if one.status == "failed")
+        assert log.to_memory_type == "ActivationMemory" and "missing" in log.log_content
+        [block] = runtime.activation.blocks.index.blocks(cube_id="u")
+        assert block.counts.last_miss == "missing"
+        promote(runtime)
+        assert ask(runtime).reused > 300
+
+
+def test_a_slot_that_reads_everything_again_is_no_hit(tmp_path: Path) -> None:
+    """The server says restored and reads the prompt whole: the chat is counted as not reused."""
+    with running(tmp_path, PromptCache("llama_cpp", rereads=True), backend="llama_cpp") as runtime:
+        ask(runtime)
+        promote(runtime)
+        found = ask(runtime)
+        assert (found.reused, found.reason) == (0, "not_reused")
+
+
+def test_a_dead_server_costs_no_chat(tmp_path: Path) -> None:
+    """A promotion that fails is told; the chat answers from memory, as without activation memory."""
+    with running(tmp_path, PromptCache("vllm"), backend="vllm") as runtime:
+        ask(runtime)
+        keeper = runtime.activation.keeper
+        assert keeper is not None
+        keeper.backend = KeptInMemory(before=_refuse)
+        keeper.name = "in_memory"
+        promote(runtime)
+        log = next(one for _, one in runtime.store.web_logs() if one.status == "failed")
+        assert "unreachable" in log.log_content
+        assert runtime.chat.answer(ChatQuery("u", "Where?", ("u",), (), add_message_on_answer=False)).response
+
+
+def _refuse(name: str) -> None:
+    from memos.errors import ActivationMiss
+
+    if name == "prepare":
+        raise ActivationMiss("unreachable", "connection refused")
+
+
+def test_deleted_text_is_in_no_prompt_and_no_file(tmp_path: Path) -> None:
+    """After a deletion the next chat does not show the memory, reuses what stood before it, and the file goes."""
+    cache = PromptCache("llama_cpp")
+    with running(tmp_path, cache, backend="llama_cpp") as runtime:
+        ask(runtime)
+        promote(runtime)
+        [prefix] = runtime.activation.blocks.index.prefixes()  # type: ignore[attr-defined]
+        gone = prefix.item_ids[4]
+        text = runtime.store.get([gone])[0].memory
+        runtime.store.apply([SetStatus((gone,), ItemStatus.DELETED, "t")])
+        found = ask(runtime)
+        assert 0 < found.predicted < prefix.tokens
+        held = " ".join("".join(tokens) for tokens in cache._slots.values())
+        assert " ".join(text.split()) not in " ".join(held.split())
+        assert runtime.activation.keeper is not None
+        runtime.activation.keeper.sweep()
+        assert all(not tokens for tokens in cache.files.values())
+
+
+def test_erase_drops_prefixes_and_counts_them(tmp_path: Path) -> None:
+    """The receipt says how many, how many bytes, and that none is left; another reader's go as far as they hold
+    what was erased."""
+    cache = PromptCache("llama_cpp")
+    with running(tmp_path, cache, backend="llama_cpp") as runtime:
+        ask(runtime)
+        promote(runtime)
+        assert any(cache.files.values())
+        receipt = erase(runtime, "u")
+        counts = receipt.counts
+        assert counts["activation_prefixes"] == counts["activation_blocks"] == 1
+        assert counts["activation_bytes"] > 0 and counts["activation_left"] == 0
+        assert not any(cache.files.values()) and receipt.traces == 0
+        assert runtime.activation.blocks.index.blocks() == []
+
+
+def test_the_route_shows_what_the_key_is_for(tmp_path: Path) -> None:
+    """Another cube is refused; of a shared cube only the readers in the scope are shown."""
+    with running(tmp_path, PromptCache("openai")) as runtime:
+        ask(runtime)
+        ask(runtime, user_id="v")
+        handler = handlers_of(runtime).activation
+        token = access.become(Principal("k", Role.USER, frozenset({"v"}), frozenset({"u"})))
+        try:
+            data = handler.handle_activation("u").data
+            assert data is not None and [one["user_id"] for one in data["blocks"]] == ["v"]
+            with pytest.raises(AccessDenied):
+                handler.handle_activation("w")
+        finally:
+            access.forget(token)
+
+
+def test_a_backend_that_cannot_be_is_refused_at_start(tmp_path: Path) -> None:
+    """An endpoint keeps no tensors: ConfigError names the setting."""
+    with (
+        pytest.raises(ConfigError, match="MEMOS_ACTIVATION__BACKEND"),
+        running(tmp_path, None, backend="transformers"),
+    ):
+        pass
