@@ -7,6 +7,7 @@ cannot be reached now is none: chats fall back on memory and the embedder is lef
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -264,10 +265,12 @@ def _embedder(settings: ModelSettings, clock: Clock, opened: ExitStack) -> tuple
 
 
 def _local(settings: ModelSettings) -> Embedder:
+    from memos.models.joined import JoinedEmbedder
     from memos.models.minilm import MiniLMEmbedder
 
     try:
-        return MiniLMEmbedder.load(settings.embedder_folder, threads=settings.embedder_threads)
+        model = MiniLMEmbedder.load(settings.embedder_folder, threads=settings.embedder_threads)
+        return JoinedEmbedder(model, leaders_max=(os.cpu_count() or 1) // settings.embedder_threads)
     except ModelUnavailable as error:
         if settings.embedder_folder is None:
             raise
