@@ -31,7 +31,9 @@ class MOSConfig(Checked):
     )
     enable_textual_memory: bool = Field(True, description="always on: false is refused")
     enable_preference_memory: bool = Field(True, description="recall preferences besides text")
-    enable_activation_memory: bool = Field(False, description="not in this version: true is refused")
+    enable_activation_memory: bool = Field(
+        False, description="promote working memory to activation memory, beside what the settings say"
+    )
     enable_parametric_memory: bool = Field(False, description="not in this version: true is refused")
     chat_model: Any = Field(
         None, description="set by the settings (MEMOS_MODELS__CHAT_MODEL): one here is refused"
@@ -52,7 +54,7 @@ class MOSConfig(Checked):
             raise ValueError("text memory cannot be switched off; leave it out")
         return wanted
 
-    @field_validator("enable_activation_memory", "enable_parametric_memory")
+    @field_validator("enable_parametric_memory")
     @classmethod
     def _not_here(cls, wanted: bool) -> bool:
         if wanted:

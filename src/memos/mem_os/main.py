@@ -82,8 +82,12 @@ class MOS:
         from memos.runtime import build
         from memos.settings import Settings
 
+        settings = Settings.load()
+        if self.config.enable_activation_memory:
+            section = settings.scheduler.model_copy(update={"enable_activation_memory": True})
+            settings = settings.model_copy(update={"scheduler": section})
         self._owned = build(
-            Settings.load(),
+            settings,
             start=self.config.enable_mem_scheduler,
             scheduler=self.config.mem_scheduler,
         )

@@ -383,7 +383,6 @@ def test_a_configured_mos_owns_its_runtime(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"enable_activation_memory": True}, "enable_activation_memory"),
         ({"enable_parametric_memory": True}, "enable_parametric_memory"),
         ({"enable_textual_memory": False}, "enable_textual_memory"),
         ({"chat_model": {"backend": "openai"}}, "chat_model"),
@@ -421,3 +420,14 @@ def test_a_configuration_is_read_from_a_file(tmp_path: Path) -> None:
     config = MOSConfig.from_yaml_file(file)
     assert config.user_id == "ann" and config.mem_scheduler is not None
     assert (config.mem_scheduler.backend, config.mem_scheduler.config.top_k) == ("optimized_scheduler", 4)
+
+
+def test_activation_memory_is_switched_on_by_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """enable_activation_memory reaches the scheduler of the runtime that the object opens."""
+    monkeypatch.setenv("MEMOS_HOME", str(tmp_path))
+    monkeypatch.setenv("MEMOS_MODELS__EMBEDDER", "none")
+    with MOS({"enable_activation_memory": True}) as mos:
+        assert mos.runtime.settings.scheduler.enable_activation_memory
+        assert mos.mem_scheduler.config.enable_activation_memory  # type: ignore[attr-defined]
