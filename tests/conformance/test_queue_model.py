@@ -214,8 +214,12 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.messages)
     @rule()
     def look_up(self) -> None:
-        """`get` gives what is live and not dead, each once."""
-        waiting = {key for key in self.model.live() if key not in self.model.letters}
+        """`get` gives what is live and not dead, each once; what a dead letter would run for is dead with it."""
+        waiting = {
+            key
+            for key in self.model.live()
+            if self.model._root(self.model.messages[key]).key not in self.model.letters
+        }
         assert {one.key for one in self.queue.get(sorted(self.model.messages))} == waiting
 
     @precondition(lambda self: len(self.model.messages) > 12)

@@ -412,7 +412,8 @@ class TaskQueue(Protocol):
         ...
 
     def get(self, keys: Sequence[str]) -> list[Delivery]:
-        """The messages of keys that are still live, dead letters left out; unknown keys are left out."""
+        """The messages of keys that are still live; dead letters, and what those would run for, are left out, as
+        are unknown keys."""
         ...
 
     def clear(self) -> int:
