@@ -67,6 +67,7 @@ from memos.mem_scheduler.workers import CoroutineRunner
 logger = log.get_logger(__name__)
 
 ERROR_CHARS_MAX = 2_000
+_DONE = Done()  # one for all: a list of new ones costs as much as a short handler
 # How every handler is reached, `async def` ones through a future: of no use to who looks for a fault.
 _OUR_CALLS = frozenset({__file__, workers.__file__, concurrent.futures._base.__file__})
 
@@ -344,7 +345,7 @@ class Dispatcher:
                     self._coroutines.run(result)
                 elif inspect.isgenerator(result) or inspect.isasyncgen(result):
                     raise TypeError("the handler is a generator: calling it ran none of it; drop its yield")
-            return [Done() for _ in members]
+            return [_DONE] * len(members)
         except LeaseLost as lost:
             # Nothing of the call counts: whoever holds the messages now runs them.
             error = error_text(lost)
