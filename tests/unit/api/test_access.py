@@ -91,6 +91,7 @@ def foreign_requests(item_id: str, letter: str = "no-such-letter") -> dict[str, 
         "/product/create_cube": ("POST", "/product/create_cube", {"cube_name": "alice", "owner_id": "eve"}),
         "/product/register_cube": ("POST", "/product/register_cube", {"mem_cube_name_or_path": "alice"}),
         "/product/exist_mem_cube_id": ("POST", "/product/exist_mem_cube_id", {"mem_cube_id": "alice"}),
+        "/product/activation/{mem_cube_id}": ("GET", "/product/activation/alice", None),
         "/product/working_memory": ("GET", "/product/working_memory?mem_cube_id=alice", None),
         "/product/delete_memory_by_record_id": (
             "POST",
@@ -231,6 +232,22 @@ def test_deletion_by_user_stays_in_the_scope(
     assert [runtime.store.sizes(cube).long_term for cube in ("eve", "team")] == [0, 1]
 
 
+def reads_of(user: str) -> list[tuple[str, str, Any]]:
+    """Requests that show what a user has, in every form that the server knows."""
+    ask = {"user_id": user, "query": "what is my mark"}
+    return [
+        ("POST", "/product/explain", {**ask, "expected": "my mark is"}),
+        ("POST", "/product/get_all", {"user_id": user, "search_query": "mark"}),
+        ("POST", "/product/get_memory_dashboard", {"user_id": user}),
+        ("POST", "/product/suggestions", {"user_id": user, "mem_cube_id": user, "language": "en"}),
+        ("POST", "/product/chat/stream/playground", ask),
+        ("GET", f"/product/working_memory?mem_cube_id={user}", None),
+        ("GET", f"/product/scheduler/logs?user_id={user}&mem_cube_id={user}", None),
+        ("GET", f"/product/scheduler/status?user_id={user}", None),
+        ("GET", f"/product/scheduler/task_queue_status?user_id={user}", None),
+    ]
+
+
 def test_many_users_at_once_never_see_each_other(
     client: TestClient, runtime: Runtime, key_of: Callable[..., dict[str, str]]
 ) -> None:
@@ -243,7 +260,7 @@ def test_many_users_at_once_never_see_each_other(
 
     def work(user: str) -> None:
         mine = f"mark-{user}-only"
-        for turn in range(5):
+        for turn in range(3):
             said = {
                 "user_id": user,
                 "messages": [{"role": "user", "content": f"Note {turn}: my mark is {mine}."}],
@@ -260,6 +277,10 @@ def test_many_users_at_once_never_see_each_other(
                     "/product/chat/complete",
                     json={"user_id": user, "query": "What is my mark?"},
                     headers=headers[user],
+                ),
+                *(
+                    client.request(method, path, json=body, headers=headers[user])
+                    for method, path, body in reads_of(user)
                 ),
             ]
             for answer in answers:
@@ -283,7 +304,7 @@ def test_many_users_at_once_never_see_each_other(
         kept = " ".join(
             item.memory for item in runtime.store.find(ItemFilter(cube_ids=(user,)), limit=500).items
         )
-        assert all(f"Note {turn}:" in kept for turn in range(5))
+        assert all(f"Note {turn}:" in kept for turn in range(3))
 
 
 def test_every_route_answers_errors_in_the_envelope() -> None:
