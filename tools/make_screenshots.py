@@ -85,7 +85,7 @@ def vet_visit(messages: list[ScheduleMessageItem]) -> None:
 def photo_index(messages: list[ScheduleMessageItem]) -> None:
     """A slow task."""
     for _ in messages:
-        time.sleep(random.lognormvariate(0.0, 0.6))
+        time.sleep(random.lognormvariate(0.35, 0.6))
 
 
 def invoice_import(messages: list[ScheduleMessageItem]) -> None:
@@ -116,7 +116,7 @@ def served(home: Path) -> Iterator[tuple[str, Runtime]]:
         for label in ("invoice_import", "photo_index"):
             policy = scheduler.orchestrator.get_policy(label)
             scheduler.orchestrator.set_policy(
-                label, replace(policy, max_attempts=2, backoff_base_s=4.0, batch_size_max=2, concurrency=2)
+                label, replace(policy, max_attempts=2, backoff_base_s=4.0, batch_size_max=2, concurrency=1)
             )
         port = free_port()
         server = uvicorn.Server(
@@ -185,10 +185,10 @@ def traffic(runtime: Runtime, stop: threading.Event) -> None:
             submit(
                 runtime, "photo_index", f"album {turn}: {random.randrange(20, 400)} pictures of the harbour"
             )
-        if turn % 9 == 0:
-            submit(runtime, "photo_index", f"album {turn}, tonight", delay_s=random.uniform(30, 900))
-        if turn % 10 == 0:
-            kind = "scan" if turn % 20 == 0 else "letter"
+        if turn % 60 == 0:
+            submit(runtime, "photo_index", f"album {turn}, tonight", delay_s=random.uniform(1_200, 9_000))
+        if turn % 14 == 0:
+            kind = "scan" if turn % 56 == 0 else "letter"
             submit(runtime, "invoice_import", f"import the {kind} of invoice 2026-{1000 + turn}.pdf")
         if turn % 4 == 0:
             cube = random.choices(list(ASKED), weights=(4, 2, 1))[0]

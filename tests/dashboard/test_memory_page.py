@@ -40,6 +40,32 @@ def test_working_memory_tells_turn_by_turn(world: World, url: str, open_page: Op
     expect(newest.locator("header b")).to_have_text(f"v{version}")
 
 
+def test_activation_memory_is_shown_as_it_comes(world: World, url: str, open_page: Opener) -> None:
+    """None yet is said; known and unknown fields are shown, lists one by one; a server without it has no card."""
+    world.add("My boat is called Petrel.")
+    page = open_page(url, "memory")
+    panel = page.locator("[data-panel=activation]")
+    expect(panel.locator(".nothing")).to_have_text("No activation memory yet.")
+    block = {"user_id": "ann", "tokens": 1_234, "hit_rate": 0.75, "last_miss": "working memory changed"}
+    prefix = {"bytes": 2_048, "built_at": None}
+    told = {"backend": "slots", "blocks": [{**block, "surprise_ms": 12, "prefix": prefix}]}
+    page.route("**/product/activation/*", lambda route: route.fulfill(json={"code": 200, "data": told}))
+    expect(panel.locator("h4 .mono")).to_have_text("ann")
+    facts = dict(
+        zip(panel.locator("dt").all_inner_texts(), panel.locator("dd").all_inner_texts(), strict=True)
+    )
+    assert facts == {
+        "Kept by": "slots",
+        "Tokens": "1,234",
+        "Hit rate": "75 %",
+        "Reason of the last miss": "working memory changed",
+        "Surprise ms": "12 ms",
+        "Bytes": "2 KiB",
+    }
+    page.route("**/product/activation/*", lambda route: route.fulfill(status=404, json={"code": 404}))
+    expect(panel).to_be_hidden()
+
+
 def test_texts_of_memories_are_only_texts(world: World, url: str, open_page: Opener) -> None:
     """Markup in a memory, an error and a log is shown as it is written and does nothing."""
     world.add(HOSTILE)

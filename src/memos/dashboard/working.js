@@ -3,7 +3,7 @@
 
 import { get } from "./api.js";
 import { announce, byId, h, sync, text } from "./dom.js";
-import { ago, clock, count, plural } from "./format.js";
+import { ago, clock, count, percent, plural } from "./format.js";
 import { Panel } from "./poll.js";
 import { session } from "./session.js";
 
@@ -30,7 +30,8 @@ async function askWorking() {
   const known = shown.cube === cube && shown.seq >= 0 ? shown.seq : null;
   try {
     const answer = await get("product/working_memory/history", { mem_cube_id: cube, limit: PAGE, known_seq: known });
-    return { ...answer.data, next_before: answer.next_before };
+    const held = answer.data.unchanged ? null : (await get("product/working_memory", { mem_cube_id: cube })).data;
+    return { ...answer.data, next_before: answer.next_before, held };
   } catch (error) {
     if (error.status) history.say(`${error.message} (${error.status})`, "error");
     throw error;
@@ -65,12 +66,21 @@ function showWorking(answer) {
   let list = this.body.querySelector("ol");
   if (!list) {
     list = h("ol", { class: "places" });
-    this.body.replaceChildren(h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Places of working memory" }, list));
+    this.body.replaceChildren(h("p", { class: "held" }), h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Places of working memory" }, list));
   }
+  tellHeld(this.body.querySelector(".held"), answer.held);
   const best = Math.max(...answer.places.map((one) => one.score), 1e-9);
   sync(list, answer.places, (one) => one.memory_id, makePlace, (li, one) => fillPlace(li, one, best));
   session.users.set(answer.cube_id, answer.places[0].user_id);
   return null;
+}
+
+/** How often the places held what was asked for, as the server counts it. */
+function tellHeld(line, held) {
+  const facts = held.accesses ? [[percent(held.hit_rate), `of what was ${held.basis === "uses" ? "used" : "recalled"} stood here`]] : [];
+  facts.push([count(held.sufficed), "times it sufficed"], [count(held.replaced), "times it was replaced"]);
+  line.replaceChildren(...facts.map(([number, said]) => h("span", {}, h("b", {}, number), ` ${said}`)));
+  line.title = held.sentence;
 }
 
 function tellChange({ cube_id, version, history: rows }) {
