@@ -9,7 +9,7 @@ import { roving } from "./keyboard.js";
 import { Panel } from "./poll.js";
 import { session } from "./session.js";
 
-const EVERY_MS = 5000;
+const EVERY_MS = 5000; // the server reads anew every 4 s at most
 const TONES = 8;
 const SHOWN_FIRST = 4; // labels that are drawn until somebody chooses
 const KINDS = [["waiting", "Waiting"], ["running", "Running"]];

@@ -165,3 +165,17 @@ def test_a_user_handles_its_own_letters(client: TestClient, runtime: Runtime) ->
     answer = client.post("/product/scheduler/dead/retry", json=body, headers=headers).json()
     assert answer["data"] == {"handled": 1, "unknown": [theirs]}
     assert [letter.key for letter in runtime.queue.dead.list()] == [theirs]
+
+
+def test_more_tasks_than_are_looked_at_are_said(
+    client: TestClient, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the look does not reach is not passed over in silence; a key's users are read one by one."""
+    monkeypatch.setattr("memos.api.handlers.queue.TASKS_LOOKED_AT", 4)
+    for _ in range(3):
+        run_one(runtime, "walk")
+        run_one(runtime, "walk", user="v")
+    answer = seen(client, "latency")
+    assert answer["tasks"] == 4 and not answer["complete"]
+    own = seen(client, "latency", key(runtime))
+    assert own["complete"] and own["labels"][0]["finished"] == 3
