@@ -36,10 +36,19 @@ PLAIN_URL = os.environ.get(  # read while modules are loaded: a test sees no set
 )
 BOUNDS = PoolBounds(pool_max=12, pool_timeout_s=10.0, lock_timeout_s=10.0)
 _EMPTIED = (
-    "working", "alias", "state", "item", "item_key", "lexicon", "mention", "vector", "journal", "cube", "mark",
+    "block_item", "block_cube", "block", "prefix_item", "prefix", "working", "alias", "state", "item", "item_key", "lexicon", "mention", "vector", "journal", "cube", "mark",
     "outbox", "web_log",
 )  # fmt: skip
-_SEQUENCES = ("item_no", "journal_n", "cube_no_seq", "mark_no_seq", "outbox_no_seq", "web_log_no_seq")
+_SEQUENCES = (
+    "item_no",
+    "journal_n",
+    "cube_no_seq",
+    "mark_no_seq",
+    "outbox_no_seq",
+    "web_log_no_seq",
+    "block_no_seq",
+    "prefix_no_seq",
+)
 
 
 class PrivatePostgres:

@@ -28,7 +28,7 @@ from memos.runtime_activation import Activation, build_activation
 from memos.runtime_documents import build_intake
 from memos.runtime_models import Models, build_models
 from memos.runtime_queue import build_queue, queue_following, redis_client
-from memos.runtime_store import build_store
+from memos.runtime_store import build_store, restore_store
 from memos.settings import Settings
 
 if TYPE_CHECKING:
@@ -415,13 +415,12 @@ def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Setting
 
 
 def restore(settings: Settings, backup: Path) -> int:
-    """Put a backup where the settings have their store and none is yet; returns its bytes.
+    """Put a backup where the settings have their store and none is yet (a database: nothing in it); returns
+    its bytes.
 
     Raises InvalidInput when a store is there already, StoreCorrupt when the backup is damaged.
     """
-    from memos.memory.sqlite.backup import restore_database
-
-    return restore_database(backup, settings.store_path)
+    return restore_store(settings, backup)
 
 
 _lock = threading.RLock()

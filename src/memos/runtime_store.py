@@ -5,7 +5,9 @@ An address in the settings means PostgreSQL, whose driver is loaded only then; o
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -80,6 +82,27 @@ def postgres_address(settings: Settings) -> PostgresAddress:
         partitions=chosen.partitions,
         connect_timeout_s=chosen.connect_timeout_s,
     )
+
+
+def restore_store(settings: Settings, backup: Path) -> int:
+    """Put what `memos backup` wrote where the settings have their store; returns the bytes of the backup.
+
+    Raises InvalidInput when a store is there (a database: something in it), StoreCorrupt when the backup is
+    damaged.
+    """
+    if settings.store.url is None:
+        from memos.memory.sqlite.backup import restore_database
+
+        return restore_database(backup, settings.store_path)
+    address = postgres_address(settings)
+    from memos.memory.postgres import PoolBounds
+    from memos.memory.postgres.connection import PostgresDatabase
+    from memos.memory.postgres.transfer import fill_from_file
+
+    bounds = PoolBounds(durability=settings.store.durability)
+    with closing(PostgresDatabase(address, bounds, auto_migrate=settings.store.auto_migrate)) as database:
+        fill_from_file(database, backup)
+    return backup.stat().st_size
 
 
 @dataclass(frozen=True, slots=True)

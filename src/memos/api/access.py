@@ -54,6 +54,12 @@ class Principal:
             return ()
         return tuple(sorted(self.cubes | (self.users or frozenset())))
 
+    def fence(self) -> frozenset[str] | None:
+        """The cubes that a store with row-level security should show at all; None: every cube."""
+        if self.is_admin or self.cubes is None:
+            return None
+        return self.cubes | (self.users or frozenset())
+
 
 OPEN = Principal("", Role.ADMIN)
 

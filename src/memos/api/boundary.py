@@ -87,6 +87,7 @@ class Boundary:
             return
         counted = _Counted(receive, self._body_bytes_max, self._body_silence_s)
         who = access.become(admitted)
+        fenced = context.fence.set(admitted.fence())
         try:
             await self._app(scope, counted, send)
         except Exception as error:  # the last place that can still answer
@@ -96,6 +97,7 @@ class Boundary:
             fault = envelope(500, "internal error; the log has the cause under this request id")
             await fault(scope, receive, send)
         finally:
+            context.fence.reset(fenced)
             access.forget(who)
 
 

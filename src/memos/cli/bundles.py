@@ -10,10 +10,12 @@ from uuid import uuid4
 import typer
 
 from memos.cli.terminal import errors, opened, out, plain
-from memos.errors import CubeNotFound, InvalidInput
+from memos.errors import CubeNotFound, InvalidInput, StoreCorrupt
 
 if TYPE_CHECKING:
     from memos.runtime import Runtime
+
+STORE_NAME, TASKS_FOLDER = "store.db", "tasks"  # of an export of everything
 
 Folder = Annotated[Path, typer.Argument(help="The folder.")]
 
@@ -30,11 +32,18 @@ def export(
     user: Annotated[
         str | None, typer.Option("--user", "-u", help="Every cube that holds memories of this user alone.")
     ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--everything", help="The whole store, journal and logs included, and all open tasks."),
+    ] = False,
 ) -> None:
-    """Write a cube, or a user's cubes, with every memory, working memory and open task."""
-    if (cube is None) == (user is None):
-        raise InvalidInput("name a cube or a user: --cube or --user")
+    """Write a cube, or a user's cubes, with every memory, working memory and open task; or the whole store."""
+    if (cube is not None) + (user is not None) + everything != 1:
+        raise InvalidInput("name a cube or a user, or take the whole store: --cube, --user or --everything")
     with opened() as runtime:
+        if everything:
+            _export_everything(runtime, folder)
+            return
         if cube is not None:
             _export(runtime, cube, folder)
             return
@@ -68,6 +77,11 @@ def import_(
     """Bring in what `memos export` wrote: each cube whole or not at all, each open task once."""
     from memos.mem_cube.bundle import holds_bundle
 
+    if (folder / STORE_NAME).is_file():
+        if cube is not None:
+            raise InvalidInput(f"{folder} holds a whole store; a cube of it gets no other name")
+        _import_everything(folder, tasks_only=tasks_only)
+        return
     folders = (
         [folder] if holds_bundle(folder) else sorted(one for one in _inside(folder) if holds_bundle(one))
     )
@@ -80,6 +94,45 @@ def import_(
     with opened() as runtime:
         for one in folders:
             _import(runtime, one, cube, tasks_only=tasks_only, no_tasks=no_tasks, trusted=trusted)
+
+
+def _export_everything(runtime: Runtime, folder: Path) -> None:
+    from memos.clock import utc
+    from memos.errors import StoreUnavailable
+    from memos.mem_cube.tasks_file import OpenTasks, open_tasks_of, write_tasks
+
+    # Tasks first, as with a single cube: one that ends in between is in both and recognises its work.
+    now = utc(runtime.clock.now())
+    cubes = sorted({lane.lane.mem_cube_id for lane in runtime.queue.depth().lanes})
+    open_tasks = {cube_id: tuple(open_tasks_of(runtime.queue, cube_id)) for cube_id in cubes}
+    size = runtime.store.backup(folder / STORE_NAME)
+    count = 0
+    for cube_id, messages in open_tasks.items():
+        if messages:
+            place = folder / TASKS_FOLDER / quote(cube_id, safe="")
+            try:
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreUnavailable(f"{place} cannot be made: {error.strerror or error}") from error
+            write_tasks(place, OpenTasks(str(uuid4()), cube_id, now, messages))
+            count += len(messages)
+    stored = len(runtime.store.cubes())
+    out.print(plain(f"{stored} cubes, {size} bytes, {count} open tasks → {folder}"))
+
+
+def _import_everything(folder: Path, *, tasks_only: bool) -> None:
+    from memos.mem_cube.tasks_file import read_tasks, submit_tasks
+    from memos.runtime import restore
+    from memos.settings import Settings
+
+    waiting = [read_tasks(one) for one in sorted(_inside(folder / TASKS_FOLDER))]
+    if not tasks_only:
+        restore(Settings.load(), folder / STORE_NAME)
+    with opened() as runtime:
+        if faults := runtime.store.verify():
+            raise StoreCorrupt(f"{folder} was imported with {len(faults)} faults: {faults[0]}")
+        count = sum(submit_tasks(runtime.queue, tasks, cube_id=tasks.cube_id) for tasks in waiting)
+        out.print(plain(f"{len(runtime.store.cubes())} cubes, no fault, {count} open tasks"))
 
 
 def _export(runtime: Runtime, cube_id: str, folder: Path) -> None:

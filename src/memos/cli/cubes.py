@@ -139,7 +139,7 @@ def backup(
     """Copy the whole memory file, as it is at one moment, while other processes go on writing."""
     with _opened() as runtime:
         size = runtime.store.backup(file.expanduser())
-        source = runtime.settings.store_path
+        source = runtime.settings.store_place
     out.print(f"{source} → {file}  {size} bytes", markup=False)
 
 
@@ -156,8 +156,8 @@ def restore(
         faults = runtime.store.verify()
         count = runtime.store.cubes()
     if faults:
-        raise StoreCorrupt(f"{settings.store_path} was restored with {len(faults)} faults: {faults[0]}")
-    out.print(f"{file} → {settings.store_path}  {len(count)} cubes, no fault", markup=False)
+        raise StoreCorrupt(f"{settings.store_place} was restored with {len(faults)} faults: {faults[0]}")
+    out.print(f"{file} → {settings.store_place}  {len(count)} cubes, no fault", markup=False)
 
 
 def _opened(settings: Settings | None = None) -> AbstractContextManager[Runtime]:

@@ -5,7 +5,7 @@ DECLARE
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), role);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON meta, cube, item_key, item, lexicon, mention, vector,'
-                   ' alias, working, state, mark, outbox, web_log TO %I', role);
+                   ' alias, working, state, mark, outbox, web_log, block, block_cube, block_item, prefix, prefix_item TO %I', role);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE ON journal TO %I', role);
     EXECUTE format('GRANT SELECT ON migration TO %I', role);
     EXECUTE format('GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA %I TO %I', current_schema(), role);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from memos.memory.postgres.blocks import PostgresBlocks
 from memos.memory.postgres.checks import PostgresChecks
 from memos.memory.postgres.copying import PostgresCopying
 from memos.memory.postgres.cubes import PostgresCubes, PostgresMeta
@@ -36,3 +37,4 @@ class PostgresTables:
         self.recall: port.RecallTables = PostgresRecall(session, exact_max)
         self.checks: port.VerifyTables = PostgresChecks(session)
         self.copying: port.CopyTables = PostgresCopying(session)
+        self.blocks: port.BlockTables = PostgresBlocks(session)
