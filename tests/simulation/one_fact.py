@@ -26,7 +26,9 @@ from tests.simulation.one_fact_child import CUBE
 
 from memos.clock import SystemClock
 from memos.mem_scheduler.queues.sqlite import SqliteQueue
+from memos.memory.postgres import PostgresAddress, PostgresStore
 from memos.memory.sqlite import SqliteStore
+from memos.memory.store import MemoryStore
 from memos.models.base import Embedder
 from memos.retrieval.keywords import analyse
 
@@ -38,9 +40,10 @@ Kill = tuple[str, str]  # label, "commit" or "finish"
 class Process:
     """A child over a home. Leaving the block closes it; how it ended is in `ended`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, address: PostgresAddress | None = None) -> None:
+        where = [] if address is None else [address.url, address.schema, address.role]
         self._child = subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(home)],
+            [sys.executable, str(PROGRAM), str(home), *where],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -113,13 +116,14 @@ class World:
     names: dict[str, str] = field(default_factory=dict)
     journal_seen: int = 0
     logs_seen: int = 0
+    address: PostgresAddress | None = None  # where the store is, when it is no file
 
     # -- the processes ---------------------------------------------------------------------------------
 
     def live(self, *, start: bool = True) -> Process:
         """The process, a new one where there is none."""
         if self.process is None:
-            self.process = Process(self.home)
+            self.process = Process(self.home, self.address)
             if start:
                 self.process.do("start")
         return self.process
@@ -131,7 +135,7 @@ class World:
         for label, where in kills:
             process = self.process
             if process is None:
-                process = self.process = Process(self.home)
+                process = self.process = Process(self.home, self.address)
                 process.do("arm", label=label, where=where)
                 process.do("start")
             else:
@@ -241,7 +245,7 @@ class World:
             statuses = queue.statuses(limit=1_000)
         assert {one.state.value for one in statuses} == {"completed"}
         assert len({one.key for one in statuses}) == len(statuses)
-        with closing(SqliteStore(self.home / "memory.db", clock=clock)) as store:
+        with closing(self._store()) as store:
             assert store.pending_followups() == []
             assert store.marks(limit=10) == []
             assert store.verify() == []
@@ -251,8 +255,7 @@ class World:
         """What each channel finds for `text` (and, by links, for `links`), by names."""
         [vector] = self.embedder.embed([text])
         terms = {term: float(count) for term, count in analyse(text).items()}
-        store = SqliteStore(self.home / "memory.db", clock=SystemClock())
-        with closing(store), store.read(CUBE) as view:
+        with closing(self._store()) as store, store.read(CUBE) as view:
             channels = {
                 "text": view.search_text(terms, limit=50),
                 "vector": view.search_vector(vector, limit=50),
@@ -274,7 +277,18 @@ class World:
                         break
         return sorted(found)
 
+    def _store(self) -> MemoryStore:
+        if self.address is None:
+            return SqliteStore(self.home / "memory.db", clock=SystemClock())
+        return PostgresStore(self.address, clock=SystemClock())
+
     def _memory(self) -> closing[sqlite3.Connection]:
-        connection = sqlite3.connect(f"file:{self.home / 'memory.db'}?mode=ro", uri=True)
+        """The file; of a store that is none a copy as it is now."""
+        file = self.home / "memory.db"
+        if self.address is not None:
+            file.unlink(missing_ok=True)
+            with closing(self._store()) as store:
+                store.backup(file)
+        connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
         connection.row_factory = sqlite3.Row
         return closing(connection)

@@ -1,6 +1,6 @@
 """A process of its own over the whole runtime, which does as it is told and can be made to kill itself.
 
-Run as a program with the home as its argument. Commands come as JSON lines on stdin, one answer each on
+Run as a program with the home as its argument; address, schema and role of a PostgreSQL store may follow. Commands come as JSON lines on stdin, one answer each on
 stdout. `arm` wraps the store's commit or the queue's `finish`, in this process only: at the wanted label
 the process sends itself SIGKILL, after the commit or before the finish, and only once the command that
 it is carrying out is answered, so that what is lost is never what nobody had accepted.
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from memos.api.handlers import Handlers, handlers_of
 from memos.api.product_models import (
     APIADDRequest,
@@ -27,7 +29,7 @@ from memos.api.product_models import (
 )
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.runtime import Runtime, build
-from memos.settings import Settings
+from memos.settings import Settings, StoreSettings
 
 CUBE, USER, SESSION = "c", "u", "s"
 LABELS = ("query", "answer", "add", "mem_update", "mem_feedback", "mem_read", "mem_organize")
@@ -152,8 +154,9 @@ def answer(value: Any) -> None:
     sys.stdout.flush()
 
 
-def main(home: Path) -> None:
-    with build(Settings(home=home), start=False) as runtime:
+def main(home: Path, url: str = "", schema: str = "", role: str = "") -> None:
+    store = StoreSettings(url=SecretStr(url), schema_name=schema, role=role) if url else StoreSettings()
+    with build(Settings(home=home, store=store), start=False) as runtime:
         for label in LABELS:
             runtime.scheduler.orchestrator.tasks_min_idle_ms[label] = LEASE_MS
         child = Child(runtime)
@@ -165,4 +168,4 @@ def main(home: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.postgres import schemas_of
 from tests.simulation.one_fact import Kill, Process, Row, World
 
 from memos.clock import SystemClock
+from memos.memory.postgres import PostgresAddress
 from memos.models.base import Embedder
 from memos.runtime_models import build_models
 from memos.settings import Settings
@@ -73,8 +75,8 @@ def embedder() -> Iterator[Embedder]:
 
 
 @contextmanager
-def world(home: Path, embedder: Embedder) -> Iterator[World]:
-    made = World(home, embedder)
+def world(home: Path, embedder: Embedder, address: PostgresAddress | None = None) -> Iterator[World]:
+    made = World(home, embedder, address=address)
     try:
         yield made
         if made.process is not None:
@@ -347,3 +349,10 @@ def test_a_fact_with_a_kill_at_every_step(tmp_path: Path, embedder: Embedder, wh
     """A process killed after the commit and before the finish of every task leaves each effect there once."""
     with world(tmp_path / "home", embedder) as made:
         Walk(made, ENGLISH, where).all()
+
+
+def test_a_fact_on_postgres(tmp_path: Path, embedder: Embedder) -> None:
+    """The same life of a fact on PostgreSQL, with a kill after every commit: a copy of the store shows the
+    same rows at every step."""
+    with schemas_of("pgvector").lent() as address, world(tmp_path / "home", embedder, address) as made:
+        Walk(made, ENGLISH, "commit").all()
