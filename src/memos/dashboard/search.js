@@ -92,7 +92,7 @@ function hit({ id, memory, cube, metadata }) {
   const li = h("li", { "data-id": id },
     h("span", { class: "score mono", title: "how well it fits" }, share.toFixed(2)),
     h("div", {}, h("p", { class: "said" }, memory),
-      h("p", { class: "quiet" }, [metadata.memory_type, cube, day(new Date(metadata.memory_time ?? metadata.created_at ?? Date.now()))].join(" · "))),
+      h("p", { class: "quiet" }, [metadata.memory_type, cube, day(new Date(metadata.happened_at || metadata.created_at || Date.now()))].join(" · "))),
     h("button", { type: "button", class: "small", "aria-label": `Why: ${memory.slice(0, 80)}`, on: { click: () => explain({ memory_id: id }) } }, "Why"));
   li.style.setProperty("--score", share.toFixed(3));
   return li;
