@@ -181,6 +181,19 @@ class HFActivation:
         self._hot.forget(namespace)
         return self.files.drop_namespace(namespace)
 
+    def kept(self, handle: Handle) -> Past | None:
+        """What is kept of a prefix, as tensors that must not be changed; None when nothing of it is.
+
+        Raises ActivationMiss (fingerprint), ActivationUnsupported.
+        """
+        self._same_model(handle)
+        ids = self.model.text.beginning(handle.layout.parts).ids
+        return self._find(handle.layout.namespace, ids, _cuts(handle)).past
+
+    def loaded(self, namespace: str, path: Sequence[Proof]) -> Past:
+        """These segments out of their files, as tensors. Raises ActivationMiss for the first that is refused."""
+        return _joined([self._loaded(namespace, proof) for proof in path])
+
     # -- inside -----------------------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -270,7 +283,7 @@ class HFActivation:
             last = proof.chain
         if not parts:
             return _Found(None, reason=reason)
-        past = parts[0] if len(parts) == 1 else _joined(parts)
+        past = _joined(parts)
         self._hot.put(namespace, last, past)
         return _Found(past, last, reason)
 
@@ -338,6 +351,8 @@ class _Hot:
 
 
 def _joined(parts: Sequence[Past]) -> Past:
+    if len(parts) == 1:
+        return parts[0]
     with torch.inference_mode():
         return Past(
             torch.cat([part.keys for part in parts], dim=2),

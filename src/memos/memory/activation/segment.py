@@ -16,7 +16,6 @@ import errno
 import hashlib
 import json
 import math
-import mmap
 import os
 import struct
 from collections.abc import Mapping
@@ -42,7 +41,7 @@ KINDS: tuple[Kind, ...] = ("fp32", "bf16", "int8")
 
 _DTYPES: dict[str, str] = {"F32": "<f4", "BF16": "<u2", "I8": "|i1", "I32": "<i4"}
 _STORED_AS: dict[str, str] = {"fp32": "F32", "bf16": "BF16", "int8": "I8"}
-_TEXTS = ("format", "fingerprint", "chain", "parent", "kind", "payload_sha256")
+_TEXTS = ("format", "fingerprint", "chain", "parent", "start", "kind", "payload_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,19 +144,14 @@ def write(file: IO[bytes], segment: Segment, *, fingerprint: str, shape: KvShape
 
 
 def read(path: Path, *, fingerprint: str, shape: KvShape, proof: Proof | None) -> Segment:
-    """The segment in `path`, every byte of it checked, its tensors copied out of the file.
+    """The segment in `path`, every byte of it checked, its tensors in memory of their own.
 
     proof: what the manifest says; without one the file speaks for itself (it can be whole and still be
     somebody else's work). Raises ActivationMiss: missing, format, fingerprint, damaged; failed
     where the system cannot open it now.
     """
-    mapped = _map(path)
-    with mapped:
-        return _read(mapped, fingerprint=fingerprint, shape=shape, proof=proof)
-
-
-def _read(mapped: mmap.mmap, *, fingerprint: str, shape: KvShape, proof: Proof | None) -> Segment:
-    start, header = _header(mapped)
+    content = _content(path, bytes_max=None if proof is None else proof.bytes)
+    start, header = _header(content)
     told = header.pop("__metadata__", None)
     if not isinstance(told, dict) or told.get("format") != FORMAT:
         raise ActivationMiss(MissReason.FORMAT, f"it is not of the format {FORMAT}")
@@ -165,59 +159,59 @@ def _read(mapped: mmap.mmap, *, fingerprint: str, shape: KvShape, proof: Proof |
         raise ActivationMiss(MissReason.DAMAGED, "its header is not complete")
     if told["fingerprint"] != fingerprint:
         raise ActivationMiss(MissReason.FINGERPRINT, "it was made by another model, tokenizer or template")
-    if proof is not None and hashlib.sha256(mapped[:start]).hexdigest() != proof.header_sha256:
+    whole = memoryview(content)
+    if proof is not None and hashlib.sha256(whole[:start]).hexdigest() != proof.header_sha256:
         raise ActivationMiss(MissReason.DAMAGED, "its header is not the one that was written")
-    tokens = _tokens(header)
-    wanted = layout_of(shape, tokens, told["kind"])
+    wanted = layout_of(shape, _tokens(header), told["kind"])
     places = _places(header, wanted)
-    payload = sum(size for _, size in places.values())
-    if len(mapped) != start + payload:
-        raise ActivationMiss(
-            MissReason.DAMAGED, f"it is {len(mapped)} bytes long, and should be {start + payload}"
-        )
-    view = memoryview(mapped)
-    try:
-        if hashlib.sha256(view[start:]).hexdigest() != told["payload_sha256"]:
-            raise ActivationMiss(MissReason.DAMAGED, "its content is not what was written")
-        tensors = {
-            name: np.frombuffer(view, _DTYPES[dtype], math.prod(size), start + places[name][0])
-            .reshape(size)
-            .copy()
-            for name, (dtype, size) in wanted.items()
-        }
-    finally:
-        view.release()
-    begins = told.get("start", "")
+    size = start + sum(bytes_ for _, bytes_ in places.values())
+    if len(content) != size:
+        raise ActivationMiss(MissReason.DAMAGED, f"it is {len(content)} bytes long, and should be {size}")
+    if hashlib.sha256(whole[start:]).hexdigest() != told["payload_sha256"]:
+        raise ActivationMiss(MissReason.DAMAGED, "its content is not what was written")
+    begins = told["start"]
     if not (begins.isascii() and begins.isdigit()):
         raise ActivationMiss(MissReason.DAMAGED, "its header is not complete")
+    tensors = {
+        name: np.frombuffer(content, _DTYPES[dtype], math.prod(size), start + places[name][0]).reshape(size)
+        for name, (dtype, size) in wanted.items()
+    }
     return Segment(told["chain"], told["parent"], int(begins), told["kind"], tensors.pop("ids"), tensors)
 
 
-def _map(path: Path) -> mmap.mmap:
-    """The file in memory. It stays readable when it is replaced or removed meanwhile."""
+def _content(path: Path, *, bytes_max: int | None) -> bytearray:
+    """The file, read once into memory of our own: nothing that happens to it afterwards is seen."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(opened, "rb", buffering=0) as file:
+            size = os.fstat(opened).st_size
+            if bytes_max is not None and size > bytes_max + HEADER_BYTES_MAX:
+                size = bytes_max + HEADER_BYTES_MAX  # too large by far: its beginning says what it is
+            content = bytearray(size)
+            view, filled = memoryview(content), 0
+            while filled < size and (count := file.readinto(view[filled:])):
+                filled += count
     except FileNotFoundError as error:
         raise ActivationMiss(MissReason.MISSING, f"there is no {path.name}") from error
-    except ValueError as error:  # an empty file cannot be mapped
-        raise ActivationMiss(MissReason.DAMAGED, f"{path.name} is empty") from error
     except OSError as error:
         reason = MissReason.FAILED if error.errno in _PASSING else MissReason.DAMAGED
         raise ActivationMiss(reason, f"{path.name}: {error.strerror or error}") from error
+    view.release()
+    del content[filled:]
+    return content
 
 
-def _header(mapped: mmap.mmap) -> tuple[int, dict[str, Any]]:
+def _header(content: bytearray) -> tuple[int, dict[str, Any]]:
     """Where the payload begins, and the parsed header."""
-    if len(mapped) < _LENGTH_BYTES:
-        raise ActivationMiss(MissReason.DAMAGED, f"{len(mapped)} bytes are too few")
-    (length,) = struct.unpack("<Q", mapped[:_LENGTH_BYTES])
+    if len(content) < _LENGTH_BYTES:
+        raise ActivationMiss(MissReason.DAMAGED, f"{len(content)} bytes are too few")
+    (length,) = struct.unpack("<Q", content[:_LENGTH_BYTES])
     if length > HEADER_BYTES_MAX:  # what a pickle begins with reads as a length beyond any
         raise ActivationMiss(MissReason.FORMAT, "it is not a segment file")
-    if length > len(mapped) - _LENGTH_BYTES:
+    if length > len(content) - _LENGTH_BYTES:
         raise ActivationMiss(MissReason.DAMAGED, "its header is cut off")
     try:
-        header = json.loads(mapped[_LENGTH_BYTES : _LENGTH_BYTES + length])
+        header = json.loads(content[_LENGTH_BYTES : _LENGTH_BYTES + length])
     except (ValueError, RecursionError) as error:
         raise ActivationMiss(MissReason.FORMAT, "its header is not JSON") from error
     if not isinstance(header, dict):

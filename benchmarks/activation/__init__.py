@@ -1,0 +1,1 @@
+"""What activation memory saves, costs and refuses: `python -m benchmarks.activation`."""
