@@ -111,4 +111,6 @@ def _tensors(settings: Settings, llm: LLM) -> ActivationBackend | None:
         room=Room(bytes_max=chosen.bytes_max),
         tokens_max=settings.models.chat_tokens_max,
         timeout_s=settings.models.chat_timeout_s,
+        temperature=settings.models.chat_temperature,
+        top_p=settings.models.chat_top_p,
     )

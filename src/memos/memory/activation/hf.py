@@ -79,8 +79,11 @@ class HFActivation:
         hot_bytes_max: int = HOT_BYTES_MAX,
         tokens_max: int = TOKENS_MAX,
         timeout_s: float = TIMEOUT_S,
+        temperature: float | None = None,
+        top_p: float | None = None,
     ) -> None:
         self.model = model
+        self._sampling = Sampling(temperature, top_p)
         self._kind = kind
         self._root = root
         self._room = room
@@ -150,7 +153,10 @@ class HFActivation:
             ids,
             past=found.past,
             max_tokens=min(suffix.max_tokens or self._tokens_max, self._tokens_max),
-            sampling=Sampling(suffix.temperature, suffix.top_p),
+            sampling=Sampling(
+                self._sampling.temperature if suffix.temperature is None else suffix.temperature,
+                self._sampling.top_p if suffix.top_p is None else suffix.top_p,
+            ),
             timeout_s=suffix.timeout_s or self._timeout_s,
         )
 
