@@ -20,6 +20,7 @@ import transformers
 
 from memos.clock import Clock, SystemClock
 from memos.errors import ModelRefused, ModelUnavailable
+from memos.models.base import ChatMessage
 from memos.models.hf.fingerprint import CheckpointFile, checkpoint_files, fingerprint_of
 from memos.models.hf.sampling import Sampling, choose
 from memos.models.hf.text import ChatText
@@ -177,6 +178,11 @@ class HFModel:
                 torch.stack([layer.keys[0] for layer in cache.layers]),
                 torch.stack([layer.values[0] for layer in cache.layers]),
             )
+
+    def build_kv_cache(self, text: str) -> tuple[tuple[int, ...], Cache]:
+        """The ids and the cache of a text that was read as the system message of a chat."""
+        ids = self.text.ids((ChatMessage("system", text),), opening=False)
+        return ids, self.read(ids)[1]
 
     # -- answering --------------------------------------------------------------------------------------
 

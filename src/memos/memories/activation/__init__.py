@@ -1,0 +1,1 @@
+"""Documented import paths of activation memories; what they name lives in `memos.memory.activation`."""
