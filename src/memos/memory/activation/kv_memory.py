@@ -124,23 +124,19 @@ class KVCacheMemory:
         """Write all items to a folder; an older dump there is replaced and its files removed. OSError."""
         target, kept = Path(folder), self.get_all()
         kind: Kind = "bf16" if str(self.llm.dtype) == "torch.bfloat16" else "fp32"
-        fingerprint, told = self.llm.fingerprint(), []
+        fingerprint = self.llm.fingerprint()
+        told: list[dict[str, Any]] = []
+        named: set[str] = set()
         with disk.locked(target):
             for item in kept:
                 ids = as_ids(item.ids)
                 chain = chain_of(fingerprint, item.id, "", ids)
                 segment = Segment(chain, "", 0, kind, ids, encode(item.past, kind))
-                proofs: list[Proof] = []
-                disk.put(
-                    target / disk.segment_name(chain),
-                    lambda file, segment=segment, proofs=proofs: proofs.append(
-                        write(file, segment, fingerprint=fingerprint, shape=KvShape(*self.llm.shape))
-                    ),
-                )
-                told.append({"id": item.id, "metadata": dict(item.metadata), "proof": asdict(proofs[0])})
+                proof = self._put(target / disk.segment_name(chain), segment)
+                told.append({"id": item.id, "metadata": dict(item.metadata), "proof": asdict(proof)})
+                named.add(disk.segment_name(chain))
             text = json.dumps({"format": FORMAT, "items": told}, ensure_ascii=False).encode()
             disk.put(target / LISTING, lambda file: file.write(text))
-            named = {disk.segment_name(str(one["proof"]["chain"])) for one in told}  # type: ignore[index]
             for path in target.glob("seg-*.safetensors"):
                 if path.name not in named:
                     path.unlink()
@@ -164,6 +160,12 @@ class KVCacheMemory:
         items = [self._read(source, *one) for one in told]
         with self._lock:
             self._items = {item.id: item for item in items}
+
+    def _put(self, path: Path, segment: Segment) -> Proof:
+        proofs: list[Proof] = []
+        shape, fingerprint = KvShape(*self.llm.shape), self.llm.fingerprint()
+        disk.put(path, lambda file: proofs.append(write(file, segment, fingerprint=fingerprint, shape=shape)))
+        return proofs[0]
 
     def _read(self, folder: Path, item_id: str, metadata: dict[str, Any], proof: Proof) -> KVCacheItem:
         fingerprint = self.llm.fingerprint()
