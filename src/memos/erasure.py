@@ -25,6 +25,7 @@ from memos.errors import ActivationError, InvalidInput, ModelError
 from memos.mem_scheduler.queues.base import ForgettingQueue, TaskQueue, TaskStatus
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.mem_scheduler.schemas.task_schemas import TaskState
+from memos.memory.activation.volatile import VolatileBlocks
 from memos.memory.store import ErasingStore
 from memos.runtime import Runtime
 
@@ -86,7 +87,7 @@ def erase(runtime: Runtime, user_id: str, *, wait_s: float = 0.0) -> Receipt:
         counts[name] += count
     counts["tasks_running"] = _wait(queue, user_id, wait_s)
     counts["dead_letters"] += _out_of_queue(queue, user_id)["dead_letters"]
-    counts |= _prefixes(runtime, namespaces)
+    counts |= _prefixes(runtime, user_id, namespaces)
     counts["statuses"] = runtime.status_tracker.forget(user_id)
     emptied = store.checkpoint()
     if isinstance(queue, ForgettingQueue):
@@ -116,12 +117,13 @@ class _Counted:
         self.number = len(self.blocks)
 
 
-def _prefixes(runtime: Runtime, namespaces: Sequence[str]) -> dict[str, int]:
+def _prefixes(runtime: Runtime, user_id: str, namespaces: Sequence[str]) -> dict[str, int]:
     """Remove the prefixes that the store has doomed, and what else there is in the user's namespaces. What a
     runtime could not remove now is left on record, and the housekeeper goes on with it."""
-    keeper = runtime.activation.keeper
+    index, keeper = runtime.activation.blocks.index, runtime.activation.keeper
+    forgotten = {"activation_blocks": index.forget_user(user_id)} if isinstance(index, VolatileBlocks) else {}
     if keeper is None:
-        return {}
+        return forgotten
     swept = keeper.sweep()
     freed, left = swept.bytes, swept.left
     for namespace in namespaces:
@@ -129,7 +131,7 @@ def _prefixes(runtime: Runtime, namespaces: Sequence[str]) -> dict[str, int]:
             freed += keeper.backend.drop_namespace(namespace)
         except (ActivationError, ModelError, OSError):
             left += 1
-    return {"activation_bytes": freed, "activation_left": left}
+    return forgotten | {"activation_bytes": freed, "activation_left": left}
 
 
 def _open_ones(queue: TaskQueue, user_id: str) -> list[TaskStatus]:

@@ -73,6 +73,14 @@ class VolatileBlocks:
             if (cube_id is None or cube_id in one.cube_ids) and (user_id is None or user_id == one.user_id)
         ]
 
+    def forget_user(self, user_id: str) -> int:
+        """Forget the user's blocks; returns how many there were."""
+        with self._lock:
+            theirs = [name for name, one in self._blocks.items() if one.user_id == user_id]
+            for name in theirs:
+                del self._blocks[name]
+        return len(theirs)
+
     def _keep(self, block: Block) -> None:
         self._blocks[block.namespace] = block
         self._blocks.move_to_end(block.namespace)
