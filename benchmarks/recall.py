@@ -1,4 +1,5 @@
-"""Recall against its bars: `python -m benchmarks.recall [--quick] [--json FILE]`.
+"""Recall against its bars: `python -m benchmarks.recall [--quick] [--json FILE]`; `--ablation`: what each stage
+is worth (`recall_ablation`).
 
 The conversations are read from the folder that MEMOS_DATA_LOCOMO names (default ../shared/data/locomo);
 they are licensed CC BY-NC 4.0 and no part of the project.
@@ -10,7 +11,8 @@ r10_defaults         the same with the default top_k, relativity and dedup
 *_in_sample          the shipped weights, fitted on all of them, through the documented search (no bar)
 wm_evidence          share of the evidence in working memory, from empty, after one `mem_update`
 gate_skip, gate_miss recall skipped where working memory holds all evidence; skipped where it may not be
-                     (`recall_turns`); also over natural and repeated questions apart
+                     (`recall_turns`); also over natural and repeated questions apart; cross-validated, weights
+                     and gate fitted without the conversation
 query_p50, p95       one search over the longest conversation, encoding included, CPU ms
 query_p95_10k, 100k  one search over a cube of that many items, encoding excluded, CPU ms; for 100k the
                      capacity of a cube is raised from 10,000
@@ -19,6 +21,7 @@ add_searchable       storing one turn through the documented add, CPU ms (median
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
@@ -28,7 +31,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import recall_scale, recall_turns
+from benchmarks import recall_ablation, recall_scale, recall_turns
 from benchmarks.recall_sheets import filled_store
 from benchmarks.report import Bar, Options, Row, main
 from benchmarks.vectors import DiskCachedEmbedder
@@ -138,16 +141,17 @@ def _public(conversations: Sequence[locomo.Conversation], *, quick: bool) -> lis
             Row("gate_skip", skip, None, "share", LATER),
             Row("gate_miss", miss, None, "share", LATER),
         ]
-    with _home() as home, build(Settings(home=home), start=True) as runtime:
+    with _home() as home, build(Settings(home=home), start=False) as runtime:
         report = locomo.evaluate(runtime, FOLDER)
-        turns = recall_turns.measure(runtime, conversations, on_progress=_say)
+    turns = recall_turns.cross_validated(conversations, on_progress=_say)
     shipped = asdict(report.overall)
     return [
         *(Row(f"{name}_in_sample", None, shipped[name], "share") for name in BARS),
-        Row("wm_evidence", evidence, turns.evidence, "share", "shipped weights"),
-        Row("gate_skip", skip, turns.skipped(positive=True), "share", "mix"),
-        Row("gate_miss", miss, turns.skipped(positive=False), "share", "mix"),
+        Row("wm_evidence", evidence, turns.evidence, "share", "cross-validated"),
+        Row("gate_skip", skip, turns.skipped(positive=True), "share", "cross-validated, mix"),
+        Row("gate_miss", miss, turns.skipped(positive=False), "share", "cross-validated, mix"),
         Row("gate_miss_natural", None, turns.skipped(positive=False, repeated=False), "share"),
+        Row("gate_miss_incomplete", None, turns.missed, "share", "natural skips with evidence missing"),
         Row("gate_miss_repeated", None, turns.skipped(positive=False, repeated=True), "share"),
     ]
 
@@ -175,7 +179,17 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def _ablation(words: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=recall_ablation.__doc__)
+    parser.add_argument("--ablation", action="store_true", required=True)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table between the page's marks")
+    recall_ablation.main(FOLDER, parser.parse_args(words).write)
+
+
 if __name__ == "__main__":
+    if "--ablation" in sys.argv:
+        _ablation(sys.argv[1:])
+        sys.exit(0)
     main(
         "Recall",
         measure,

@@ -52,8 +52,8 @@ class Means:
     n: int = 0
 
     @property
-    def objective(self) -> float:
-        """What is fitted: the mean of the five."""
+    def mean(self) -> float:
+        """Of the five."""
         return (self.r5 + self.r10 + self.r20 + self.mrr + self.ndcg10) / 5
 
 
@@ -245,6 +245,7 @@ def _scattered(pools: Sequence[Pool], place: dict[int, int], facets: list[Facet]
     return Signals(
         found=found,
         asks_when=np.concatenate([pool.signals.asks_when for pool in pools]),
+        asks_several=np.concatenate([pool.signals.asks_several for pool in pools]),
         tells_when=tells_when,
         again=np.zeros(size, dtype=np.float32),
         walk=np.zeros(size, dtype=np.float32),

@@ -10,15 +10,21 @@ stream of groups of five, where working memory holds what the one to four questi
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from memos.evaluation import locomo
 from memos.evaluation.locomo import Conversation, Question
-from memos.evaluation.systems import USER_ID
+from memos.evaluation.systems import USER_ID, PublicPath
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import MEM_UPDATE_TASK_LABEL
 from memos.memory.store import ReplaceWorking
-from memos.runtime import Runtime
+from memos.retrieval.keywords import analyse
+from memos.retrieval.wording import asks_several
+from memos.runtime import Runtime, build
+from memos.settings import RecallSettings, SchedulerSettings, Settings
 from memos.testing import run_until_idle
 
 GROUP = 5
@@ -28,9 +34,14 @@ GROUP = 5
 class Case:
     """One decision of the gate."""
 
+    conversation: str
     repeated: bool
     positive: bool
     skipped: bool
+    terms: int  # content words of the query
+    complete: bool  # all evidence had a place before the decision
+    several: bool  # it asks for several things
+    lead: float  # of the first place over the middle one, before the decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,12 @@ class Turns:
         ]
         return sum(chosen) / len(chosen) if chosen else None
 
+    @property
+    def missed(self) -> float:
+        """Of the natural questions, the share of which recall was skipped and evidence was missing."""
+        natural = [case for case in self.cases if not case.repeated]
+        return sum(case.skipped and not case.complete for case in natural) / max(1, len(natural))
+
 
 def measure(
     runtime: Runtime, conversations: Sequence[Conversation], *, on_progress: Callable[[str], None]
@@ -62,10 +79,29 @@ def measure(
             _update(runtime, conversation.name, question)
             share = _share(runtime, conversation.name, question)
             shares.append(share)
-            skipped = not _update(runtime, conversation.name, question)
-            cases.append(Case(repeated=True, positive=share == 1.0, skipped=skipped))
+            cases.append(_case(runtime, conversation, question, repeated=True, positive=share == 1.0))
         cases.extend(_stream(runtime, conversation))
         on_progress(conversation.name)
+    return Turns(sum(shares) / len(shares), tuple(cases))
+
+
+def cross_validated(conversations: Sequence[Conversation], *, on_progress: Callable[[str], None]) -> Turns:
+    """Each conversation in a runtime of its own, with the weights and the gate fitted without it."""
+    shares: list[float] = []
+    cases: list[Case] = []
+    for conversation in conversations:
+        gate = locomo.fold_gate(conversation.name)
+        scheduler = SchedulerSettings(**{f"gate_{name}": value for name, value in asdict(gate).items()})
+        recall = RecallSettings(weights=asdict(locomo.fold_weights(conversation.name)))
+        with tempfile.TemporaryDirectory(prefix="memos-turns-") as home:
+            settings = Settings(home=Path(home), scheduler=scheduler, recall=recall)
+            with build(settings, start=True) as runtime:
+                system = PublicPath(runtime)
+                for turns in conversation.sessions:
+                    system.add(conversation.name, turns)
+                own = measure(runtime, [conversation], on_progress=on_progress)
+        shares += [own.evidence] * len(conversation.questions)
+        cases += own.cases
     return Turns(sum(shares) / len(shares), tuple(cases))
 
 
@@ -74,9 +110,21 @@ def _stream(runtime: Runtime, conversation: Conversation) -> Iterator[Case]:
         first = place % GROUP == 0
         if first:
             _empty(runtime, conversation.name)
-        skipped = not _update(runtime, conversation.name, question)
+        case = _case(runtime, conversation, question, repeated=False, positive=False)
         if not first:
-            yield Case(repeated=False, positive=False, skipped=skipped)
+            yield case
+
+
+def _case(
+    runtime: Runtime, conversation: Conversation, question: Question, *, repeated: bool, positive: bool
+) -> Case:
+    scores = [entry.score for entry in runtime.store.working(conversation.name).entries]
+    lead = scores[0] - scores[(len(scores) - 1) // 2] if scores else 0.0
+    complete = _share(runtime, conversation.name, question) == 1.0
+    skipped = not _update(runtime, conversation.name, question)
+    terms = len(analyse(question.text))
+    several = asks_several(question.text)
+    return Case(conversation.name, repeated, positive, skipped, terms, complete, several, lead)
 
 
 def _empty(runtime: Runtime, cube_id: str) -> None:

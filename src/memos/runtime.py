@@ -236,7 +236,12 @@ def _assemble(
         searcher=searcher,
         clock=clock,
         sink=sink,
-        intent=IntentMonitor(embedder),
+        intent=IntentMonitor(
+            embedder,
+            terms_min=settings.scheduler.gate_terms_min,
+            spread_min=settings.scheduler.gate_spread_min,
+            several_margin=settings.scheduler.gate_several_margin,
+        ),
         activity=ActivityMonitor(
             window=config.context_window_size, keywords_max=config.query_key_words_limit
         ),

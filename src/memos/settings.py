@@ -265,6 +265,17 @@ class SchedulerSettings(Section):
     query_trigger_interval: float = Field(0.0, ge=0, description="force recall every N seconds; 0: never")
     stop_grace_s: float = Field(10.0, ge=0, description="how long stop() lets running handlers finish")
     disabled_handlers: tuple[str, ...] = Field((), description="labels this process does not serve")
+    gate_terms_min: int = Field(
+        5, ge=1, le=1_000, description="words that a query has at least, for one memory to answer all of it"
+    )
+    gate_spread_min: float = Field(
+        1.4,
+        ge=0,
+        description="lead of the first place over the middle one, for a recall to be sure of itself",
+    )
+    gate_several_margin: float = Field(
+        1.0, ge=0, description="added to it for a query that asks for several things"
+    )
     search_method: str = Field(
         "tree_text_memory_search", description="the default method of retriever.search"
     )

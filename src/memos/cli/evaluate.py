@@ -25,7 +25,7 @@ def locomo(
     folder: Annotated[Path, typer.Argument(help="A folder of LoCoMo conversations, one JSON file each.")],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
 ) -> None:
-    """Ingest the conversations and print recall@5/10/20, MRR and nDCG@10 by category, and latency."""
+    """Ingest the conversations; print recall@5/10/20, MRR, nDCG@10 by category, the bar, and latency."""
     from memos.evaluation import locomo as data_set
     from memos.runtime import build
     from memos.settings import Settings
@@ -48,5 +48,6 @@ def locomo(
 
             report = data_set.evaluate(runtime, folder, on_progress=show)
     out.print(report.table())
+    out.print(report.bar_table())
     if json_file is not None:
         json_file.write_text(report.to_json(), encoding="utf-8")

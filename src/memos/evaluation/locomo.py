@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 CATEGORIES: Mapping[int, str] = {1: "multi_hop", 2: "temporal", 3: "open_domain", 4: "single_hop"}
 TOP_K = 50
 FOLDS = "locomo_folds.json"  # conversation -> weights fitted on the other ones
+GATES = "locomo_gates.json"  # conversation -> the gate of recall, chosen on the other ones
 
 Progress = Callable[[str, int, int], None]  # stage, finished, total
 
@@ -87,12 +88,14 @@ def _ask(cube_id: str, question: Question, system: PublicPath, unseen: WeightedP
     ranking = system.search(cube_id, question.text, top_k=TOP_K)
     held_out = unseen.search(cube_id, question.text, top_k=TOP_K)
     plain = system.search(cube_id, question.text, top_k=None)
+    plain_held_out = unseen.search(cube_id, question.text, top_k=None)
     return Asked(
         conversation=cube_id,
         category=question.category,
         scores=score(ranking.message_ids, question.wanted),
         cross_validated=score(held_out.message_ids, question.wanted),
         defaults=score(plain.message_ids, question.wanted),
+        defaults_cross_validated=score(plain_held_out.message_ids, question.wanted),
         cpu_ms=ranking.cpu_ms,
         wall_ms=ranking.wall_ms,
     )
@@ -107,6 +110,26 @@ def _folds() -> Mapping[str, RecallWeights]:
 def fold_weights(conversation: str) -> RecallWeights:
     """Weights fitted without this conversation; the shipped ones for a conversation they never saw."""
     return _folds().get(conversation, RecallWeights())
+
+
+@dataclass(frozen=True, slots=True)
+class FoldGate:
+    """The numbers of the gate that leaves recall out; the settings are named `scheduler.gate_*`."""
+
+    terms_min: int = 5
+    spread_min: float = 1.4
+    several_margin: float = 1.0
+
+
+@cache
+def _gates() -> Mapping[str, FoldGate]:
+    text = resources.files("memos.evaluation").joinpath(GATES).read_text(encoding="utf-8")
+    return {name: FoldGate(**gate) for name, gate in json.loads(text).items()}
+
+
+def fold_gate(conversation: str) -> FoldGate:
+    """The gate chosen without this conversation; the shipped one for a conversation that it never saw."""
+    return _gates().get(conversation, FoldGate())
 
 
 def load(folder: Path) -> list[Conversation]:

@@ -101,10 +101,17 @@ def _first_named(sources: Sequence[Mapping[str, Any]]) -> str:
 class WeightedPath:
     """Recall with given weights over a store that `PublicPath` has filled."""
 
-    def __init__(self, store: MemoryStore, embedder: Embedder | None, weights: RecallWeights) -> None:
+    def __init__(
+        self,
+        store: MemoryStore,
+        embedder: Embedder | None,
+        weights: RecallWeights,
+        *,
+        stages: Sequence[str] = (),
+    ) -> None:
         from memos.retrieval.hybrid import HybridRetriever
 
-        self._retriever = HybridRetriever(store, embedder, weights=weights)
+        self._retriever = HybridRetriever(store, embedder, weights=weights, stages=stages)
 
     def search(self, cube_id: str, query: str, *, top_k: int | None) -> Ranking:
         """As `PublicPath.search`."""

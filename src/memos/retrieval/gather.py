@@ -31,6 +31,8 @@ EXPANDED = 24  # best candidates whose neighbours join
 DISTANCE = 2
 RECENCY_HALF_LIFE = timedelta(days=30)
 USES_FULL = 20  # uses that count as many
+# Cosines of equal vectors differ in their last digits by where a row lies; what is left are true ties.
+SCORE_DIGITS = 5
 SCENARIO_SCORE = 0.5  # same scenario in another session
 
 
@@ -167,6 +169,7 @@ class Pool:
     signals: Signals
     relativity: Scores  # (1, n)
     found: tuple[Found, ...]
+    turns: Places  # (n,) the place of each among equal scores: the later first, then by id
 
     def with_signals(self, signals: Signals) -> Pool:
         """The same candidates with other signals."""
@@ -195,6 +198,7 @@ def lay_out(found: Sequence[Found], request: RecallRequest, *, now: datetime) ->
         recency=_row(_recency(facet, now) for facet in facets),
         use=_row(min(1.0, log1p(facet.use_count) / log1p(USES_FULL)) for facet in facets)[0],
         asks_when=np.full((1, 1), any(one.query.asks_when for one in found), dtype=np.float32),
+        asks_several=np.full((1, 1), any(one.query.asks_several for one in found), dtype=np.float32),
         asks=blank,
         tells_when=blank,
         substance=blank,
@@ -206,7 +210,15 @@ def lay_out(found: Sequence[Found], request: RecallRequest, *, now: datetime) ->
     mass = np.array([found[cube].mass for cube in cubes], dtype=np.float32)
     sizes = np.array([found[cube].size for cube in cubes], dtype=np.int64)
     fits = relativity(cosines=dense, lexical=lexical + names, mass=mass, sizes=sizes, steps=steps)
-    return Pool(keys, facets, signals, fits, tuple(found))
+    return Pool(keys, facets, signals, fits, tuple(found), _turns(facets))
+
+
+def _turns(facets: Sequence[Facet]) -> Places:
+    moments = [(facet.happened_at or facet.created_at).timestamp() for facet in facets]
+    order = sorted(range(len(facets)), key=lambda place: (-moments[place], facets[place].id))
+    turns = np.empty(len(facets), dtype=np.int64)
+    turns[order] = np.arange(len(facets))
+    return turns
 
 
 def with_second_signals(pool: Pool, found: Sequence[Found]) -> Pool:
@@ -238,9 +250,8 @@ def with_wording(signals: Signals, items: Mapping[int, MemoryItem]) -> Signals:
 
 
 def best_places(ranking: Ranking, pool: Pool, *, count: int) -> list[int]:
-    """The places of the `count` best candidates, best first; equal scores by item number, newest first."""
-    numbers = np.array([no for _, no in pool.keys], dtype=np.int64)
-    order: list[int] = np.lexsort((-numbers, -ranking.score[0]))[:count].tolist()
+    """The places of the `count` best candidates, best first; equal scores by time, the later first, then id."""
+    order: list[int] = np.lexsort((pool.turns, -np.round(ranking.score[0], SCORE_DIGITS)))[:count].tolist()
     return order
 
 

@@ -16,6 +16,7 @@ from memos.memory.store import Facet
 from memos.retrieval.dates import DateRange, asks_when, date_ranges
 from memos.retrieval.entities import canonical, entities
 from memos.retrieval.keywords import analyse, query_terms
+from memos.retrieval.wording import asks_several
 
 folded_name = lru_cache(maxsize=4_096)(canonical)
 
@@ -31,6 +32,7 @@ class Query:
     everybody: frozenset[str]  # canonical names of all participants of the cube
     periods: tuple[DateRange, ...]
     asks_when: bool
+    asks_several: bool
     dense_text: str  # "" when nothing is left to encode
 
     def names_one_of(self, facet: Facet) -> float:
@@ -62,5 +64,6 @@ def understand(text: str, participants: Collection[str], *, now: datetime) -> Qu
         everybody=everybody,
         periods=tuple(date_ranges(text, now)),
         asks_when=asks_when(text),
+        asks_several=asks_several(text),
         dense_text=without_names(text, participants) or text,
     )

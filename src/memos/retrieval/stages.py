@@ -71,6 +71,7 @@ class Signals:
     recency: Scores  # (q, n) 1 now, falling with age
     use: Scores  # (n,) in [0, 1], growing with the uses
     asks_when: Scores  # (q, 1) 1: the query asks for a time
+    asks_several: Scores  # (q, 1) 1: the query asks for several things
     asks: Scores  # (n,) 1: the item ends by asking
     tells_when: Scores  # (n,) 1: the item names a time
     substance: Scores  # (n,) in [-1, 1]: how much the item says, 0 for a common sentence
@@ -122,16 +123,18 @@ def context(signals: Signals, weights: RecallWeights, base: Scores) -> dict[str,
     """What stands around the items says. `base` is the sum of the direct stages.
 
     A good neighbour counts only by what it has above `context_floor`: most items fit a little, and
-    their sum would drown the few that fit well.
+    their sum would drown the few that fit well. For a query that asks for several things what stands around
+    one of them counts less: the others are told elsewhere.
     """
     parts: dict[str, Scores] = {}
+    share = 1.0 - (1.0 - np.float32(weights.several)) * signals.asks_several
     if weights.episode > 0.0:
-        parts["episode"] = weights.episode * signals.episodes.best(base)
+        parts["episode"] = weights.episode * share * signals.episodes.best(base)
     strong = np.maximum(base - np.float32(weights.context_floor), 0.0)
     if weights.near > 0.0 or weights.far > 0.0:
         near = stepped(strong, signals.steps[BEFORE]) + stepped(strong, signals.steps[AFTER])
         far = stepped(strong, signals.steps[TWO_BEFORE]) + stepped(strong, signals.steps[TWO_AFTER])
-        parts["neighbours"] = weights.near * near + weights.far * far
+        parts["neighbours"] = share * (weights.near * near + weights.far * far)
     if weights.reply > 0.0:
         parts["reply"] = weights.reply * stepped(strong * signals.asks[None, :], signals.steps[BEFORE])
     return {stage: np.where(signals.found, part, 0.0).astype(np.float32) for stage, part in parts.items()}

@@ -39,6 +39,7 @@ class RecallWeights:
     again: float = 0.4  # it is near in meaning to the best hit of the first look
     walk: float = 0.4  # names lead to it from the first hits
     name_terms: float = 0.5  # factor on a participant's name among the terms of the query
+    several: float = 0.7  # factor on episode and neighbours when the query asks for several things
     context_floor: float = 0.6  # only what a neighbour scores above this reaches near, far, reply
 
     def __post_init__(self) -> None:

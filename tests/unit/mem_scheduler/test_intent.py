@@ -27,7 +27,7 @@ def test_an_empty_working_memory_always_triggers() -> None:
 def test_one_memory_that_speaks_of_everything_suffices() -> None:
     """No recall when a single memory holds all content words of the query."""
     intent = IntentMonitor().detect_intent(
-        "What is the name of my golden retriever puppy?", [item("Rain."), MAX]
+        "What is the name of the golden retriever puppy I adopted?", [item("Rain."), MAX]
     )
     assert not intent.trigger_retrieval
     assert intent.missing_evidence == ()
@@ -117,6 +117,19 @@ def test_an_unsure_recall_is_repeated() -> None:
     assert monitor.detect_intent(query, [MAX], activity=before, spread=0.4).trigger_retrieval
     assert not monitor.detect_intent(query, [MAX], activity=before, spread=2.0).trigger_retrieval
     assert not monitor.detect_intent(query, [MAX], activity=before, spread=None).trigger_retrieval
+
+
+def test_a_query_for_several_things_needs_a_surer_recall() -> None:
+    """The same spread lets a repeat of a question for one thing pass, and not one for several."""
+    monitor = IntentMonitor(spread_min=1.4, several_margin=0.5)
+    for query, wanted in (
+        ("When does Elena feed the puppy?", False),
+        ("Which puppies does Elena feed?", True),
+    ):
+        before = asked((query, True))
+        intent = monitor.detect_intent(query, [MAX], activity=before, spread=1.6)
+        assert intent.trigger_retrieval is wanted
+        assert not monitor.detect_intent(query, [MAX], activity=before, spread=2.0).trigger_retrieval
 
 
 def test_a_repeat_of_an_older_recall_triggers() -> None:

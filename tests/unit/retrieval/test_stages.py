@@ -32,6 +32,7 @@ def signals(**given: Any) -> Signals:
         recency=row,
         use=row[0],
         asks_when=np.zeros((1, 1), dtype=np.float32),
+        asks_several=np.zeros((1, 1), dtype=np.float32),
         asks=row[0],
         tells_when=row[0],
         substance=row[0],
@@ -96,6 +97,18 @@ def test_neighbours_gain_by_distance_what_is_above_the_floor() -> None:
     )
     ranking = rank(signals(lexical=[10, 0, 0, 0, 1]), weights)
     assert ranking.parts["neighbours"][0].tolist() == pytest.approx([0, 0.4, 0.2, 0, 0])
+
+
+def test_what_stands_around_counts_less_when_several_things_are_asked_for() -> None:
+    """`several` scales episode and neighbours of such a query, and of no other."""
+    weights = replace(
+        RecallWeights().only("lexical", "episode", "neighbours"), episode=1.0, context_floor=0.0, several=0.5
+    )
+    one = rank(signals(lexical=[2, 0, 0, 0, 0]), weights).parts
+    many = rank(signals(lexical=[2, 0, 0, 0, 0], asks_several=[1]), weights).parts
+    for stage in ("episode", "neighbours"):
+        assert many[stage][0].tolist() == pytest.approx((0.5 * one[stage][0]).tolist())
+    assert many["lexical"][0].tolist() == one["lexical"][0].tolist()
 
 
 def test_a_reply_gains_by_the_question_before_it() -> None:
@@ -164,6 +177,7 @@ def test_no_candidates_rank_to_nothing() -> None:
         recency=empty,
         use=empty[0],
         asks_when=np.zeros((1, 1), dtype=np.float32),
+        asks_several=np.zeros((1, 1), dtype=np.float32),
         asks=empty[0],
         tells_when=empty[0],
         substance=empty[0],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memos.retrieval.wording import asks, substance
+from memos.retrieval.wording import asks, asks_several, substance
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,38 @@ def test_substance_grows_with_length_within_bounds() -> None:
     assert abs(words[2]) < 0.1
     assert words[-1] == 1.0
     assert substance("我" * 200) > substance("我" * 20)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Which books has Tim read?",
+        "How many pets does James have?",
+        "What kind of games has he tried?",
+        "In what ways is she active?",
+        "What are her hobbies?",
+        "What does she do to relax? What do they like to do?",
+        "Which city have both of them visited?",
+        "我去过哪些城市？",
+        "我有几只猫？",
+    ],
+)
+def test_a_query_for_several_things_is_known(text: str) -> None:
+    """Plurals after the question word, counts, kinds and "both" ask for several things."""
+    assert asks_several(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "When did she go to the museum?",
+        "How many days did the trip take?",
+        "What is the name of his dog?",
+        "Where does James live?",
+        "我住在哪个城市？",
+        "",
+    ],
+)
+def test_a_query_for_one_thing_is_known(text: str) -> None:
+    """A name, a place, a length of time are one thing."""
+    assert not asks_several(text)
