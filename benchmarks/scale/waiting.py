@@ -1,4 +1,4 @@
-"""How long tasks wait, measured beside what the model says.
+"""How long tasks wait, measured beside what the model says, and beside the same tasks on workers without a scheduler.
 
 Tasks come at random (Poisson), each of a user of its own so that lanes do not meet, and take an exponential time in
 which their handler sleeps, as one does that waits for a model or a database. Ages are taken at the handler.
@@ -6,6 +6,7 @@ which their handler sleeps, as one does that waits for a model or a database. Ag
 
 from __future__ import annotations
 
+import heapq
 import random
 import threading
 import time
@@ -25,12 +26,13 @@ class Waiting:
     """Mean seconds between submit and start."""
 
     measured_s: float
-    predicted_s: float
+    predicted_s: float  # M/M/c at the rate and service time that came up
+    ideal_s: float  # these very tasks on workers that take each at once, in the order they came
 
     @property
     def over_s(self) -> float:
-        """What the measured tasks waited longer than the model's."""
-        return self.measured_s - self.predicted_s
+        """What the scheduler added."""
+        return self.measured_s - self.ideal_s
 
 
 def measure(utilisation: float, *, tasks: int, seed: int) -> Waiting:
@@ -68,4 +70,18 @@ def measure(utilisation: float, *, tasks: int, seed: int) -> Waiting:
     # What was really offered: the generator's own gaps, not the rate they were drawn with.
     offered = tasks / sum(gaps)
     served = sum(services) / tasks
-    return Waiting(sum(waited) / len(waited), mean_wait_s(offered, served, WORKERS))
+    return Waiting(
+        sum(waited) / len(waited), mean_wait_s(offered, served, WORKERS), ideal_wait_s(gaps, services)
+    )
+
+
+def ideal_wait_s(gaps: list[float], services: list[float], workers: int = WORKERS) -> float:
+    """The mean wait of these tasks where the first free worker takes the next one (Kiefer and Wolfowitz 1955)."""
+    free = [0.0] * workers
+    now = waited = 0.0
+    for gap, service in zip(gaps, services, strict=True):
+        now += gap
+        start = max(now, free[0])
+        waited += start - now
+        heapq.heapreplace(free, start + service)
+    return waited / len(gaps)
