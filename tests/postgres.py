@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 from psycopg import sql
@@ -161,7 +162,7 @@ class Schemas:
         self._made = 0
         with psycopg.connect(server_url, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(self._name)))
-        self.url = psycopg.conninfo.make_conninfo(server_url, dbname=self._name)
+        self.url = urlunsplit(urlsplit(server_url)._replace(path=f"/{self._name}"))
         atexit.register(self.drop)
 
     def address(self, schema: str) -> PostgresAddress:

@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from memos import log, tracing
 from memos.clock import Clock, SystemClock
 from memos.errors import ConfigError, MemosError
@@ -385,7 +387,12 @@ def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Setting
     config = scheduler.config
     for key, value, refused, why in (
         ("auth_config_path", config.auth_config_path, config.auth_config_path, "nothing needs credentials"),
-        ("db_url", config.db_url, config.db_url, "the store is a file: give db_path"),
+        (
+            "db_url",
+            "…",  # it may hold a password
+            config.db_url and not config.db_url.startswith(("postgresql://", "postgres://")),
+            "the store is a file or on PostgreSQL: give db_path, or a db_url of postgresql://…",
+        ),
         (
             "enable_orm_persistence",
             config.enable_orm_persistence,
@@ -413,7 +420,9 @@ def _following(settings: Settings, scheduler: SchedulerConfigFactory) -> Setting
         }
     )
     changes: dict[str, Any] = {"scheduler": section}
-    if config.db_path:
+    if config.db_url:
+        changes["store"] = settings.store.model_copy(update={"url": SecretStr(config.db_url)})
+    elif config.db_path:
         changes["store"] = settings.store.model_copy(update={"path": Path(config.db_path).expanduser()})
     changes["queue"] = queue_following(settings.queue, config)
     return settings.model_copy(update=changes)

@@ -21,7 +21,15 @@ from urllib.parse import urlsplit
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from memos.errors import ConfigError
 
@@ -145,6 +153,13 @@ class StoreSettings(Section):
         512 * 1024 * 1024, ge=0, description="bytes of cached vectors, all cubes"
     )
     web_logs_max: int = Field(100_000, ge=1, description="web logs kept in the store; the oldest leave first")
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("give an address, postgresql://user:password@host:5432/database")
+        return url
 
 
 class ChatModel(BaseModel):
@@ -712,6 +727,7 @@ def _shown(path: tuple[Any, ...], value: Any) -> str:
     names = [str(part) for part in path]
     secret = any(name.endswith(("key", "keys", "password")) or name == "chat_models" for name in names)
     secret = secret or isinstance(value, Mapping)  # a whole section
+    secret = secret or names == ["store", "url"]
     secret = secret or ("@" in str(value) and any(name.endswith("url") for name in names))
     return "'***'" if secret and value else repr(value)
 

@@ -236,3 +236,13 @@ def test_a_list_can_be_set_to_nothing() -> None:
     assert Settings.load({name: "none"}).scheduler.model_steps == ()
     assert Settings.load({name: "rank, intent"}).scheduler.model_steps == ("rank", "intent")
     assert len(Settings.load({name: ""}).scheduler.model_steps) >= 5
+
+
+def test_an_address_of_a_store_shows_no_password() -> None:
+    """Neither the tree for people, nor the place, nor an error about the address holds the password."""
+    settings = Settings.load({"MEMOS_STORE__URL": "postgresql://ann:geheim@db.example:5433/memory?x=1"})
+    assert "geheim" not in str(settings.masked()) + settings.store_place + repr(settings)
+    assert settings.store_place == "postgresql://ann@db.example:5433/memory (schema memos)"
+    with pytest.raises(ConfigError, match="postgresql://") as caught:
+        Settings.load({"MEMOS_STORE__URL": "host=db password=geheim"})
+    assert "geheim" not in str(caught.value)

@@ -117,7 +117,9 @@ class GeneralSchedulerConfig(BaseSchedulerConfig):
         1, ge=0, description="repeats of a failed model step, with a language model only"
     )
     db_path: str | None = Field(None, description="file of the memory store")
-    db_url: str | None = Field(None, description="address of a memory store server")
+    db_url: str | None = Field(
+        None, description="address of a memory store on PostgreSQL, as `MEMOS_STORE__URL`"
+    )
     enable_orm_persistence: bool = Field(
         True, description="monitor state always stands in the store: false is refused"
     )

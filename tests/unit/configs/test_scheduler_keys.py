@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.postgres import schemas_of
 
 from memos.configs.mem_scheduler import (
     GeneralSchedulerConfig,
@@ -22,7 +23,7 @@ from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.memory.store import AddItems
 from memos.runtime import Runtime, build
-from memos.settings import ModelSettings, Settings
+from memos.settings import ModelSettings, Settings, StoreSettings
 from memos.testing import run_until_idle
 
 
@@ -243,6 +244,16 @@ def test_the_web_log_buffer_is_bounded(tmp_path: Path) -> None:
         ]
         runtime.log_sink.emit(logs)
         assert len(runtime.scheduler.get_web_log_messages()) == 2
+
+
+def test_db_url_is_the_store(tmp_path: Path) -> None:
+    """`db_url` is the address of a store on PostgreSQL, and what it holds goes there."""
+    with schemas_of("postgres").lent() as address:
+        home = Settings(home=tmp_path, store=StoreSettings(schema_name=address.schema, role=address.role))
+        chosen = SchedulerConfigFactory("general_scheduler", {"db_url": address.url})
+        with build(home, start=False, scheduler=chosen) as runtime:
+            assert runtime.store.describe()["backend"].startswith("PostgreSQL")
+        assert not (tmp_path / "memory.db").exists()
 
 
 def test_db_path_is_the_store(tmp_path: Path) -> None:
