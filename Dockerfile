@@ -4,7 +4,7 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
-ARG EXTRAS=redis,openai,rabbitmq,documents,otel
+ARG EXTRAS=redis,postgres,openai,rabbitmq,documents,otel
 RUN python -m venv /opt/memos
 RUN /opt/memos/bin/pip install ".[${EXTRAS}]"
 # The embedder's weights, checked against their hash: a container starts without a network.
