@@ -98,7 +98,7 @@ def _diverse(hits: Sequence[Hit], top_k: int) -> list[Hit]:
     left = list(range(len(hits)))
     chosen: list[Hit] = []
     while left and len(chosen) < top_k:
-        pick = max(left, key=lambda i: (relevance[i] - (1.0 - MMR_RELEVANCE) * closest[i], -i))
+        pick = max(left, key=lambda i: (round(relevance[i] - (1.0 - MMR_RELEVANCE) * closest[i], 4), -i))
         left.remove(pick)
         chosen.append(hits[pick])
         for i in left:

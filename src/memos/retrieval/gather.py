@@ -32,7 +32,7 @@ DISTANCE = 2
 RECENCY_HALF_LIFE = timedelta(days=30)
 USES_FULL = 20  # uses that count as many
 # Cosines of equal vectors differ in their last digits by where a row lies; what is left are true ties.
-SCORE_DIGITS = 5
+SCORE_DIGITS = 4
 SCENARIO_SCORE = 0.5  # same scenario in another session
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hit", "HybridRetriever", "Recall", "RecallRequest", "RecallWeights"]
 
-SCORE_DIGITS = 5  # as in `gather`: what differs less is a tie
+SCORE_DIGITS = 4  # as in `gather`: what differs less is a tie
 WORDED_MIN = 120  # candidates whose texts are read, so that wording can rank them
 
 NO_EMBEDDER = "no embedder: recalled by text and links"
@@ -307,8 +307,7 @@ class HybridRetriever:
         on = self.stages_of(request)
         score, relativity = ranked.ranking.score[0], ranked.pool.relativity[0]
         hits = [
-            Hit(item, round(float(score[place]), SCORE_DIGITS), float(relativity[place]))
-            for place, item in ranked.items.items()
+            Hit(item, float(score[place]), float(relativity[place])) for place, item in ranked.items.items()
         ]
         hits.sort(key=_order)
         place_of = {item.id: place for place, item in ranked.items.items()}
@@ -381,7 +380,7 @@ def parts_of(ranking: Ranking, place: int) -> dict[str, float]:
 
 def _order(hit: Hit) -> tuple[float, float, str]:
     moment: datetime = hit.item.happened_at or hit.item.created_at
-    return -hit.score, -moment.timestamp(), hit.item.id
+    return -round(hit.score, SCORE_DIGITS), -moment.timestamp(), hit.item.id
 
 
 class _StopWatch:
