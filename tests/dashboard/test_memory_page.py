@@ -50,7 +50,7 @@ def test_activation_memory_is_shown_as_it_comes(world: World, url: str, open_pag
     prefix = {"bytes": 2_048, "built_at": None}
     told = {"backend": "slots", "blocks": [{**block, "surprise_ms": 12, "prefix": prefix}]}
     page.route("**/product/activation/*", lambda route: route.fulfill(json={"code": 200, "data": told}))
-    expect(panel.locator("h4 .mono")).to_have_text("ann")
+    expect(panel.locator("h4 .mono")).to_have_text("ann", timeout=30_000)  # at the panel's next look
     facts = dict(
         zip(panel.locator("dt").all_inner_texts(), panel.locator("dd").all_inner_texts(), strict=True)
     )
@@ -63,7 +63,7 @@ def test_activation_memory_is_shown_as_it_comes(world: World, url: str, open_pag
         "Bytes": "2 KiB",
     }
     page.route("**/product/activation/*", lambda route: route.fulfill(status=404, json={"code": 404}))
-    expect(panel).to_be_hidden()
+    expect(panel).to_be_hidden(timeout=30_000)
 
 
 def test_texts_of_memories_are_only_texts(world: World, url: str, open_page: Opener) -> None:

@@ -73,7 +73,7 @@ def test_no_metric_has_an_id_among_its_labels() -> None:
     """Labels are kinds of things, never users, cubes, items, tasks or traces."""
     allowed = {
         *("label", "state", "outcome", "area", "stage", "model", "direction", "reason", "sink", "step"),
-        *("method", "route", "status"),
+        *("method", "route", "status", "cause", "stood", "kind", "how"),
     }
     assert {label for metric in metrics.table().values() for label in metric.labels} <= allowed
 

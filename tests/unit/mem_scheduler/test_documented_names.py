@@ -39,11 +39,15 @@ def test_the_monitor_detects_intent_both_ways(tmp_path: Path) -> None:
     with build(Settings(home=tmp_path, models=SETTINGS), start=False) as runtime:
         monitor = runtime.scheduler.monitor
         assert isinstance(monitor, SchedulerMonitor)
-        [name] = runtime.scheduler.current_mem_cube.text_mem.add(["The ferry to Oakfield leaves at noon."])
+        [name] = runtime.scheduler.current_mem_cube.text_mem.add(
+            ["The ferry to Oakfield leaves the north pier at noon."]
+        )
         working = runtime.store.get([name])
         lacking = monitor.detect_intent("Which vet vaccinates Max?", working)
         assert lacking.trigger_retrieval and lacking.missing_evidence == ("Which vet vaccinates Max?",)
-        enough = monitor.detect_intent("When does the ferry to Oakfield leave, at noon?", working)
+        enough = monitor.detect_intent(
+            "When does the ferry to Oakfield leave the north pier, at noon?", working
+        )
         assert not enough.trigger_retrieval and enough.missing_evidence == ()
 
 
