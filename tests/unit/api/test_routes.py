@@ -203,3 +203,31 @@ def test_the_business_chat_opens_with_its_key_only(tmp_path: Path) -> None:
         assert blind.status_code == 200 and "Petrel" not in blind.text
         wrong = client.post("/product/chat/stream/business_user", json={**question, "business_key": "x"})
         assert wrong.status_code == 403
+
+
+def test_a_search_at_a_time_takes_its_moments_in_the_body(client: TestClient) -> None:
+    """`valid_at` and `known_at` leave out what was said later, `reference_time` dates words such as yesterday."""
+    for text, when in (("We met at the harbour.", "2024-05-07"), ("We met at the mill.", "2024-06-20")):
+        turn = {"role": "user", "content": text, "chat_time": f"{when}T10:00:00+00:00"}
+        answer = client.post(
+            "/product/add",
+            json={"user_id": "u", "session_id": when, "messages": [turn], "async_mode": "sync"},
+        )
+        assert answer.status_code == 200, answer.text
+
+    def told(query: str, **moments: str) -> list[str]:
+        asked = {"user_id": "u", "query": query, "relativity": 0, "dedup": "no", **moments}
+        [cube] = ask(client, "search", asked)["data"]["text_mem"]
+        return [one["memory"] for one in cube["memories"]]
+
+    harbour, mill = "We met at the harbour.", "We met at the mill."
+    assert set(told("harbour or mill")) == {harbour, mill}
+    assert told("harbour or mill", valid_at="2024-06-01T00:00:00+00:00") == [harbour]
+    assert told("harbour or mill", valid_at="2024-01-01") == []
+    assert set(told("harbour or mill", known_at="2124-01-01")) == {harbour, mill}
+    assert told("harbour or mill", known_at="2024-01-01") == []
+    assert told("harbour or mill yesterday", reference_time="2024-05-08T12:00:00+00:00")[0] == harbour
+    assert told("harbour or mill yesterday", reference_time="2024-06-21T12:00:00+00:00")[0] == mill
+    for name in ("valid_at", "known_at", "reference_time"):
+        refused = client.post("/product/search", json={"user_id": "u", "query": "where", name: "soon"})
+        assert refused.status_code == 400 and f"{name}='soon'" in refused.json()["message"]

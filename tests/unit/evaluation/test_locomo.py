@@ -10,9 +10,14 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner
 
+from memos.cli.main import app
 from memos.errors import InvalidInput
 from memos.evaluation import locomo
+from memos.evaluation.metrics import Scores
+from memos.evaluation.report import Asked, Report
 from memos.evaluation.systems import PublicPath, WeightedPath
 from memos.memory.store import ItemFilter
 from memos.retrieval.weights import RecallWeights
@@ -153,6 +158,66 @@ def test_the_table_shows_every_category_and_the_cross_validated_row(runtime: Run
     shown = captured.get()
     for row in ("multi-hop", "temporal", "open-domain", "single-hop", "cross-validated", "default search"):
         assert row in shown
+
+
+def asked(category: str, *, r10: float, held_out: float, plain: float) -> Asked:
+    def scores(value: float) -> Scores:
+        return Scores(r5=value, r10=value, r20=value, mrr=value, ndcg10=value)
+
+    return Asked(
+        conversation="talk-1",
+        category=category,
+        scores=scores(r10),
+        cross_validated=scores(held_out),
+        defaults=scores(1.0),
+        defaults_cross_validated=scores(plain),
+        cpu_ms=1.0,
+        wall_ms=1.0,
+    )
+
+
+def rows_of(table: Table) -> list[list[str]]:
+    return [list(row) for row in zip(*(column.cells for column in table.columns), strict=True)]
+
+
+def test_a_bar_holds_for_the_cross_validated_figure() -> None:
+    """Each row shows bar, aim and both figures; the mark follows the cross-validated one, by category too."""
+    report = Report(
+        (
+            asked("single_hop", r10=1.0, held_out=1.0, plain=1.0),
+            asked("single_hop", r10=1.0, held_out=0.9, plain=0.6),
+            asked("multi_hop", r10=1.0, held_out=0.47, plain=0.68),
+        ),
+        tuple(locomo.CATEGORIES.values()),
+    )
+    assert rows_of(report.bar_table()) == [
+        ["r5", "0.68", "0.72", "0.790", "1.000", "ok+"],
+        ["r10", "0.78", "0.82", "0.790", "1.000", "ok"],
+        ["r20", "0.84", "0.88", "0.790", "1.000", "short"],
+        ["ndcg10", "0.60", "0.64", "0.790", "1.000", "ok+"],
+        ["mrr", "0.58", "0.61", "0.790", "1.000", "ok+"],
+        ["r10_multi_hop", "0.48", "0.56", "0.470", "1.000", "short"],
+        ["r10_defaults", "0.75", "0.80", "0.760", "1.000", "ok"],
+    ]
+    shown = {row[0]: row for row in rows_of(report.table())}
+    assert shown["multi-hop"] == ["multi-hop", "1", "0.470", "0.470", "0.470", "0.470", "0.470"]
+    assert shown["single-hop"][:3] == ["single-hop", "2", "0.950"]
+    assert shown["temporal"][1] == "0"
+    assert shown["overall, default search"] == ["overall, default search", "3", "0.760", "0.760", "", "", ""]
+
+
+def test_the_command_prints_both_tables_and_writes_the_figures(folder: Path, tmp_path: Path) -> None:
+    """A small conversation goes through the command as the data set does: categories, bar, JSON."""
+    target = tmp_path / "figures.json"
+    result = CliRunner().invoke(
+        app,
+        ["eval", "locomo", str(folder), "--json", str(target)],
+        env={"MEMOS_MODELS__EMBEDDER": "none", "COLUMNS": "120"},
+    )
+    assert result.exit_code == 0, result.output
+    for row in ("multi-hop", "in-sample", "cross-validated", "r10_multi_hop", "r10_defaults", "ok+"):
+        assert row in result.stdout
+    assert json.loads(target.read_text(encoding="utf-8"))["overall"]["n"] == 3
 
 
 def test_a_search_by_the_public_path_names_distinct_turns(runtime: Runtime, folder: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from memos.retrieval.relativity import relativity
+from memos.retrieval.relativity import relativity, span_of
 
 ALONE = np.full((4, 3), -1, dtype=np.int64)
 IN_A_ROW = np.array([[-1, 0, 1], [1, 2, -1], [-1, -1, 0], [2, -1, -1]])
@@ -81,3 +82,11 @@ def test_the_same_cosine_never_says_more_in_a_larger_cube(sizes: list[int], cosi
     small, large = sorted(sizes)
     in_small = values([cosine, 0.0, 0.0], [0.0, 0.0, 0.0], size=small)[0]
     assert in_small >= values([cosine, 0.0, 0.0], [0.0, 0.0, 0.0], size=large)[0]
+
+
+def test_the_span_grows_from_one_memory_to_hundreds() -> None:
+    """Narrow for one, between for dozens, and no wider than it is for hundreds, however many there are."""
+    sizes = np.array([1, 31, 600, 10**12, 1, 0], dtype=np.int64)
+    one, dozens, hundreds, endless, again, none = span_of(sizes).tolist()
+    assert one == again == none < dozens < hundreds == pytest.approx(endless, abs=1e-3)
+    assert (one, hundreds) == pytest.approx((0.29, 0.7), abs=0.005)
