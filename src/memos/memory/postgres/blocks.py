@@ -54,6 +54,9 @@ WHERE namespace = %(namespace)s AND version = %(version)s
 _NO = "SELECT no FROM block WHERE namespace = %(namespace)s"
 _INSERT_CUBE = "INSERT INTO block_cube (cube_id, block_no, place) VALUES (%(cube_id)s, %(no)s, %(place)s)"
 _CLEAR = "DELETE FROM block_item WHERE block_no = %(no)s"
+# Taken before anything else, as by whoever changes an item: cubes, then items, then blocks and prefixes. The other
+# way round a chat and a change of two of its memories would wait for each other.
+_SHARE_CUBES = "SELECT no FROM cube WHERE id = ANY (%(cubes)s) ORDER BY id FOR SHARE"
 # Whoever changes one of the items meanwhile waits for this, and then takes it out of the block.
 _LIVE = """
 SELECT item.id, item.cube_no, item.no
@@ -161,6 +164,7 @@ class PostgresBlocks:
         )
 
     def put(self, block: Block, now: int) -> Block:
+        self.session.rows(_SHARE_CUBES, cubes=list(block.cube_ids))
         values = {
             "namespace": block.namespace,
             "header": block.header,

@@ -26,6 +26,12 @@ UNION ALL
 SELECT 'working', count(*) FROM working WHERE NOT EXISTS
     (SELECT 1 FROM item WHERE item.cube_no = working.cube_no AND item.no = working.item_no)
 UNION ALL
+SELECT 'block_item', count(*) FROM block_item WHERE NOT EXISTS
+    (SELECT 1 FROM item WHERE item.cube_no = block_item.cube_no AND item.no = block_item.item_no)
+UNION ALL
+SELECT 'prefix_item', count(*) FROM prefix_item WHERE NOT EXISTS
+    (SELECT 1 FROM item WHERE item.cube_no = prefix_item.cube_no AND item.no = prefix_item.item_no)
+UNION ALL
 SELECT 'item without a cube', count(*) FROM item WHERE NOT EXISTS
     (SELECT 1 FROM cube WHERE cube.no = item.cube_no)
 """

@@ -295,4 +295,8 @@ _VACUUMED = (
     "outbox",
     "web_log",
     "mark",
+    "block",
+    "block_item",
+    "prefix",
+    "prefix_item",
 )

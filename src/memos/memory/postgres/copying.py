@@ -31,6 +31,17 @@ FROM journal ORDER BY n""",
     "mark": "SELECT no, message_key, parent_key, at FROM mark ORDER BY no",
     "outbox": "SELECT no, message_key, parent_key, message, delay_s, at, ticked FROM outbox ORDER BY no",
     "web_log": "SELECT no, cube_id, user_id, label, trace_id, body FROM web_log ORDER BY no",
+    "block": """
+SELECT no, namespace, user_id, language, header, version, next_mark, chats, chats_since_change, changes,
+       changed_at, used_at, counts
+FROM block ORDER BY no""",
+    "block_cube": "SELECT cube_id, block_no, place FROM block_cube",
+    "block_item": "SELECT block_no, place, item_no, version, tokens, digest, mark FROM block_item",
+    "prefix": """
+SELECT no, id, namespace, user_id, backend, fingerprint, header, tokens, bytes, ends, extra, entries, sound, doomed,
+       built_at
+FROM prefix ORDER BY no""",
+    "prefix_item": "SELECT prefix_no, place, item_no, version FROM prefix_item",
 }
 _LOAD: dict[str, LiteralString] = {
     "cube": """
@@ -54,10 +65,30 @@ SELECT given.no, given.message_key, given.parent_key, given.message, given.delay
 FROM (VALUES (%s::bigint, %s::text, %s::text, %s::text, %s::double precision, %s::bigint, %s::boolean))
      AS given (no, message_key, parent_key, message, delay_s, at, ticked)""",
     "web_log": "INSERT INTO web_log (no, cube_id, user_id, label, trace_id, body) VALUES (%s, %s, %s, %s, %s, %s)",
+    "block": """
+INSERT INTO block (no, namespace, user_id, language, header, version, next_mark, chats, chats_since_change, changes,
+                   changed_at, used_at, counts)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+    "block_cube": "INSERT INTO block_cube (cube_id, block_no, place) VALUES (%s, %s, %s)",
+    "block_item": """
+INSERT INTO block_item (block_no, place, cube_no, item_no, version, tokens, digest, mark)
+SELECT given.block_no, given.place, item_key.cube_no, item_key.no, given.version, given.tokens, given.digest, given.mark
+FROM (VALUES (%s::bigint, %s::bigint, %s::bigint, %s::bigint, %s::bigint, %s::text, %s::bigint))
+     AS given (block_no, place, item_no, version, tokens, digest, mark)
+JOIN item_key ON item_key.no = given.item_no""",
+    "prefix": """
+INSERT INTO prefix (no, id, namespace, user_id, backend, fingerprint, header, tokens, bytes, ends, extra, entries, sound, doomed,
+                    built_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+    "prefix_item": """
+INSERT INTO prefix_item (prefix_no, place, cube_no, item_no, version)
+SELECT given.prefix_no, given.place, item_key.cube_no, item_key.no, given.version
+FROM (VALUES (%s::bigint, %s::bigint, %s::bigint, %s::bigint)) AS given (prefix_no, place, item_no, version)
+JOIN item_key ON item_key.no = given.item_no""",
 }
 _ANY = """
 SELECT EXISTS (SELECT 1 FROM cube) OR EXISTS (SELECT 1 FROM mark) OR EXISTS (SELECT 1 FROM outbox)
-       OR EXISTS (SELECT 1 FROM web_log)
+       OR EXISTS (SELECT 1 FROM web_log) OR EXISTS (SELECT 1 FROM block) OR EXISTS (SELECT 1 FROM prefix)
 """
 _RESTART = """
 SELECT setval('item_no', (SELECT coalesce(max(no), 0) + 1 FROM item_key), false),
@@ -65,7 +96,9 @@ SELECT setval('item_no', (SELECT coalesce(max(no), 0) + 1 FROM item_key), false)
        setval('cube_no_seq', (SELECT coalesce(max(no), 0) + 1 FROM cube), false),
        setval('mark_no_seq', (SELECT coalesce(max(no), 0) + 1 FROM mark), false),
        setval('outbox_no_seq', (SELECT coalesce(max(no), 0) + 1 FROM outbox), false),
-       setval('web_log_no_seq', (SELECT coalesce(max(no), 0) + 1 FROM web_log), false)
+       setval('web_log_no_seq', (SELECT coalesce(max(no), 0) + 1 FROM web_log), false),
+       setval('block_no_seq', (SELECT coalesce(max(no), 0) + 1 FROM block), false),
+       setval('prefix_no_seq', (SELECT coalesce(max(no), 0) + 1 FROM prefix), false)
 """
 
 

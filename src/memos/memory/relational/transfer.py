@@ -17,7 +17,8 @@ from memos.memory.relational.verify import faults
 
 BATCH = 500
 NOT_MOVED = frozenset({"partitions", "vector_index_dim"})  # what describes a database, not the store
-_AFTER_ITEMS = ("alias", "state", "journal", "mark", "outbox", "web_log")
+_BLOCKS = ("block", "block_cube", "block_item", "prefix", "prefix_item")  # each after what it points to
+_AFTER_ITEMS = ("alias", "state", "journal", "mark", "outbox", "web_log", *_BLOCKS)
 
 
 def copy_store(source: Tables, target: Tables) -> int:

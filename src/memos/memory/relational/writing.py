@@ -86,6 +86,8 @@ class Writing:
                     named.update(self._cubes_of(change.item_ids))
                 case AddAlias():
                     named.update(self._cubes_of((change.alias, change.item_id)))
+                case PutPrefix():
+                    named.update(self._cubes_of(change.prefix.item_ids))
         for cube_id in sorted(named):
             self._cube(cube_id)
 

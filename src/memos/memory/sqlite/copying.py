@@ -28,6 +28,17 @@ FROM journal ORDER BY n""",
     "mark": "SELECT no, message_key, parent_key, at FROM mark ORDER BY no",
     "outbox": "SELECT no, message_key, parent_key, message, delay_s, at, ticked FROM outbox ORDER BY no",
     "web_log": "SELECT no, cube_id, user_id, label, trace_id, body FROM web_log ORDER BY no",
+    "block": """
+SELECT no, namespace, user_id, language, header, version, next_mark, chats, chats_since_change, changes,
+       changed_at, used_at, counts
+FROM block ORDER BY no""",
+    "block_cube": "SELECT cube_id, block_no, place FROM block_cube",
+    "block_item": "SELECT block_no, place, item_no, version, tokens, digest, mark FROM block_item",
+    "prefix": """
+SELECT no, id, namespace, user_id, backend, fingerprint, header, tokens, bytes, ends, extra, entries, sound, doomed,
+       built_at
+FROM prefix ORDER BY no""",
+    "prefix_item": "SELECT prefix_no, place, item_no, version FROM prefix_item",
 }
 _LOAD = {
     "cube": """
@@ -44,11 +55,23 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
     "outbox": """
 INSERT INTO outbox (no, message_key, parent_key, message, delay_s, at, ticked) VALUES (?, ?, ?, ?, ?, ?, ?)""",
     "web_log": "INSERT INTO web_log (no, cube_id, user_id, label, trace_id, body) VALUES (?, ?, ?, ?, ?, ?)",
+    "block": """
+INSERT INTO block (no, namespace, user_id, language, header, version, next_mark, chats, chats_since_change, changes,
+                   changed_at, used_at, counts)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+    "block_cube": "INSERT INTO block_cube (cube_id, block_no, place) VALUES (?, ?, ?)",
+    "block_item": """
+INSERT INTO block_item (block_no, place, item_no, version, tokens, digest, mark) VALUES (?, ?, ?, ?, ?, ?, ?)""",
+    "prefix": """
+INSERT INTO prefix (no, id, namespace, user_id, backend, fingerprint, header, tokens, bytes, ends, extra, entries, sound, doomed,
+                    built_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+    "prefix_item": "INSERT INTO prefix_item (prefix_no, place, item_no, version) VALUES (?, ?, ?, ?)",
 }
 _FLAGS = {"item": (6, 9, 22), "outbox": (6,)}  # live, raw, has_vector; ticked
 _ANY = """
 SELECT EXISTS (SELECT 1 FROM cube) OR EXISTS (SELECT 1 FROM mark) OR EXISTS (SELECT 1 FROM outbox)
-       OR EXISTS (SELECT 1 FROM web_log)
+       OR EXISTS (SELECT 1 FROM web_log) OR EXISTS (SELECT 1 FROM block) OR EXISTS (SELECT 1 FROM prefix)
 """
 
 

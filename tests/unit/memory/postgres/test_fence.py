@@ -17,7 +17,7 @@ from .items import add, followup, web_log
 
 TABLES = (
     "cube", "item_key", "item", "lexicon", "mention", "vector", "alias", "working", "state", "journal", "outbox",
-    "web_log", "mark",
+    "web_log", "mark", "block", "block_cube", "block_item", "prefix", "prefix_item",
 )  # fmt: skip
 Open = Callable[..., PostgresStore]
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from memos.errors import LeaseLost, StoreUnavailable, VersionConflict
+from memos.memory.activation.index import PutPrefix
+from memos.memory.activation.layout import LayoutState
 from memos.memory.item import WorkingEntry
 from memos.memory.postgres import PostgresStore
 from memos.memory.store import AddAlias, ReplaceWorking, TouchItems, UpdateItem
 
-from .items import add, indexed
+from .items import add, block, indexed, prefix
 
 Open = Callable[..., PostgresStore]
 
@@ -166,3 +168,46 @@ def test_caches_follow_the_other_process(opened: Open) -> None:
     other.apply([add("b", vector=unit[1], memory="dog"), AddAlias("old", "a", "merged")])
     assert seen(one) == seen(other) == ([1, 2], [2, 1])
     assert one.get(["old"])[0].id == "a"
+
+
+_WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"  # the server is this test run's own
+_ARCHIVE = "UPDATE item SET status = 'archived', live = false WHERE id = %(id)s"
+
+
+def test_a_block_and_a_change_of_its_memories_do_not_lock_each_other_out(opened: Open) -> None:
+    """A block or prefix that is put half-way through a change of two memories waits, and then holds neither."""
+    one, other = opened(), opened()
+    one.apply([add("a", "b", "c", "d", "e")])
+    first = other.put_block(block("a", "b", "c", "d", "e"))
+
+    def meanwhile(ids: tuple[str, str], deed: Callable[[], None]) -> None:
+        """`deed` while another transaction has changed the first of `ids` and is about to change the second."""
+        raised: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                deed()
+            except BaseException as error:
+                raised.append(error)
+
+        thread = threading.Thread(target=run)
+        with one._database.write() as tables:
+            session = tables.session  # type: ignore[attr-defined]
+            tables.cubes.hold("cube")
+            session.run(_ARCHIVE, id=ids[0])
+            thread.start()
+            while thread.is_alive() and not session.row(_WAITING)[0]:
+                pass
+            session.run(_ARCHIVE, id=ids[1])
+        thread.join()
+        assert raised == []
+
+    def put() -> None:
+        other.put_block(replace(first, state=LayoutState(first.state.residents[::-1], 5)))
+
+    meanwhile(("b", "a"), put)
+    found = other.block("ns")
+    assert found is not None
+    assert [resident.item_id for resident in found.state.residents] == ["e", "d", "c"]
+    meanwhile(("d", "c"), lambda: other.apply([PutPrefix(prefix("e", "c", "d"), "built")]) and None)
+    assert [kept.sound for kept in other.prefixes()] == [1]

@@ -13,6 +13,7 @@ import pytest
 from tests.postgres import BOUNDS, Schemas
 
 from memos.errors import InvalidInput
+from memos.memory.activation.index import PutPrefix
 from memos.memory.item import ItemStatus, MemoryKind, Source, WorkingEntry
 from memos.memory.postgres import PostgresStore
 from memos.memory.postgres.connection import PostgresDatabase
@@ -29,10 +30,10 @@ from memos.memory.store import (
 )
 from memos.testing import ManualClock
 
-from .items import add, followup, indexed, web_log
+from .items import add, block, followup, indexed, prefix, web_log
 
 TABLES = ("meta", "cube", "item", "posting", "mention", "vector", "alias", "working", "state", "journal", "mark",
-          "outbox", "web_log")  # fmt: skip
+          "outbox", "web_log", "block", "block_cube", "block_item", "prefix", "prefix_item")  # fmt: skip
 
 
 def fill(store: MemoryStore) -> None:
@@ -64,6 +65,8 @@ def fill(store: MemoryStore) -> None:
     store.apply([TouchItems(("a",), "used"), add("w", kind=MemoryKind.WORKING)])
     store.apply_once("Q", [], followups=[followup("F", "Q"), followup("G", "Q")], logs=[web_log("2")])
     store.tick(["G"])
+    store.put_block(block("b", "a"))  # type: ignore[attr-defined]
+    store.apply([PutPrefix(prefix("b", "a"), "built")])
     store.erase("bob")  # type: ignore[attr-defined]
 
 
@@ -89,6 +92,7 @@ def test_an_installation_moves_over_and_back(schemas: Schemas, tmp_path: Path) -
     first, backup, back = (tmp_path / name for name in ("first.db", "backup.db", "back.db"))
     with closing(SqliteStore(first, clock=ManualClock())) as store:
         fill(store)
+        held = store.block("ns"), store.prefixes()
         before, store_id, journal = recalled(store), store.store_id, store.journal()
         store.backup(backup)
     with schemas.lent() as address:
@@ -99,12 +103,14 @@ def test_an_installation_moves_over_and_back(schemas: Schemas, tmp_path: Path) -
             assert recalled(moved) == before
             assert moved.journal() == journal
             assert moved.get(["old-name"])[0].id == "a"
+            assert (moved.block("ns"), moved.prefixes()) == held
             assert [one.key for one in moved.pending_followups()] == ["F"]
             assert not moved.apply_once("P", []).fresh
             assert moved.verify() == []
             moved.backup(back)
             with pytest.raises(InvalidInput, match="exists already"):
                 moved.backup(back)
+            moved.put_block(block(namespace="second"))
             moved.apply([add("later")])  # numbers go on where they were
             assert moved.journal(limit=1)[0].n == journal[0].n + 1
             assert moved.verify() == []
