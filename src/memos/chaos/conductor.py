@@ -292,6 +292,9 @@ class _Run:
         if not alive(pid):
             self.progress.kills += not place.stopping  # it was quicker
             return
+        if place.paused_since:  # its leases may have run out meanwhile, and others run what it held
+            self.ledger.write(Stood(place.paused_since, now(), pid, "paused"))
+            place.paused_since = 0.0
         self.ledger.write(ledger.Killed(now(), pid, "random"))
         _signal(pid, signal.SIGKILL)
         while alive(pid):
