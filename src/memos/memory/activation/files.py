@@ -278,11 +278,15 @@ def _evict(folder: Path, chains: Iterable[str]) -> None:
 
 def _folders(root: Path, name: str = "") -> list[Path]:
     try:
-        models = [path for path in root.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-        found = [path for model in models for path in model.iterdir() if path.is_dir()]
+        models = [path for path in root.iterdir() if _is_ours(path)]
+        found = [path for model in models for path in model.iterdir() if _is_ours(path)]
     except OSError:  # removed while we looked
         return []
     return [path for path in found if not name or path.name == name]
+
+
+def _is_ours(path: Path) -> bool:
+    return bool(_NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink()
 
 
 def _manifests(root: Path) -> Iterator[tuple[Path, Manifest]]:

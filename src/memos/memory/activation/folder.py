@@ -9,6 +9,7 @@ what it left lying is swept by the next writer. Readers take no lock. Folders ar
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -21,11 +22,13 @@ from typing import IO
 from memos.errors import ActivationMiss
 from memos.memory.activation.base import MissReason
 from memos.memory.activation.manifest import Manifest, from_json, to_json
+from memos.memory.activation.segment import open_kept
 
 MANIFEST = "manifest.json"
 MANIFEST_BYTES_MAX = 16 * 1024 * 1024
 LOCK = ".lock"
 _SEGMENT = re.compile(r"seg-[0-9a-f]{32,64}\.safetensors")
+_UNFINISHED = re.compile(r"(?:seg-[0-9a-f]{32,64}\.safetensors|manifest\.json)\.[0-9a-f]{8}\.tmp")  # of `put`
 
 
 def segment_name(chain: str) -> str:
@@ -39,7 +42,8 @@ def make(folder: Path) -> None:
         if not each.is_dir():
             with suppress(FileExistsError):
                 each.mkdir(mode=0o700)
-    folder.chmod(0o700)
+    if not folder.is_symlink():
+        folder.chmod(0o700)
 
 
 @contextmanager
@@ -50,6 +54,8 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     while True:  # ends: another turn only when the folder was removed and made again meanwhile
         make(folder)
+        if folder.is_symlink() or folder.parent.is_symlink():  # what is written and removed stays in the root
+            raise OSError(errno.ELOOP, f"{folder} is reached by a link; link the whole folder of all models")
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except FileNotFoundError:
@@ -107,7 +113,7 @@ def sync(folder: Path) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Raises ActivationMiss: missing, damaged, format."""
     try:
-        with os.fdopen(os.open(folder / MANIFEST, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        with os.fdopen(open_kept(folder / MANIFEST), "rb") as file:
             text = file.read(MANIFEST_BYTES_MAX + 1)
     except FileNotFoundError as error:
         raise ActivationMiss(MissReason.MISSING, "nothing is kept here") from error
@@ -133,7 +139,7 @@ def sweep(folder: Path, manifest: Manifest | None) -> int:
     freed = 0
     with os.scandir(folder) as entries:
         for entry in entries:
-            dead = entry.name.endswith(".tmp")
+            dead = _UNFINISHED.fullmatch(entry.name)
             ours = dead or (_SEGMENT.fullmatch(entry.name) and entry.name not in named)
             if ours and not entry.is_dir(follow_symlinks=False):
                 with suppress(FileNotFoundError):

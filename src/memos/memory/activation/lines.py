@@ -15,10 +15,12 @@ from memos.memory.item import MemoryItem
 
 LINE = "- "
 
-# Of ChatML, Llama 2 and 3, Gemma, Mistral, Phi, DeepSeek, Command R, Harmony.
+# Of ChatML, Llama 2 and 3, Gemma, Mistral, Phi, DeepSeek, Command R, Harmony, Hermes, Qwen, GLM.
 _FRAMING = re.compile(
-    r"<(?=[|｜])|(?<=[|｜])>|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\])"
+    r"<(?=[|｜])|(?<=[|｜])>"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|gMASK|sMASK)\])"
     r"|<(?=/?(?:s|bos|eos|pad|unk|start_of_turn|end_of_turn|im_start|im_end|think|system|user|assistant)>)"
+    r"|<(?=/?(?:tools?|tool_calls?|tool_responses?|function_calls?|sop|eop|eot|end_of_text|end_of_utterance)>)"
     r"|<(?=</?SYS>>)",
     re.IGNORECASE,
 )

@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ GONE_MAX = 256
 SEGMENTS_MAX = 10_000
 SEGMENT_TOKENS_MIN = 48
 _HEX = re.compile(r"[0-9a-f]{32,64}")
+_TYPES = tuple(int if one.type == "int" else str for one in fields(Proof))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,8 @@ def to_json(manifest: Manifest) -> bytes:
 
 
 def from_json(text: bytes) -> Manifest:
-    """Raises ActivationMiss (format, damaged) for anything but what `to_json` gives."""
+    """Raises ActivationMiss (format, damaged) for anything but what `to_json` gives, each segment after the
+    one that it stands on."""
     try:
         told = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -156,25 +158,26 @@ def from_json(text: bytes) -> Manifest:
         raise ActivationMiss(MissReason.DAMAGED, "the manifest was edited")
     try:
         proofs = [Proof(**entry) for entry in told["segments"]]
-        manifest = Manifest(
-            told["fingerprint"],
-            told["salt"],
-            {proof.chain: proof for proof in proofs},
-            dict(told["held"]),
-            tuple(told["gone"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        fingerprint, salt, held, gone = (told[name] for name in ("fingerprint", "salt", "held", "gone"))
+    except (KeyError, TypeError) as error:
         raise ActivationMiss(MissReason.DAMAGED, "the manifest is not complete") from error
-    if not all(_is_whole(proof) for proof in proofs):  # a chain becomes a file's name
-        raise ActivationMiss(MissReason.DAMAGED, "the manifest names what cannot be a segment")
-    return manifest
+    formed = isinstance(told["segments"], list) and isinstance(held, dict) and isinstance(gone, list)
+    if not formed or not all(isinstance(text, str) for text in (fingerprint, salt, *held.values(), *gone)):
+        raise ActivationMiss(MissReason.DAMAGED, "the manifest is not complete")
+    known = {""}
+    for proof in proofs:  # a chain becomes a file's name
+        if not _is_whole(proof) or proof.parent not in known:
+            raise ActivationMiss(MissReason.DAMAGED, "the manifest names what cannot be a segment")
+        known.add(proof.chain)
+    return Manifest(fingerprint, salt, {proof.chain: proof for proof in proofs}, held, tuple(gone))
 
 
 def _is_whole(proof: Proof) -> bool:
     return bool(
-        _HEX.fullmatch(proof.chain)
-        and (proof.parent == "" or _HEX.fullmatch(proof.parent))
+        tuple(map(type, astuple(proof))) == _TYPES
+        and _HEX.fullmatch(proof.chain)
         and proof.kind in KINDS
+        and proof.start >= 0
         and proof.tokens > 0
         and proof.bytes > 0
     )

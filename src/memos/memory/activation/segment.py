@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -179,10 +180,19 @@ def read(path: Path, *, fingerprint: str, shape: KvShape, proof: Proof | None) -
     return Segment(told["chain"], told["parent"], int(begins), told["kind"], tensors.pop("ids"), tensors)
 
 
+def open_kept(path: Path) -> int:
+    """A descriptor of a plain file, to read. Follows no link and waits for no writer of a pipe. OSError."""
+    opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        return opened
+    os.close(opened)
+    raise OSError(errno.EINVAL, "not a plain file")
+
+
 def _content(path: Path, *, bytes_max: int | None) -> bytearray:
     """The file, read once into memory of our own: nothing that happens to it afterwards is seen."""
     try:
-        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        opened = open_kept(path)
         with os.fdopen(opened, "rb", buffering=0) as file:
             size = os.fstat(opened).st_size
             if bytes_max is not None and size > bytes_max + HEADER_BYTES_MAX:

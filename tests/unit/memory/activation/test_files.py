@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,9 @@ from tests.unit.memory.activation.prefixes import (
 
 from memos.errors import ActivationMiss
 from memos.memory.activation.base import MissReason
-from memos.memory.activation.files import drop_namespace
+from memos.memory.activation.files import SegmentFiles, drop_namespace
 from memos.memory.activation.folder import locked, segment_name
+from memos.memory.activation.manifest import Manifest, to_json
 
 A = list(range(100, 116))
 LONGER = [*A, *range(200, 208)]
@@ -239,3 +241,122 @@ def test_the_lock_is_one_for_threads_too(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "a")
         with locked(tmp_path / "a", wait=False) as third:
             assert third
+
+
+_FORGED: list[dict[str, object]] = [
+    {"tokens": "4"},
+    {"bytes": True},
+    {"start": "0"},
+    {"start": -1},
+    {"chain": 7},
+    {"chain": ["a"]},
+    {"parent": None},
+    {"parent": "ab" * 32},
+    {"kind": {}},
+]
+
+
+@pytest.mark.parametrize("change", _FORGED)
+def test_a_segment_forged_with_its_digest_is_a_miss(tmp_path: Path, change: dict[str, object]) -> None:
+    """The digest proves nothing against a person: an entry that no writer makes is refused all the same."""
+    kept = files(tmp_path)
+    put(kept, A)
+    manifest = kept.manifest(NAMESPACE)
+    first = next(iter(manifest.segments))
+    forged = replace(manifest.segments[first], **change)  # type: ignore[arg-type]
+    _refuse(kept, replace(manifest, segments={**manifest.segments, first: forged}))
+
+
+@pytest.mark.parametrize(
+    "change", [{"salt": None}, {"held": {"a": []}}, {"held": {"a": None}}, {"gone": [[]]}, {"gone": [1]}]
+)
+def test_a_manifest_forged_with_its_digest_is_a_miss(tmp_path: Path, change: dict[str, object]) -> None:
+    """Nor is one taken whose other parts are of no type that a writer gives."""
+    kept = files(tmp_path)
+    put(kept, A)
+    _refuse(kept, replace(kept.manifest(NAMESPACE), **change))  # type: ignore[arg-type]
+
+
+def test_segments_that_stand_on_each_other_are_a_miss(tmp_path: Path) -> None:
+    """A circle of parents has no first one."""
+    kept = files(tmp_path)
+    put(kept, A)
+    manifest = kept.manifest(NAMESPACE)
+    first, *_, last = manifest.segments
+    circle = replace(manifest.segments[first], parent=last)
+    _refuse(kept, replace(manifest, segments={**manifest.segments, first: circle}))
+
+
+def _refuse(kept: SegmentFiles, forged: Manifest) -> None:
+    (kept.folder(NAMESPACE) / "manifest.json").write_bytes(to_json(forged))
+    with pytest.raises(ActivationMiss) as caught:
+        kept.manifest(NAMESPACE)
+    assert caught.value.reason == MissReason.DAMAGED
+    put(files(kept.root), A)
+    assert held(kept, A) == 16
+    assert litter(kept) == []
+
+
+def test_what_is_no_file_is_a_miss(tmp_path: Path) -> None:
+    """A pipe, a folder or a link in place of a segment or a manifest is refused, and nobody waits for it."""
+    kept = files(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("{}")
+    makers = (os.mkfifo, Path.mkdir, lambda path: path.symlink_to(secret))
+    for make in makers:
+        put(kept, A)
+        path = kept.folder(NAMESPACE) / segment_name(next(iter(kept.manifest(NAMESPACE).segments)))
+        path.unlink()
+        make(path)
+        before = _descriptors()
+        with pytest.raises(ActivationMiss) as caught:
+            held(kept, A)
+        assert caught.value.reason == MissReason.DAMAGED
+        if path.is_dir():
+            path.rmdir()
+        put(kept, A)
+        manifest = kept.folder(NAMESPACE) / "manifest.json"
+        manifest.unlink()
+        make(manifest)
+        with pytest.raises(ActivationMiss) as caught:
+            kept.manifest(NAMESPACE)
+        assert caught.value.reason == MissReason.DAMAGED
+        assert _descriptors() == before
+        if manifest.is_dir():
+            manifest.rmdir()
+    put(kept, A)
+    assert held(kept, A) == 16
+    assert secret.read_text() == "{}"
+
+
+def test_nothing_outside_is_touched(tmp_path: Path) -> None:
+    """Folders of other programs, links to folders, and files that no writer of ours left stay as they are."""
+    root = tmp_path / "root"
+    put(files(root), A)
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    foreign = root / PRINT / "notes"
+    foreign.mkdir()
+    linked = root / PRINT / ("12" * 16)
+    linked.symlink_to(outside)
+    (root / ("34" * 16)).symlink_to(tmp_path)
+    own = files(root).folder(NAMESPACE)
+    others = [outside / "draft.tmp", foreign / "draft.tmp", own / "draft.tmp"]
+    for path in others:
+        path.write_text("of somebody else")
+    left = own / f"{segment_name('ab' * 32)}.0123abcd.tmp"
+    left.write_text("of a writer that died")
+    kept = files(root)
+    with pytest.raises(ActivationMiss) as caught:
+        put(kept, A, "12" * 16)
+    assert caught.value.reason == MissReason.FAILED
+    drop_namespace(root, "12" * 16)
+    assert all(path.read_text() == "of somebody else" for path in others)
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o755
+    assert [path.name for path in outside.iterdir()] == ["draft.tmp"]
+    assert not left.exists()
+    assert held(kept, A) == 16
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
