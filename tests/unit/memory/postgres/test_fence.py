@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -10,10 +11,11 @@ from psycopg import errors, sql
 
 from memos import context
 from memos.errors import ItemNotFound, StoreError
+from memos.memory.activation.index import PutPrefix
 from memos.memory.postgres import PostgresAddress, PostgresStore
 from memos.memory.store import ItemFilter
 
-from .items import add, followup, web_log
+from .items import add, block, followup, prefix, web_log
 
 TABLES = (
     "cube", "item_key", "item", "lexicon", "mention", "vector", "alias", "working", "state", "journal", "outbox",
@@ -98,6 +100,33 @@ def test_a_fence_lets_a_new_cube_of_its_own_be_made(store: PostgresStore) -> Non
         assert store.cubes() == ["fresh"]
     finally:
         context.fence.reset(token)
+
+
+def test_a_fence_hides_blocks_over_other_cubes(store: PostgresStore) -> None:
+    """A block, and its prefix, is seen where all of its cubes are; a fenced reader stores blocks of their own."""
+    store.put_block(block("a", "b"))
+    store.apply([PutPrefix(prefix("a", "b"), "built")])
+    own = replace(block("a", namespace="own"), cube_ids=("cube",))
+    for fence, blocks, prefixes in (({"cube"}, {"own"}, 1), ({"cube", "other"}, {"own", "ns"}, 2)):
+        token = context.fence.set(frozenset(fence))
+        try:
+            if store.block("own") is None:
+                store.put_block(own)
+                store.apply([PutPrefix(replace(prefix("a"), id="p2", namespace="own"), "built")])
+            assert {one.namespace for one in store.blocks()} == blocks
+            assert len(store.prefixes()) == prefixes
+            for table, count in (
+                ("block", len(blocks)),
+                ("prefix", prefixes),
+                ("block_cube", 1 + len(fence)),
+            ):
+                with store._database.read() as tables:
+                    query = f"SELECT count(*) FROM {table}"
+                    assert tables.session.row(query) == (count,)  # type: ignore[attr-defined]
+        finally:
+            context.fence.reset(token)
+    assert {one.namespace for one in store.blocks()} == {"own", "ns"}
+    assert store.verify() == []
 
 
 def test_the_program_is_not_the_owner(store: PostgresStore, address: PostgresAddress) -> None:
