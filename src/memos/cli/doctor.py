@@ -198,4 +198,8 @@ def _queue(runtime: Any) -> str:
         from memos.mem_scheduler.queues.redis_streams.doctor import examine
 
         text = f"{text}; {examine(runtime.queue)}"
+    others = [one for one in runtime.store.queues() if one.id != runtime.queue.identity.id]
+    if others:
+        places = ", ".join(f"{one.place} ({one.id})" for one in others)
+        return f"! {text}; the store is served by {places} too, so marks of done tasks are kept: see `memos queue`"
     return f"! {text}; see `memos dead list`" if depth.dead else text

@@ -496,6 +496,7 @@ class BaseScheduler:
         with self._lifecycle:
             if not self._running:
                 self._coroutines.close()  # `run_once` needs no start, and may have run an `async def`
+                self._housekeeper.stop()
                 return True
             self._running = False
             self._stop_asked.set()
@@ -542,6 +543,7 @@ class BaseScheduler:
         labels = self._registry.served()
         if not labels:
             return 0
+        self._housekeeper.serve()
         asked_at = self.services.clock.monotonic()
         batches = self._queue.claim(labels, lanes_max=lanes_max, timeout_s=timeout_s)
         self._leases.hold(*batches, claimed_at=asked_at if timeout_s <= 0 else None)
@@ -551,6 +553,7 @@ class BaseScheduler:
 
     def keep_house(self) -> None:
         """One round of the housekeeper in the calling thread; it also runs by itself after `start`."""
+        self._housekeeper.serve()
         self._housekeeper.emit_left_over()
         self._housekeeper.emit_unread()
         self._housekeeper.round()

@@ -2,8 +2,10 @@
 
 * At start: followups that are committed but not queued (a crash between commit and finish, with the
   queue's memory gone) are queued, under their derived keys; so is the reading of raw items that is due.
+* From the first task on the store knows which queue serves it (`Service`), until that is empty and idle.
 * Every round: marks whose message and parent are both settled are swept, held against the queue, never
-  by age. A dead letter counts as live, so that its retry still finds its mark.
+  by age. A dead letter counts as live, so that its retry still finds its mark. While another queue
+  serves the store too nothing is swept.
 * Every round: outbox rows whose message was cancelled, or ran inside another one (coalesced), are
   ticked, or the next start would bring them back.
 * Every round: what the scheduler added (memories to look over for forgetting).
@@ -21,6 +23,7 @@ from memos.errors import MemosError
 from memos.mem_scheduler.queues.base import TaskQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import MEM_READ_TASK_LABEL, TaskState
+from memos.mem_scheduler.service import Service
 from memos.mem_scheduler.settlement import Settlement
 from memos.mem_scheduler.unread import Unread, all_unread
 from memos.memory.store import Followup, MemoryStore
@@ -43,13 +46,19 @@ class Housekeeper:
         self._store = store
         self._queue = queue
         self._settlement = settlement
+        self._service = Service(store, queue, clock)
         self._since = clock.now()
         self._clock = clock
         self._changed = threading.Condition()
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._marks_limit = MARKS_MIN
-        self._duties: list[Callable[[], int]] = [self.tell_letters, self.tick_settled, self.sweep]
+        self._duties: list[Callable[[], int]] = [
+            self._service.renew,
+            self.tell_letters,
+            self.tick_settled,
+            self.sweep,
+        ]
 
     def add_duty(self, duty: Callable[[], int]) -> None:
         """Do this too in every round; it bounds its own work and returns how much it did."""
@@ -58,6 +67,7 @@ class Housekeeper:
     def start(self) -> None:
         with self._changed:
             self._stopping = False
+        self.serve()
         self._thread = threading.Thread(target=self._work, name="memos-housekeeper", daemon=True)
         self._thread.start()
 
@@ -68,6 +78,12 @@ class Housekeeper:
         if self._thread is not None:
             self._thread.join(timeout=5.0)
             self._thread = None
+        self._guarded(self._service.leave)
+
+    def serve(self) -> None:
+        """Tell the store which queue serves it, before the first task is claimed. Later calls do nothing."""
+        if not self._service.told:
+            self._guarded(self._service.tell)
 
     def emit_left_over(self) -> int:
         """Queue committed followups that nobody else will queue; returns how many."""
@@ -112,12 +128,15 @@ class Housekeeper:
 
     def sweep(self) -> int:
         """One round over the marks; returns how many went."""
+        self.serve()
+        if not self._service.alone:
+            return 0
         marks = self._store.marks(limit=self._marks_limit)
         if not marks:
             return 0
         live = self._queue.live({key for pair in marks for key in pair if key})
         settled = [key for key, parent in marks if key not in live and parent not in live]
-        swept = self._store.sweep(settled) if settled else 0
+        swept = self._store.sweep(settled, queue_id=self._service.queue_id) if settled else 0
         # Old marks of dead letters must not hide newer ones that could go: look further next time.
         full = len(marks) == self._marks_limit
         self._marks_limit = min(MARKS_MAX, self._marks_limit * 2) if full and swept == 0 else MARKS_MIN
@@ -173,7 +192,7 @@ class Housekeeper:
             self.round()
 
     @staticmethod
-    def _guarded(duty: Callable[[], int]) -> None:
+    def _guarded(duty: Callable[[], object]) -> None:
         try:
             duty()
         except MemosError as error:

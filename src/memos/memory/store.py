@@ -193,6 +193,16 @@ class Followup:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingQueue:
+    """A queue whose tasks run on the store."""
+
+    id: str
+    place: str  # for people
+    token: str  # of the process that noted it last
+    since: float  # wall time
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """What a call of `apply` or `apply_once` did.
 
@@ -434,8 +444,23 @@ class MemoryStore(Protocol):
         """The followups of these keys have run (or are dead-lettered) outside `apply_once`."""
         ...
 
-    def sweep(self, settled: Sequence[str]) -> int:
-        """Remove marks and ticked outbox rows of these message keys. Returns how many marks went."""
+    def sweep(self, settled: Sequence[str], *, queue_id: str = "") -> int:
+        """Remove marks and ticked outbox rows of these message keys. Returns how many marks went.
+
+        None go while a queue other than `queue_id` serves the store: it may still deliver one of them.
+        """
+        ...
+
+    def serve(self, queue: ServingQueue) -> None:
+        """Note that tasks of this queue run on the store. What was noted of it before gives way."""
+        ...
+
+    def queues(self) -> list[ServingQueue]:
+        """The queues that are noted, which are one when all is well."""
+        ...
+
+    def retire(self, queue_id: str, *, token: str | None = None) -> bool:
+        """Note that this queue serves the store no more; whether it was noted, with that `token` if one is given."""
         ...
 
     def marks(self, *, limit: int) -> list[tuple[str, str]]:

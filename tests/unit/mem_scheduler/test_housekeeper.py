@@ -195,8 +195,8 @@ def test_the_housekeeper_comes_round_by_itself(still: Parts, clock: ManualClock)
     swept = threading.Event()
     original = still.store.sweep
 
-    def watched(keys: list[str]) -> int:
-        count = original(keys)
+    def watched(keys: list[str], **wanted: str) -> int:
+        count = original(keys, **wanted)
         swept.set()
         return count
 

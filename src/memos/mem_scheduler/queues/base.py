@@ -223,6 +223,16 @@ class Instance:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueIdentity:
+    """`id` names the queue as long as it keeps its messages, whoever opens it; "": it is gone with the process.
+    `place` is for people; `instance` is the queue object's own name."""
+
+    id: str
+    place: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class HeldLease:
     """A batch that somebody holds, for people to look at."""
 
@@ -310,6 +320,11 @@ class TaskQueue(Protocol):
 
     @property
     def dead(self) -> DeadLetters: ...
+
+    @property
+    def identity(self) -> QueueIdentity:
+        """What the memory store knows the queue by. Raises QueueUnavailable."""
+        ...
 
     @property
     def messages_max(self) -> int:

@@ -29,6 +29,7 @@ from memos.mem_scheduler.queues.base import (
     Instance,
     Outcome,
     QueueDepth,
+    QueueIdentity,
     Settled,
     TaskStatus,
     WhenFull,
@@ -130,6 +131,10 @@ class LocalQueue:
     @property
     def dead(self) -> MemoryDeadLetters:
         return self._dead
+
+    @property
+    def identity(self) -> QueueIdentity:
+        return QueueIdentity("", "memory", self._identity.name)
 
     @property
     def messages_max(self) -> int:

@@ -41,6 +41,8 @@ WHERE no IN (SELECT DISTINCT cube_no FROM item WHERE user_id = %(user_id)s AND l
 """
 _COUNT_WORKING = "SELECT count(*) FROM working WHERE cube_no = %(cube)s"
 _GET_META = "SELECT value FROM meta WHERE name = %(name)s"
+_META_OF = "SELECT name, value FROM meta WHERE starts_with(name, %(prefix)s) ORDER BY name"
+_DROP_META = "DELETE FROM meta WHERE name = %(name)s"
 _PUT_META = """
 INSERT INTO meta (name, value) VALUES (%(name)s, %(value)s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
@@ -117,3 +119,9 @@ class PostgresMeta:
 
     def put(self, name: str, value: str) -> None:
         self.session.run(_PUT_META, name=name, value=value)
+
+    def starting_with(self, prefix: str) -> dict[str, str]:
+        return {str(row[0]): str(row[1]) for row in self.session.rows(_META_OF, prefix=prefix)}
+
+    def drop(self, name: str) -> bool:
+        return self.session.run(_DROP_META, name=name) == 1

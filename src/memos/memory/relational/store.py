@@ -19,7 +19,7 @@ from memos.errors import EmbedderMismatch, InvalidInput, ItemGone, ItemNotFound,
 from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.message_schemas import check_id
 from memos.memory.item import Capacities, CubeSizes, ItemStatus, MemoryItem, WorkingSet
-from memos.memory.relational import aliases, entries
+from memos.memory.relational import aliases, entries, serving
 from memos.memory.relational import erase as erasing
 from memos.memory.relational import logs as logs_
 from memos.memory.relational.entries import Binding
@@ -27,7 +27,17 @@ from memos.memory.relational.rows import micros
 from memos.memory.relational.tables import Database, Tables
 from memos.memory.relational.verify import faults
 from memos.memory.relational.writing import Writing
-from memos.memory.store import Applied, Cause, Change, Followup, ItemFilter, JournalRow, Page, ReadView
+from memos.memory.store import (
+    Applied,
+    Cause,
+    Change,
+    Followup,
+    ItemFilter,
+    JournalRow,
+    Page,
+    ReadView,
+    ServingQueue,
+)
 
 if TYPE_CHECKING:
     from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
@@ -183,11 +193,25 @@ class RelationalStore:
             with self._database.write() as tables:
                 tables.outbox.tick(message_keys)
 
-    def sweep(self, settled: Sequence[str]) -> int:
+    def sweep(self, settled: Sequence[str], *, queue_id: str = "") -> int:
         if not settled:
             return 0
         with self._database.write() as tables:
+            if any(one.id != queue_id for one in serving.noted(tables.meta)):
+                return 0
             return tables.outbox.sweep(settled)
+
+    def serve(self, queue: ServingQueue) -> None:
+        with self._database.write() as tables:
+            serving.note(tables.meta, queue)
+
+    def queues(self) -> list[ServingQueue]:
+        with self._database.read() as tables:
+            return serving.noted(tables.meta)
+
+    def retire(self, queue_id: str, *, token: str | None = None) -> bool:
+        with self._database.write() as tables:
+            return serving.strike_out(tables.meta, queue_id, token=token)
 
     def marks(self, *, limit: int) -> list[tuple[str, str]]:
         with self._database.read() as tables:

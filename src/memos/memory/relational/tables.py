@@ -34,6 +34,12 @@ class MetaTable(Protocol):
 
     def put(self, name: str, value: str) -> None: ...
 
+    def starting_with(self, prefix: str) -> dict[str, str]: ...
+
+    def drop(self, name: str) -> bool:
+        """Whether there was such a value."""
+        ...
+
 
 class CubeTable(Protocol):
     """One row per cube."""

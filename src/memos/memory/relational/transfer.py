@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from memos.errors import InvalidInput, StoreCorrupt
+from memos.memory.relational import serving
 from memos.memory.relational.rows import Stored
 from memos.memory.relational.tables import Tables
 from memos.memory.relational.verify import faults
@@ -29,7 +30,7 @@ def copy_store(source: Tables, target: Tables) -> int:
     if not target.copying.is_empty():
         raise InvalidInput("the store to be filled holds memories already; give an empty one")
     for name, value in source.copying.dump("meta"):
-        if name not in NOT_MOVED:
+        if name not in NOT_MOVED and not name.startswith(serving.PREFIX):
             target.meta.put(name, value)
     for rows in _batches(source.copying.dump("cube")):
         target.copying.load("cube", rows)

@@ -26,6 +26,8 @@ SELECT id FROM cube
 WHERE no IN (SELECT DISTINCT cube_no FROM item WHERE user_id = ? AND live = 1) ORDER BY no
 """
 _GET_META = "SELECT value FROM meta WHERE name = ?"
+_META_OF = "SELECT name, value FROM meta WHERE substr(name, 1, length(?1)) = ?1 ORDER BY name"
+_DROP_META = "DELETE FROM meta WHERE name = ?"
 _PUT_META = """
 INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
@@ -97,3 +99,9 @@ class SqliteMeta:
 
     def put(self, name: str, value: str) -> None:
         self.connection.execute(_PUT_META, (name, value))
+
+    def starting_with(self, prefix: str) -> dict[str, str]:
+        return dict(self.connection.execute(_META_OF, (prefix,)).fetchall())
+
+    def drop(self, name: str) -> bool:
+        return self.connection.execute(_DROP_META, (name,)).rowcount == 1

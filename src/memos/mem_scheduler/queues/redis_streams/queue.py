@@ -40,6 +40,7 @@ import contextlib
 import json
 import os
 import random as random_module
+import secrets
 import threading
 import weakref
 from collections import OrderedDict
@@ -63,6 +64,7 @@ from memos.mem_scheduler.queues.base import (
     Instance,
     Outcome,
     QueueDepth,
+    QueueIdentity,
     Release,
     Settled,
     TaskStatus,
@@ -174,6 +176,7 @@ class RedisStreamsQueue:
         self._name = name
         self._identity = Identity.new(name)
         self._since = clock.now()
+        self._id = ""  # until it is asked for
         self._told: tuple[str, float] | None = None  # the labels that were last told, and when
         self._base = f"{prefix}:{{ms:0}}:"
         self._clock = clock
@@ -252,16 +255,27 @@ class RedisStreamsQueue:
         return self._dead
 
     @property
+    def identity(self) -> QueueIdentity:
+        if not self._id:
+            self._id = self._kept_or_put("id", secrets.token_hex(16))
+        return QueueIdentity(self._id, f"{self.prefix} at {self.address}", self._identity.name)
+
+    def _kept_or_put(self, name: str, value: str) -> str:
+        """What the server keeps by that name, which is `value` from the first call on."""
+        key = f"{self._base}{name}"
+        kept = self._server.ask(lambda: self._client.get(key))
+        if kept is None:  # only then: a server that is full refuses any SET, and its workers must start
+            self._server.ask(lambda: self._client.set(key, value, nx=True))
+            kept = self._server.ask(lambda: self._client.get(key))
+        return str(kept)
+
+    @property
     def messages_max(self) -> int:
         return self._limits.messages_max
 
     def bind_store(self, store_id: str) -> None:
         """This queue's work is for one memory store: two would be two brains. Raises ConfigError."""
-        name = f"{self._base}store"
-        bound = self._server.ask(lambda: self._client.get(name))
-        if bound is None:  # only then: a server that is full refuses any SET, and its workers must start
-            self._server.ask(lambda: self._client.set(name, store_id, nx=True))
-            bound = self._server.ask(lambda: self._client.get(name))
+        bound = self._kept_or_put("store", store_id)
         if bound != store_id:
             raise ConfigError(
                 f"the queue {self.prefix!r} at {self.address} belongs to the memory store {bound}, and this is "

@@ -42,6 +42,7 @@ from memos.mem_scheduler.queues.base import (
     LabelTimes,
     Outcome,
     QueueDepth,
+    QueueIdentity,
     Settled,
     TaskStatus,
     WhenFull,
@@ -155,7 +156,7 @@ class SqliteQueue:
         )
         with self._lock, self._file.write(durable=True) as connection:
             carry_over(connection, boot=boot, now=clock.monotonic(), wall=clock.now())
-            version = connection.execute("SELECT policy_version FROM counter").fetchone()[0]
+            version, self._id = connection.execute("SELECT policy_version, queue_id FROM counter").fetchone()
             self._policies.follow(connection, version)
         self._data_version = self._file.data_version()
 
@@ -170,6 +171,10 @@ class SqliteQueue:
     @property
     def dead(self) -> SqliteDeadLetters:
         return self._dead
+
+    @property
+    def identity(self) -> QueueIdentity:
+        return QueueIdentity(self._id, str(self.path), self._presence.identity.name)
 
     @property
     def messages_max(self) -> int:
