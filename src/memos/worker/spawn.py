@@ -64,7 +64,8 @@ class SpawnedWorker:
         # multiprocessing would end its children before anybody drained them. These come before, the last first.
         atexit.register(self.stop, None)
         atexit.register(root.reset)
-        threading.Thread(target=self._watch, name="memos-process-watch", daemon=True).start()
+        self._watcher = threading.Thread(target=self._watch, name="memos-process-watch", daemon=True)
+        self._watcher.start()
 
     def register(self, handlers: Mapping[str, Any]) -> None:
         with self._lock:
@@ -90,11 +91,12 @@ class SpawnedWorker:
         atexit.unregister(self.stop)
         with self._lock:
             self._tell("stop", grace_s)
-        self._process.join(None if grace_s is None else grace_s + END_S)
-        if self._process.is_alive():
+        # Only the watcher waits for the process: of two that do, one finds nothing to reap and no exit code.
+        self._watcher.join(None if grace_s is None else grace_s + END_S)
+        if self._watcher.is_alive():
             logger.warning("process.killed", pid=self._process.pid)
             self._process.kill()
-            self._process.join()
+            self._watcher.join()
         self._pipe.close()
         return self._process.exitcode == DRAINED
 
