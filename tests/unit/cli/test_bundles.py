@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from tests.postgres import schemas_of
 from typer.testing import CliRunner
 
 from memos.cli.main import app
@@ -128,3 +129,47 @@ def test_a_damaged_file_brings_in_nothing(run: Run, tmp_path: Path, monkeypatch:
         assert run("import", str(tmp_path / "out")).exit_code != 0
         with opened() as runtime:
             assert runtime.store.cubes() == [] and runtime.queue.statuses() == []
+
+
+def test_everything_moves_to_postgresql_with_its_open_tasks(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store and what waits in its queue arrive on PostgreSQL; each task runs there once, a repeat adds none."""
+    with opened() as runtime:
+        for text in ("I live in Lisbon.", "My boat is called Petrel."):
+            runtime.chat.writer.write(text, user_id="alice", cube_ids=["alice"], read="later")
+        runtime.queue.submit(
+            [ScheduleMessageItem(user_id="bob", mem_cube_id="bob", label="mine", content="do it")]
+        )
+        runtime.scheduler.keep_house()  # notes the queue, which stays behind
+        assert runtime.store.queues() != []
+        before = everything(runtime, "alice")
+    done = run("export", str(tmp_path / "all"), "--everything")
+    assert done.exit_code == 0 and "3 open tasks" in done.output, done.output
+    with schemas_of("postgres").lent() as address:
+        monkeypatch.setenv("MEMOS_HOME", str(tmp_path / "elsewhere"))
+        monkeypatch.setenv("MEMOS_STORE__URL", address.url)
+        monkeypatch.setenv("MEMOS_STORE__SCHEMA_NAME", address.schema)
+        monkeypatch.setenv("MEMOS_STORE__ROLE", address.role)
+        done = run("import", str(tmp_path / "all"))
+        assert done.exit_code == 0 and "3 open tasks" in done.output, done.output
+        assert run("import", str(tmp_path / "all"), "--tasks-only").exit_code == 0
+        ran: list[str] = []
+        with opened() as runtime:
+            assert runtime.store.describe()["backend"].startswith("PostgreSQL")
+            assert everything(runtime, "alice") == before and runtime.store.queues() == []
+            runtime.scheduler.register_handlers({"mine": lambda batch: ran.extend(m.content for m in batch)})
+            runtime.scheduler.start()
+            run_until_idle(runtime.scheduler)
+            assert ran == ["do it"]
+            derived = runtime.store.find(ItemFilter(cube_ids=("alice",), raw=False)).items
+            texts = [item.memory for item in derived]
+            assert texts and len(texts) == len(set(texts))
+            assert runtime.queue.dead.list() == [] and runtime.store.verify() == []
+        again = run("import", str(tmp_path / "all"), "--tasks-only")
+        assert again.exit_code == 0
+        with opened(start=True) as runtime:
+            runtime.scheduler.register_handlers({"mine": lambda batch: ran.extend(m.content for m in batch)})
+            run_until_idle(runtime.scheduler)
+            after = runtime.store.find(ItemFilter(cube_ids=("alice",), raw=False)).items
+            assert sorted(item.id for item in after) == sorted(item.id for item in derived)

@@ -22,6 +22,7 @@ from memos.memory.activation.block import MemoryBlocks
 from memos.memory.activation.keeper import PrefixKeeper
 from memos.memory.indexer import Indexer
 from memos.memory.item import Capacities, MemoryItem
+from memos.memory.postgres import PostgresStore
 from memos.memory.sqlite import SqliteStore
 from memos.memory.store import AddItems, ItemFilter
 from memos.retrieval.hybrid import HybridRetriever
@@ -44,7 +45,7 @@ class Parts:
     """A scheduler and what it was made of."""
 
     scheduler: GeneralScheduler
-    store: SqliteStore
+    store: SqliteStore | PostgresStore
     queue: LocalQueue
     services: Services
     sink: RecordingSink
@@ -99,16 +100,19 @@ def assembled(
     config: GeneralSchedulerConfig | None = None,
     capacities: Capacities | None = None,
     queue: LocalQueue | None = None,
+    store: SqliteStore | PostgresStore | None = None,
     backend: ActivationBackend | None = None,
     **replaced: Any,
 ) -> Iterator[Parts]:
     """Everything over the store in `folder`; `replaced` are services to use instead.
 
-    backend: what keeps prefixes, over the blocks of this store.
+    store: an open one to use (and close) instead of the file. backend: what keeps prefixes, over the blocks of this
+    store.
     """
     clock = clock or SystemClock()
     queue = queue or LocalQueue(clock=clock, random=random.Random(1))
-    store = SqliteStore(folder / "memory.db", clock=clock, capacities=capacities)
+    if store is None:
+        store = SqliteStore(folder / "memory.db", clock=clock, capacities=capacities)
     retriever = HybridRetriever(store, None, clock=clock)
     sink = RecordingSink()
     services = Services(
