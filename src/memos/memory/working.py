@@ -126,7 +126,7 @@ class Order:
             tuple(one for one in self.ids if one not in gone),
             self.places - sum(one in gone for one in self.ids[: self.places]),
             {one: left for one, left in self.heat.items() if one not in gone},
-            self.recalled,
+            tuple(one for one in self.recalled if one not in gone),
         )
 
 

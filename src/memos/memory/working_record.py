@@ -15,6 +15,7 @@ is about recent accesses; there are never more of them than places and ghosts. T
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -95,6 +96,7 @@ class WorkingRecord:
     sufficed: int = 0  # queries for which nothing was recalled
     replaced: int = 0  # recalls that made a new working set
     spread: float | None = None  # of the scores of the last recall; None: it found less than there are places
+    forgotten: int = 0  # items that had a place and were deleted since the last plan
 
     def use_of(self, item_id: str, *, recalled: bool) -> Use:
         """The use of an item by an answer; `recalled`: a recall ran for its query."""
@@ -112,6 +114,22 @@ class WorkingRecord:
         """What the order has places for and the working set has not: it was deleted, archived, replaced."""
         here = {entry.item_id for entry in entries}
         return frozenset(one for one in self.order.ids[: self.order.places] if one not in here)
+
+    @property
+    def named(self) -> frozenset[str]:
+        """Every item that the record remembers."""
+        orders = (self.order, self.before)
+        return frozenset(one for order in orders for one in (*order.ids, *order.heat, *order.recalled))
+
+    def without(self, gone: AbstractSet[str]) -> WorkingRecord:
+        """The record without a trace of deleted items; those that had a place are counted for the next plan."""
+        stood = sum(one in gone for one in self.order.ids[: self.order.places])
+        return replace(
+            self,
+            order=self.order.without(gone),
+            before=self.before.without(gone),
+            forgotten=self.forgotten + stood,
+        )
 
     def after(
         self,
@@ -145,6 +163,7 @@ class WorkingRecord:
             sufficed=self.sufficed + sufficed,
             replaced=self.replaced + 1,
             spread=spread,
+            forgotten=0,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -158,6 +177,7 @@ class WorkingRecord:
             "sufficed": self.sufficed,
             "replaced": self.replaced,
             "spread": self.spread,
+            "forgotten": self.forgotten,
         }
 
     @classmethod
@@ -175,6 +195,7 @@ class WorkingRecord:
             sufficed=int(value["sufficed"]),
             replaced=int(value["replaced"]),
             spread=value.get("spread"),
+            forgotten=int(value.get("forgotten", 0)),
         )
 
 

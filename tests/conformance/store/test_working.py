@@ -10,7 +10,9 @@ import pytest
 
 from memos.errors import InvalidInput, VersionConflict
 from memos.memory.item import Capacities, ItemStatus, MemoryKind, WorkingEntry, WorkingSet
-from memos.memory.store import MemoryStore, ReplaceWorking, SetStatus
+from memos.memory.store import MemoryStore, PutState, ReplaceWorking, SetStatus
+from memos.memory.working import Order
+from memos.memory.working_record import STATE, WorkingRecord
 
 
 def names(store: MemoryStore, cube_id: str = "cube") -> list[str]:
@@ -165,3 +167,22 @@ def test_the_journal_tells_who_came_and_who_left(store: MemoryStore, make: Any) 
     assert (row.op, row.item_id, row.reason) == ("replace_working", "", "new evidence")
     assert row.before == {"version": 1, "entries": [{"id": "a", "reason": ""}]}
     assert row.after == {"version": 2, "entries": [{"id": "b", "reason": "recalled"}]}
+
+
+def test_a_deleted_item_leaves_the_order_too(store: MemoryStore, make: Any) -> None:
+    """Neither places, ghosts nor heat name what was deleted, nor does a plan that was made before; an archived
+    item may come back, so it stays."""
+    order = Order(("a", "b", "c", "d", "never"), 2, {"c": 0.5, "a": 0.4}, ("a", "c"))
+    record = WorkingRecord(order=order, before=order)
+    store.apply([make.add("a", "b", "c", "d"), PutState("cube", STATE, record.to_json())])
+    store.apply(
+        [SetStatus(("a", "c"), ItemStatus.DELETED, "why"), SetStatus(("d",), ItemStatus.ARCHIVED, "old")]
+    )
+
+    def kept() -> WorkingRecord:
+        return WorkingRecord.from_json(store.state("cube", STATE))
+
+    left = Order(("b", "d", "never"), 1, {}, ())
+    assert (kept().order, kept().before, kept().forgotten) == (left, left, 1)
+    store.apply([PutState("cube", STATE, record.to_json())])  # a plan under way
+    assert (kept().order, kept().before, kept().forgotten) == (left, left, 1)

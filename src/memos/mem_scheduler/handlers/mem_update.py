@@ -328,14 +328,14 @@ def _replace(
         reason = "; ".join(filter(None, [asked.remark, "nothing in memory fits the query", *pool.degraded]))
         _leave(ctx, message, working, reason, activity, told)
         return activity
-    gone = record.gone(working.entries)
+    gone = len(record.gone(working.entries)) + record.forgotten
     first = [one.item_id for one in sorted(pool.candidates, key=lambda one: -one.score)]
     record_after = record.after(
         plan,
         activity.uses,
         first=first,
         sufficed=activity.sufficed,
-        gone=len(gone),
+        gone=gone,
         spread=turn.spread(pool.candidates),
     )
     uses, activity = activity.uses, monitor.taken(activity)
@@ -370,7 +370,7 @@ def _replace(
     )
     applied = ctx.apply(message, changes, followups=followups, logs=logs)
     if applied.fresh:
-        _count(plan, uses, gone=len(gone), capacity=ctx.services.store.capacities.working)
+        _count(plan, uses, gone=gone, capacity=ctx.services.store.capacities.working)
     logger.info("working.replaced", added=len(plan.added), kept=len(plan.kept), removed=len(plan.removed))
     return activity
 

@@ -10,11 +10,14 @@ change is decided on is what it changes. Cubes that changes name are held in the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from memos.errors import InvalidInput, ItemGone, ItemNotFound, VersionConflict
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
+from memos.memory import working_record
 from memos.memory.activation.index import DoomPrefixes, PutPrefix
 from memos.memory.item import Capacities, ItemStatus, MemoryItem, MemoryKind
 from memos.memory.relational import aliases, origins
@@ -116,10 +119,7 @@ class Writing:
             case AddAlias():
                 self._add_alias(change)
             case PutState():
-                cube = self._cube(change.cube_id)
-                cube.change()
-                value = to_json(dict(change.value), f"state {change.name!r}")
-                self.tables.working.put_state(cube.no, change.name, value)
+                self._put_state(change)
             case PutPrefix():
                 self._blocks().put_prefix(change, self._now)
             case DoomPrefixes():
@@ -227,6 +227,8 @@ class Writing:
                 deleted.setdefault(old.item.cube_id, set()).add(old.item.id)
                 tombstone = Stored(old.no, _tombstone(old.item), {}, False)
                 self._write(old, tombstone, op="delete", reason=reason)
+            for cube_id, ids in deleted.items():
+                self._forget_in_record(cube_id, ids)
             reason = f"{change.reason}; what it was read from is gone"
             going = [
                 orphan
@@ -312,6 +314,29 @@ class Writing:
         for old in self.tables.items.by_no(self.tables.items.strays(cube.no)):
             new = replace(old, item=replace(old.item, kind=MemoryKind.LONG_TERM))
             self._write(old, new, op="convert", reason="left working memory")
+
+    def _put_state(self, change: PutState) -> None:
+        cube = self._cube(change.cube_id)
+        cube.change()
+        value = change.value
+        if change.name == working_record.STATE:
+            # It was planned before this transaction: what was deleted meanwhile does not come back with it.
+            record = working_record.WorkingRecord.from_json(value)
+            found = self.tables.items.by_id(sorted(record.named))
+            gone = {one for one, stored in found.items() if stored.item.status is ItemStatus.DELETED}
+            value = record.without(gone).to_json() if gone else value
+        self.tables.working.put_state(cube.no, change.name, to_json(dict(value), f"state {change.name!r}"))
+
+    def _forget_in_record(self, cube_id: str, ids: AbstractSet[str]) -> None:
+        """Deleted items are no ghosts: the order and the heat of the working memory name them no more."""
+        name = working_record.STATE
+        text = self.tables.working.state(cube_id, name)
+        if text is None:
+            return
+        record = working_record.WorkingRecord.from_json(json.loads(text))
+        if ids & record.named:
+            left = to_json(record.without(ids).to_json(), f"state {name!r}")
+            self.tables.working.put_state(self._cube(cube_id).no, name, left)
 
     def _leave_working(self, cube: CubeRow, stored: Stored, *, reason: str) -> None:
         if not self.tables.working.holds(cube.no, stored.no):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from memos.memory.item import ItemStatus, MemoryItem
+from memos.memory.relational import vector_states
 from memos.memory.relational.cache import CUBE_BYTES, STATES_KEPT
 from memos.memory.sqlite import SqliteStore
 from memos.memory.store import AddItems, IndexedItem, ItemFilter, ReadView, SetStatus, TouchItems, UpdateItem
@@ -207,3 +208,22 @@ def spoken(item_id: str, words: list[str]) -> IndexedItem:
         id=item_id, cube_id="c", user_id="u", memory=" ".join(words), created_at=AT, updated_at=AT
     )
     return IndexedItem(item, {word: words.count(word) for word in words}, one_hot(len(item_id)))
+
+
+def test_a_deleted_vector_is_found_by_nobody_in_quantised_rows(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Warm or read anew, the matrix of int8 codes gives no deleted item, and the file holds its vector no more."""
+    monkeypatch.setattr(vector_states, "QUANTISED_MIN", 4)
+    store.apply([added(*(f"i{n}" for n in range(12)))])
+    with store.read("c") as view:
+        assert len(seen(view)) == 12
+    assert [state.rows.quantised for state in store._cache._cubes[1].states] == [True]
+    store.apply([SetStatus(("i3", "i7"), ItemStatus.DELETED, "test")])
+    with store.read("c") as view:
+        assert seen(view) == {f"i{n}" for n in range(12)} - {"i3", "i7"}
+        [state] = store._cache._cubes[1].states[-1:]
+        assert state.rows.quantised and len(state.cosines(one_hot(0))[0]) == 10
+    with SqliteStore(store.path, clock=ManualClock()) as again, again.read("c") as view:
+        assert seen(view) == {f"i{n}" for n in range(12)} - {"i3", "i7"}
+        assert again._cache._cubes[1].states[-1].rows.used == 10
