@@ -65,8 +65,8 @@ def search_channels(
     """Ask the channels of a cube that have a weight for its candidates."""
     allowed = allowed_numbers(view, request)
     each = depth(request)
-    by_words = weights.lexical > 0.0 and (request.by != "vector" or vector is None)
-    by_links = weights.links > 0.0 and request.by == "all"
+    by_words, by_links = weights.lexical > 0.0, weights.links > 0.0
+    context = weights.near, weights.far, weights.reply, weights.episode
     lexical: Mapping[int, float] = {}
     if by_words and query.terms:
         lexical = view.search_text(query.terms, limit=each, allowed=allowed)
@@ -76,7 +76,7 @@ def search_channels(
     if not numbers and by_words and query.name_terms:
         lexical = view.search_text(query.name_terms, limit=each, allowed=allowed)
         numbers = dict.fromkeys(lexical)
-    best = _best(lexical, dense, links) if request.by == "all" else []
+    best = _best(lexical, dense, links) if max(context) > 0.0 else []
     near = view.neighbours(best, distance=DISTANCE)
     for around in near.values():
         numbers.update((no, None) for no in around if allowed is None or no in allowed)

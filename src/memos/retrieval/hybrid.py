@@ -173,8 +173,7 @@ class HybridRetriever:
         now = request.reference_time or utc(self._clock.now()).astimezone()  # people mean their own days
         queries = [self._query.understand(request.query, view.participants(), now=now) for view in views]
         watch.lap("query")
-        by_meaning = weights.dense > 0.0 and request.by != "text"
-        vectors = self._encode(queries, degraded) if by_meaning else {}
+        vectors = self._encode(queries, degraded) if weights.dense > 0.0 else {}
         watch.lap("encode")
         found = [
             self._search(view, query, request, vectors.get(query.dense_text), weights, degraded)
@@ -257,7 +256,7 @@ class HybridRetriever:
     ) -> Look:
         """What the first hits lead to."""
         second = self._second
-        if not pool.keys or request.by != "all" or (weights.again <= 0.0 and weights.walk <= 0.0):
+        if not pool.keys or (weights.again <= 0.0 and weights.walk <= 0.0):
             nothing: Look = second.Look()
             return nothing
         places = self._gather.best_places(ranking, pool, count=second.SEEDS)

@@ -14,7 +14,6 @@ from memos.retrieval.filters import Predicate
 from memos.retrieval.stage_table import switched
 
 Dedup = Literal["no", "sim", "mmr"]
-By = Literal["all", "text", "vector"]
 
 TOP_K_MAX = 1_000
 CANDIDATES_MAX = 10_000
@@ -32,9 +31,8 @@ class RecallRequest:
     less on the absolute scale of `memos.retrieval.relativity`. `reference_time` is the 'now' of words
     such as "yesterday" in the query; default: the clock's. `valid_at` asks for what held then, `known_at` for
     what was known then (see `timeline`). `candidates_max` bounds how deep the channels look, half of it each,
-    but never less than twice `top_k`. `by` leaves the other channels, the neighbours of what they find and the
-    second look out; without vectors "vector" finds by text. `stages` names the stages that run, or with a "-"
-    those that do not (see `stage_table.switched`); default: those of the settings.
+    but never less than twice `top_k`. `stages` names the stages that run, or with a "-" those that do not (see
+    `stage_table.switched`); default: those of the settings.
     """
 
     query: str
@@ -54,7 +52,6 @@ class RecallRequest:
     relativity: float = 0.0
     dedup: Dedup = "mmr"
     candidates_max: int = 400
-    by: By = "all"
     stages: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -377,6 +377,6 @@ def test_one_channel_alone(ask: Ask, fill: Fill, make_item: Make, embedder: Any)
     fill([make_item("words", "The kettle is blue"), make_item("other", "Nothing in common")])
     plain, embedder.embed = embedder.embed, lambda texts: plain(["Nothing in common"] * len(texts))
     before = len(embedder.texts)
-    assert ids(ask("blue kettle", by="text")) == ["words"] and len(embedder.texts) == before
-    assert ids(ask("blue kettle", by="vector"))[0] == "other"
+    assert ids(ask("blue kettle", stages=("lexical",))) == ["words"] and len(embedder.texts) == before
+    assert ids(ask("blue kettle", stages=("dense",)))[0] == "other"
     assert set(ids(ask("blue kettle"))) == {"words", "other"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -66,15 +67,18 @@ class GraphHandler:
     def _fitting(
         self, asked: GetMemoryPlaygroundRequest, cube_id: str, warnings: dict[str, None]
     ) -> list[MemoryItem]:
-        request = RecallRequest(
+        by_words = RecallRequest(
             query=asked.search_query or "",
             cube_ids=(cube_id,),
             user_id=asked.user_id,
             top_k=FITTING_MAX,
             dedup="no",
-            by="vector" if asked.search_type == "embedding" else "text",
+            stages=("lexical",),
         )
-        recall = self._retriever.search(request)
+        by_meaning = replace(by_words, stages=("dense",))
+        recall = self._retriever.search(by_meaning if asked.search_type == "embedding" else by_words)
+        if recall.degraded:  # without vectors nothing is found by meaning
+            recall = replace(self._retriever.search(by_words), degraded=recall.degraded)
         warnings.update(dict.fromkeys(recall.degraded))
         return [hit.item for hit in recall.hits]
 
