@@ -342,6 +342,10 @@ ENGLISH_RULES = (
         lambda m, today: _month_without_year(_month_number(m[1] or m[2]), None, today),
     ),
     _rule(
+        r"(?<=\bbetween )(may|march)(?= and )|(?<=\bfrom )(may|march)(?= (?:to|until|till|through) )",
+        lambda m, today: _month_without_year(_month_number(m[1] or m[2]), None, today),
+    ),
+    _rule(
         r"\b((?:19|20)\d)0s\b",
         lambda m, _: Span(date(int(m[1]) * 10, 1, 1), date(int(m[1]) * 10 + 10, 1, 1)),
     ),

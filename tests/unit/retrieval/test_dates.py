@@ -70,6 +70,8 @@ def _days(text: str, reference: datetime = REFERENCE) -> list[tuple[str, str]]:
         ("after May 2023", "2023-06-01", str(LATEST)),
         ("between March 3 and April 5", "2023-03-03", "2023-04-06"),
         ("from January to March 2022", "2022-01-01", "2022-04-01"),
+        ("from March to May 2022", "2022-03-01", "2022-06-01"),
+        ("between May and August 2022", "2022-05-01", "2022-09-01"),
         ("from November to March 2022", "2021-11-01", "2022-04-01"),
         ("昨天发生了什么", "2023-06-14", "2023-06-15"),
         ("大前天", "2023-06-12", "2023-06-13"),
