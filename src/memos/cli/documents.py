@@ -17,7 +17,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from memos.cli.terminal import errors, opened, out, plain, shown
+from memos.cli.terminal import NARROW_COLUMNS, counted, errors, opened, out, plain, shown
 from memos.errors import DocumentError, InvalidInput
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def add_files(patterns: Sequence[str], *, user: str, cube: str, as_json: bool) -
         if sandbox is not None:
             used.enter_context(sandbox)
         bar = used.enter_context(_bar(shows=not as_json))
-        whole = bar.add_task(f"{len(paths)} file(s)", total=len(paths), visible=len(paths) > 1)
+        whole = bar.add_task(counted(len(paths), "file"), total=len(paths), visible=len(paths) > 1)
         for path in paths:
             try:
                 for document in _add(runtime, path, user=user, cube=cube, sandbox=sandbox, bar=bar):
@@ -52,7 +52,7 @@ def add_files(patterns: Sequence[str], *, user: str, cube: str, as_json: bool) -
     for path, reason in failed:
         errors.print("[red]not added[/red] ", plain(f"{path}: {reason}"), soft_wrap=True)
     if not as_json:
-        out.print(plain(f"{len(paths) - len(failed)} of {len(paths)} file(s) are in cube {cube}", "dim"))
+        out.print(plain(f"{len(paths) - len(failed)} of {counted(len(paths), 'file')} in cube {cube}", "dim"))
     if failed:
         raise typer.Exit(1)
 
@@ -94,7 +94,9 @@ def _tell(document: StoredDocument, *, as_json: bool) -> None:
     if as_json:
         out.print(json.dumps(asdict(document), ensure_ascii=False), markup=False, soft_wrap=True)
         return
-    sizes = f"{document.parts} memories" + (f", {document.pages} pages" if document.pages else "")
+    sizes = counted(document.parts, "memory", "memories") + (
+        f", {counted(document.pages, 'page')}" if document.pages else ""
+    )
     notes = f" ({'; '.join(document.notes)})" if document.notes else ""
     line = f"{document.file_id}  {document.name}: {document.state}, {sizes}{notes}"
     out.print(plain(line), soft_wrap=True)
@@ -121,13 +123,18 @@ def list_documents(
         return
     if rows:
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("id", "name", "kind", "pages", "memories", "cube", "added"):
-            table.add_column(name, overflow="fold", no_wrap=name == "id")
+        # An id takes half of a narrow terminal; what is left there goes to the name. `--json` has the rest.
+        left_out = {"kind", "pages", "added"} if out.width < NARROW_COLUMNS else set()
+        names = ("id", "name", "kind", "pages", "memories", "cube", "added")
+        kept = [number for number, name in enumerate(names) if name not in left_out]
+        for number in kept:
+            table.add_column(names[number], overflow="fold", no_wrap=names[number] in ("id", "memories"))
         for row, item in zip(rows, found, strict=True):
             cells = (row["id"], row["name"], row["format"], row["pages"] or "", row["parts"], row["cube_id"])
-            table.add_row(*(plain(str(cell)) for cell in cells), plain(shown(item.created_at)))
+            texts = [*map(str, cells), shown(item.created_at)]
+            table.add_row(*(plain(texts[number]) for number in kept))
         out.print(table)
-    out.print(f"[dim]{len(rows)} documents[/dim]")
+    out.print(f"[dim]{counted(len(rows), 'document')}[/dim]")
 
 
 @app.command("delete")
@@ -139,4 +146,4 @@ def delete_documents(
 
     with opened() as runtime:
         deleted = handlers_of(runtime).memory.delete_documents(file_ids)
-    out.print(f"deleted {len(set(file_ids))} document(s), {deleted} memories")
+    out.print(f"deleted {counted(len(set(file_ids)), 'document')}, {counted(deleted, 'memory', 'memories')}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from memos.cli.terminal import opened, out, plain
+from memos.errors import InvalidInput
 
 
 def register(app: typer.Typer) -> None:
@@ -32,6 +33,8 @@ def explain(
     from memos.api.explain_models import ExplainRequest
     from memos.api.handlers import handlers_of
 
+    if (memory_id is None) == (text is None):
+        raise InvalidInput("say which memory was expected: its --id, or what it says with --text, not both")
     asked = ExplainRequest(
         query=query,
         memory_id=memory_id,

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 
 from memos.cli.documents import add_files
-from memos.cli.terminal import moment, opened, out, plain, shown
+from memos.cli.terminal import NARROW_COLUMNS, counted, moment, opened, out, plain, shown
 from memos.errors import InvalidInput
 from memos.memory.document_items import document_of
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind
@@ -26,7 +26,6 @@ User = Annotated[str, typer.Option("--user", "-u", help="The user who owns or as
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line, for other programs.")]
 
 UUID_CHARS = 36
-NARROW_COLUMNS = 110
 
 
 def register(app: typer.Typer) -> None:
@@ -187,7 +186,7 @@ def list_items(
         return
     if items:
         out.print(_table(items))
-    out.print(f"[dim]{len(items)} of {page.total} memories[/dim]")
+    out.print(f"[dim]{len(items)} of {counted(page.total, 'memory', 'memories')}[/dim]")
 
 
 def _member(kind: Any, text: str, name: str) -> Any:
@@ -265,7 +264,7 @@ def search(
                 for way in hit.ways
             )
             out.print(plain(f"{hit.item.id[:8]}  {told}  found by: {ways}", "dim"))
-    out.print(plain("; ".join([f"{len(recall.hits)} memories", *recall.degraded]), "dim"))
+    out.print(plain("; ".join([counted(len(recall.hits), "memory", "memories"), *recall.degraded]), "dim"))
 
 
 def edit(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from memos.cli.terminal import errors, out, plain, shown
+from memos.cli.terminal import counted, errors, out, plain, shown
 from memos.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def list_keys(
         )
     if known:
         out.print(table)
-    out.print(f"[dim]{len(known)} keys[/dim]")
+    out.print(f"[dim]{counted(len(known), 'key')}[/dim]")
 
 
 @app.command("revoke")

@@ -114,10 +114,11 @@ def _instances(picture: Picture) -> Table:
 
 
 def _labels(picture: Picture, sums: Mapping[str, LabelSums], before: Picture | None) -> Table:
-    table = _table(
+    names = (
         "label", "queued", "delayed", "parked", "running", "lag", "change/s", "waiting p50", "p95",
         "running p50", "p95",
     )  # fmt: skip
+    rows: list[list[str]] = []
     earlier = before.by_label() if before is not None else {}
     for label in sorted({*sums, *picture.depth.times}):
         one = sums.get(label, LabelSums())
@@ -131,13 +132,20 @@ def _labels(picture: Picture, sums: Mapping[str, LabelSums], before: Picture | N
             if times is None
             else (times.waiting_p50, times.waiting_p95, times.running_p50, times.running_p95)
         )
-        table.add_row(
-            plain(label),
-            *(str(number or "") for number in (one.queued, one.delayed, one.parked, one.running)),
-            span(one.lag_s) if one.waiting else "",
-            change,
-            *("–" if s is None else f"{s * 1000:.1f} ms" for s in seconds),
+        rows.append(
+            [
+                label,
+                *(str(number or "") for number in (one.queued, one.delayed, one.parked, one.running)),
+                span(one.lag_s) if one.waiting else "",
+                change,
+                *("–" if s is None else f"{s * 1000:.1f} ms" for s in seconds),
+            ]
         )
+    # Columns without a figure are left out: all of them do not fit in 80 columns.
+    kept = [number for number in range(len(names)) if any(row[number] for row in rows)]
+    table = _table(*(names[number] for number in kept))
+    for row in rows:
+        table.add_row(*(plain(row[number]) for number in kept))
     return table
 
 

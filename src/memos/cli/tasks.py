@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from memos.cli.terminal import opened, out, plain, shown
+from memos.cli.terminal import counted, opened, out, plain, shown
 
 if TYPE_CHECKING:
     from memos.mem_scheduler.queues.base import DeadLetter, TaskQueue
@@ -117,7 +117,7 @@ def list_letters(
         )
     if letters:
         out.print(table)
-    out.print(f"[dim]{len(letters)} dead letters[/dim]")
+    out.print(f"[dim]{counted(len(letters), 'dead letter')}[/dim]")
 
 
 @dead.command("show")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+NARROW_COLUMNS = 110
 
 
 def plain(text: str, style: str = "") -> Text:
@@ -61,6 +62,11 @@ def moment(text: str | None) -> datetime | None:
         raise InvalidInput(
             f"{text!r} is not an ISO date or time, such as 2026-05-08 or 2026-05-08T13:56"
         ) from error
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 memory`, `2 memories`; `many` where an s does not make the plural."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def shown(when: datetime | None) -> str:

@@ -72,7 +72,7 @@ def test_a_folder_is_added_once_and_deleted_by_id(
     code, printed, _ = run("documents", "list")
     assert code == 0 and "2 documents" in printed and ids["pump.pdf"] in printed
     code, printed, _ = run("documents", "delete", ids["pump.pdf"])
-    assert (code, printed.strip()) == (0, "deleted 1 document(s), 2 memories")
+    assert (code, printed.strip()) == (0, "deleted 1 document, 2 memories")
     code, printed, _ = run("list", "--cube", "c", "--json")
     assert [row["document"]["name"] for row in rows(printed)] == ["team.md"]
 
@@ -83,7 +83,7 @@ def test_what_cannot_be_read_is_named_and_costs_the_others_nothing(
     """One damaged file among sound ones: exit code 1, its reason on stderr, the others stored."""
     (folder / "a.pdf").write_bytes(b"%PDF-1.4 cut")
     code, printed, err = memos(capsys, monkeypatch, "add", "--file", str(folder), "--cube", "c")
-    assert code == 1 and "2 of 3 file(s)" in printed
+    assert code == 1 and "2 of 3 files" in printed
     assert "a.pdf: DocumentUnreadable" in err.replace("\n", "")
 
 
