@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.kept_in_memory import KeptInMemory
+from tests.postgres import BOUNDS, schemas_of
 from tests.unit.mem_scheduler.parts import CUBE, USER, Parts, assembled, message
 
 from memos.configs.mem_scheduler import GeneralSchedulerConfig
@@ -20,6 +22,7 @@ from memos.memory.activation.index import Block, ChatReuse, KeptPrefix
 from memos.memory.activation.keeper import PrefixKeeper
 from memos.memory.activation.promotion import PromotionRules, expected_queries
 from memos.memory.item import ItemStatus, WorkingEntry
+from memos.memory.postgres import PostgresStore
 from memos.memory.store import IndexedItem, ReplaceWorking, SetStatus, TouchItems, UpdateItem
 from memos.retrieval.keywords import analyse
 from memos.testing import ManualClock
@@ -37,9 +40,18 @@ def backend() -> KeptInMemory:
     return KeptInMemory()
 
 
-@pytest.fixture
-def parts(tmp_path: Path, clock: ManualClock, backend: KeptInMemory) -> Iterator[Parts]:
-    with assembled(tmp_path, clock=clock, config=CONFIG, backend=backend) as made:
+@pytest.fixture(params=["sqlite", "postgres"])
+def parts(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock, backend: KeptInMemory
+) -> Iterator[Parts]:
+    with ExitStack() as opened:
+        store = None
+        if request.param == "postgres":
+            address = opened.enter_context(schemas_of("postgres").lent())
+            store = PostgresStore(address, clock=clock, bounds=BOUNDS)
+        made = opened.enter_context(
+            assembled(tmp_path, clock=clock, config=CONFIG, backend=backend, store=store)
+        )
         made.remember(*FACTS)
         yield made
 
