@@ -1,11 +1,12 @@
 """`GeneralMemCube`: one cube as an object, with its areas, that can be dumped to a folder and loaded.
 
 `text_mem` and `pref_mem` are views of the cube in the runtime's store, so a cube object is cheap and what
-one object changes every other one sees. `act_mem` and `para_mem` are None: this version has no activation
-and no parametric memory. `dump` writes one consistent state; `load` brings it into an empty cube in one
+one object changes every other one sees. `act_mem` is a `KVCacheMemory` where the configuration names `kv_cache`, else
+None; it is the object's own and starts empty. `para_mem` is None: there is no parametric memory. `dump` writes one consistent state; `load` brings it into an empty cube in one
 transaction. Everything a memory says of itself comes back, but for its row version, which counts the
 changes of a row in its own store, and for orders and secrets, which are held in quarantine unless the file
-is trusted. Deleted memories do not travel.
+is trusted. Deleted memories do not travel, nor do caches, which may hold what was deleted since: `act_mem` has
+a dump of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from uuid import uuid4
 
 from memos import context, log
 from memos.clock import utc
-from memos.configs.mem_cube import ABSENT, GeneralMemCubeConfig
+from memos.configs.mem_cube import ABSENT, ActivationConfigFactory, GeneralMemCubeConfig
 from memos.errors import ConfigError, InvalidInput, VersionConflict
 from memos.mem_cube.bundle import FILE_NAME, Bundle, holds_bundle, read_bundle, write_bundle
 from memos.mem_scheduler.schemas.message_schemas import check_id
@@ -30,6 +31,7 @@ from memos.memory.quarantine import inspect
 from memos.memory.store import AddAlias, AddItems, Cause, Change, IndexedItem, ItemFilter, ReplaceWorking
 
 if TYPE_CHECKING:
+    from memos.memory.activation.kv_memory import KVCacheMemory
     from memos.runtime import Runtime
 
 TEXT_KINDS = (MemoryKind.LONG_TERM, MemoryKind.USER, MemoryKind.WORKING)
@@ -45,7 +47,6 @@ logger = log.get_logger(__name__)
 class GeneralMemCube:
     """See the module docstring. `runtime` is the process's own where none is given."""
 
-    act_mem: None = None
     para_mem: None = None
 
     def __init__(
@@ -70,6 +71,7 @@ class GeneralMemCube:
         self.text_mem = TextMemory(self.cube_id, parts, kinds=TEXT_KINDS)
         wanted = self.config.pref_mem is not None and self.config.pref_mem.backend != ABSENT
         self.pref_mem = TextMemory(self.cube_id, parts, kinds=PREFERENCE_KINDS) if wanted else None
+        self.act_mem = _caches(self.config.act_mem, self.runtime)
 
     @classmethod
     def init_from_dir(
@@ -189,6 +191,29 @@ class GeneralMemCube:
             logger.warning(
                 "cube.over_capacity", cube=self.cube_id, archived=len(applied.archived), loaded=len(kept)
             )
+
+
+def _caches(wanted: ActivationConfigFactory | None, runtime: Runtime) -> KVCacheMemory | None:
+    """Of the model that is named, or of the one that the process chats with. Raises ConfigError, ModelError,
+    ActivationUnsupported."""
+    if wanted is None or wanted.backend == ABSENT:
+        return None
+    try:
+        from memos.memory.activation.kv_memory import KVCacheMemory
+        from memos.models.hf.chat import HFChat
+    except ImportError as error:
+        raise ConfigError(
+            f"act_mem.backend='kv_cache' needs torch and transformers ({error}): pip install 'memscheduler[hf]'"
+        ) from error
+    clock, named = runtime.clock, wanted.config.extractor_llm
+    if named is not None:
+        return KVCacheMemory({"extractor_llm": named}, clock=clock)
+    if isinstance(runtime.models.llm, HFChat):
+        return KVCacheMemory(runtime.models.llm, clock=clock)
+    raise ConfigError(
+        "act_mem.backend='kv_cache' needs a model in this process: name its folder in act_mem.config.extractor_llm, "
+        "or chat with one (MEMOS_MODELS__CHAT_BACKEND=hf)"
+    )
 
 
 def _dangerous(items: Iterable[MemoryItem]) -> dict[str, str]:

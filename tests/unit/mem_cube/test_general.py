@@ -420,7 +420,9 @@ def test_working_memory_by_its_documented_names(runtime: Runtime) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"act_mem": {"backend": "kv_cache"}}, "act_mem.*kv_cache"),
+        ({"act_mem": {"backend": "kv_cach"}}, "Did you mean 'kv_cache'"),
+        ({"act_mem": {"backend": "kv_cache", "config": {"extractor": {}}}}, "extractor_llm"),
+        ({"para_mem": {"backend": "lora"}}, "para_mem.*lora"),
         ({"text_mem": {"backend": "tree_text", "config": {"graph_db": {}}}}, "graph_db"),
         ({"text_mem": {"backend": "tree_txt"}}, "Did you mean 'tree_text'"),
         ({"cube": "x"}, "Did you mean 'cube_id'"),
