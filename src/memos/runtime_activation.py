@@ -98,8 +98,17 @@ def _backend(settings: Settings, llm: LLM, *, is_main: bool) -> ActivationBacken
 def _tensors(settings: Settings, llm: LLM) -> ActivationBackend | None:
     """Of a model in this process; the first prefix takes its fingerprint."""
     from memos.memory.activation.files import Room
-    from memos.memory.activation.hf import HFActivation
     from memos.models.hf.chat import HFChat
+
+    try:
+        import blake3  # noqa: F401  (files are hashed with it; found missing here, not in a chat)
+
+        from memos.memory.activation.hf import HFActivation
+    except ImportError as error:
+        raise ConfigError(
+            f"prefixes of a model in this process cannot be kept ({error}): pip install 'memscheduler[hf]', "
+            "or set MEMOS_ACTIVATION__BACKEND=off"
+        ) from error
 
     if not isinstance(llm, HFChat):
         return None

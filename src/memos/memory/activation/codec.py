@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from memos.memory.activation.segment import Array, Kind
+from memos.memory.activation.segment import Array, Kind, KvShape
 from memos.models.hf.model import Past
 
 _INT8_MAX = 127.0
@@ -31,14 +31,47 @@ def encode(past: Past, kind: Kind) -> dict[str, Array]:
 def decode(tensors: Mapping[str, Array], kind: Kind, *, dtype: Any, device: Any) -> Past:
     """The model's tensors again. They share no memory with the arrays where anything was converted."""
     with torch.inference_mode():
-        if kind == "int8":
-            keys, values = (
-                _on(tensors[name], device).float() * _on(tensors[f"{name}_scale"], device)
-                for name in ("k", "v")
-            )
-        else:
-            keys, values = (_loaded(tensors[name], kind, device) for name in ("k", "v"))
+        keys, values = (_loaded(tensors, name, kind, device) for name in ("k", "v"))
         return Past(keys.to(dtype), values.to(dtype))
+
+
+class Assembly:
+    """The tensors of a prefix, made once and filled from its parts in order: what a part's file holds is
+    converted on its way in, and copied nowhere else. For one thread."""
+
+    def __init__(self, shape: KvShape, tokens: int, *, dtype: Any, device: Any) -> None:
+        rows = (shape.layers, shape.heads, tokens)
+        with torch.inference_mode():
+            self._keys = torch.empty(*rows, shape.key_dim, dtype=dtype, device=device)
+            self._values = torch.empty(*rows, shape.value_dim, dtype=dtype, device=device)
+        self._device = device
+        self.filled = 0  # tokens
+
+    def take(self, past: Past) -> None:
+        """What is at hand already comes next."""
+        self._put(past.keys, past.values)
+
+    def fill(self, tensors: Mapping[str, Array], kind: Kind) -> None:
+        """A segment's arrays come next. They are not needed afterwards."""
+        with torch.inference_mode():
+            keys, values = (_loaded(tensors, name, kind, self._device) for name in ("k", "v"))
+            self._put(keys, values)
+
+    def past(self) -> Past:
+        """What was filled. Less than was made room for is a copy, so that no memory is held for nothing."""
+        made = Past(self._keys, self._values)
+        if self.filled == made.tokens:
+            return made
+        with torch.inference_mode():
+            part = made.first(self.filled)
+            return Past(part.keys.clone(), part.values.clone())
+
+    def _put(self, keys: Any, values: Any) -> None:
+        start, end = self.filled, self.filled + keys.shape[2]
+        with torch.inference_mode():
+            self._keys[:, :, start:end].copy_(keys)
+            self._values[:, :, start:end].copy_(values)
+        self.filled = end
 
 
 def _stored(tensor: Any, kind: Kind) -> Array:
@@ -47,7 +80,10 @@ def _stored(tensor: Any, kind: Kind) -> Array:
     return _array(tensor.to(torch.bfloat16).contiguous().view(torch.int16)).view("<u2")
 
 
-def _loaded(array: Array, kind: Kind, device: Any) -> Any:
+def _loaded(tensors: Mapping[str, Array], name: str, kind: Kind, device: Any) -> Any:
+    array = tensors[name]
+    if kind == "int8":
+        return _on(array, device).float() * _on(tensors[f"{name}_scale"], device)
     if kind == "fp32":
         return _on(array, device)
     return _on(array.view("<i2"), device).view(torch.bfloat16)

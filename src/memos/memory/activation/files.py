@@ -31,7 +31,7 @@ from memos.memory.activation import folder as disk
 from memos.memory.activation.base import MissReason
 from memos.memory.activation.eviction import Kept, evicted
 from memos.memory.activation.manifest import Manifest
-from memos.memory.activation.segment import KvShape, Proof, Segment, read, write
+from memos.memory.activation.segment import KvShape, Proof, Scratch, Segment, read, write
 
 BYTES_MAX = 4 * 1024**3
 PREFIXES_MAX = 8
@@ -87,11 +87,22 @@ class SegmentFiles:
             return self._opened(folder)
 
     def read(self, namespace: str, proof: Proof) -> Segment:
-        """One segment that a manifest names. Raises ActivationMiss; a file that is refused is removed, so
-        that the next build writes it anew."""
-        path = self.folder(namespace) / disk.segment_name(proof.chain)
+        """One segment that a manifest names, in memory of its own. Raises as `read_path`."""
+        return next(self.read_path(namespace, [proof]))
+
+    def read_path(self, namespace: str, path: Sequence[Proof]) -> Iterator[Segment]:
+        """Segments that a manifest names, one after the other; each is gone when the next one is asked for.
+
+        Raises ActivationMiss at the first that cannot be used; a file that is refused is removed, so that
+        the next build writes it anew.
+        """
+        folder, scratch = self.folder(namespace), Scratch()
+        for proof in path:
+            yield self._read(namespace, folder / disk.segment_name(proof.chain), proof, scratch)
+
+    def _read(self, namespace: str, path: Path, proof: Proof, scratch: Scratch) -> Segment:
         try:
-            segment = read(path, fingerprint=self.fingerprint, shape=self.shape, proof=proof)
+            segment = read(path, fingerprint=self.fingerprint, shape=self.shape, proof=proof, scratch=scratch)
         except ActivationMiss as miss:
             logger.warning("activation.file_refused", reason=str(miss.reason), why=str(miss), file=path.name)
             if miss.reason is not MissReason.FAILED:

@@ -20,8 +20,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from memos import log
 from memos.errors import ActivationMiss, ActivationUnsupported
 from memos.memory.activation.base import (
@@ -34,7 +32,7 @@ from memos.memory.activation.base import (
     Reuse,
     Suffix,
 )
-from memos.memory.activation.codec import decode, encode
+from memos.memory.activation.codec import Assembly, encode
 from memos.memory.activation.files import Room, SegmentFiles, as_ids
 from memos.memory.activation.manifest import Manifest, chains_of, cuts_of
 from memos.memory.activation.segment import Kind, KvShape, Proof, Segment
@@ -64,6 +62,15 @@ class _Found:
     @property
     def tokens(self) -> int:
         return self.past.tokens if self.past is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What came out of files, the last segment of it, and why it is not more."""
+
+    made: Assembly
+    last: str
+    miss: ActivationMiss | None = None
 
 
 class HFActivation:
@@ -198,7 +205,10 @@ class HFActivation:
 
     def loaded(self, namespace: str, path: Sequence[Proof]) -> Past:
         """These segments out of their files, as tensors. Raises ActivationMiss for the first that is refused."""
-        return _joined([self._loaded(namespace, proof) for proof in path])
+        read = self._assembled(namespace, None, path, sum(proof.tokens for proof in path))
+        if read.miss is not None:
+            raise read.miss
+        return read.made.past()
 
     # -- inside -----------------------------------------------------------------------------------------
 
@@ -278,24 +288,30 @@ class HFActivation:
             names = list(chains_of(manifest.fingerprint, manifest.salt, as_ids(ids), cuts))
             reason = MissReason.EVICTED if names[len(path)] in manifest.gone else MissReason.MISSING
         hot, begun = self._hot.longest(namespace, [proof.chain for proof in path])
-        parts = [hot] if hot is not None else []
-        last = path[begun - 1].chain if begun else ""
-        for proof in path[begun:]:
-            try:
-                parts.append(self._loaded(namespace, proof))
-            except ActivationMiss as miss:
-                reason = MissReason(miss.reason)
-                break
-            last = proof.chain
-        if not parts:
+        past, last = hot, path[begun - 1].chain if begun else ""
+        if begun < len(path):
+            read = self._assembled(namespace, hot, path[begun:], cuts[len(path) - 1])
+            reason = reason if read.miss is None else MissReason(read.miss.reason)
+            past, last = (read.made.past() if read.made.filled else None), read.last or last
+        if past is None:
             return _Found(None, reason=reason)
-        past = _joined(parts)
         self._hot.put(namespace, last, past)
         return _Found(past, last, reason)
 
-    def _loaded(self, namespace: str, proof: Proof) -> Past:
-        segment = self.files.read(namespace, proof)
-        return decode(segment.tensors, segment.kind, dtype=self.model.dtype, device=self.model.device)
+    def _assembled(self, namespace: str, begun: Past | None, path: Sequence[Proof], tokens: int) -> _Read:
+        """What is at hand and the segments of `path` after it that can be read; together at most `tokens`."""
+        made, last = Assembly(self.files.shape, tokens, dtype=self.model.dtype, device=self.model.device), ""
+        if begun is not None:
+            made.take(begun)
+        try:
+            for segment in self.files.read_path(namespace, path):
+                if segment.start != made.filled or made.filled + len(segment.ids) > tokens:
+                    raise ActivationMiss(MissReason.DAMAGED, "it does not begin where the one before it ends")
+                made.fill(segment.tensors, segment.kind)
+                last = segment.chain
+        except ActivationMiss as miss:
+            return _Read(made, last, miss)
+        return _Read(made, last)
 
     def _why_less(self, found: _Found, handle: Handle, layout: Layout) -> MissReason:
         if found.tokens >= handle.tokens:
@@ -354,13 +370,3 @@ class _Hot:
 
     def forget(self, namespace: str) -> None:
         self.keep_only(namespace, set())
-
-
-def _joined(parts: Sequence[Past]) -> Past:
-    if len(parts) == 1:
-        return parts[0]
-    with torch.inference_mode():
-        return Past(
-            torch.cat([part.keys for part in parts], dim=2),
-            torch.cat([part.values for part in parts], dim=2),
-        )

@@ -143,13 +143,17 @@ def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ActivationMiss) as caught:
             kept.manifest(NAMESPACE)
         assert caught.value.reason in (MissReason.DAMAGED, MissReason.FORMAT)
+    for place in range(0, len(text), 7):
+        path.write_bytes(text[:place] + bytes([text[place] ^ 0x01]) + text[place + 1 :])
+        with pytest.raises(ActivationMiss):
+            kept.manifest(NAMESPACE)
     put(kept, A)
     assert held(kept, A) == 16
     assert litter(kept) == []
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value).encode()
+    return json.dumps(value, separators=(",", ":")).encode()  # as it is written: only the edit differs
 
 
 def test_another_models_manifest_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from memos.errors import ActivationMiss, ActivationUnsupported
 from memos.memory.activation.base import Entry, Handle, Layout, MissReason, Response, Suffix
 from memos.memory.activation.files import Room
 from memos.memory.activation.hf import HFActivation
+from memos.memory.activation.manifest import to_json
 from memos.memory.activation.segment import KINDS, Kind
 from memos.models.base import ChatMessage
 from memos.models.hf.model import HFModel
@@ -193,6 +195,21 @@ def test_another_models_prefix_is_refused(tmp_path: Path, model: HFModel) -> Non
     with pytest.raises(ActivationMiss) as caught:
         other.generate(theirs, Suffix(layout(range(8)), QUESTION))
     assert caught.value.reason == MissReason.FINGERPRINT
+
+
+def test_no_room_is_made_for_what_a_manifest_claims(tmp_path: Path, model: HFModel) -> None:
+    """A manifest that is whole, but tells of more tokens than the prefix has, is a miss: neither the memory for
+    them is taken nor the file believed."""
+    wanted = layout(range(6))
+    backend = HFActivation(model, tmp_path)
+    handle = backend.prepare(wanted)
+    manifest = backend.files.manifest(SPACE)
+    last = manifest.path_to(handle.id)[-1]
+    lies = {**manifest.segments, last.chain: replace(last, tokens=10**15)}
+    (backend.files.folder(SPACE) / "manifest.json").write_bytes(to_json(replace(manifest, segments=lies)))
+    text, response = said(HFActivation(model, tmp_path), handle, wanted)
+    assert (text, response.reason) == (plain(model, wanted), MissReason.DAMAGED)
+    assert response.tokens_cached == last.start
 
 
 def _flip(path: Path) -> None:

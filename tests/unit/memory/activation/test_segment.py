@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from memos.errors import ActivationMiss
 from memos.memory.activation.base import MissReason
-from memos.memory.activation.segment import Kind, KvShape, Proof, Segment, chain_of, read, write
+from memos.memory.activation.segment import Kind, KvShape, Proof, Scratch, Segment, chain_of, read, write
 
 SHAPE = KvShape(2, 3, 4, 5)
 PRINT = "ab" * 32
@@ -88,6 +88,25 @@ def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
             read(path, fingerprint=PRINT, shape=SHAPE, proof=proof)
     path.write_bytes(whole)
     assert read(path, fingerprint=PRINT, shape=SHAPE, proof=proof).kind == "int8"
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16", "int8"])
+def test_nothing_of_the_file_before_is_read(tmp_path: Path, kind: Kind) -> None:
+    """Memory that files share hides no missing byte: a cut file is refused though all of it was there before,
+    and a shorter one after a longer one is read as it is."""
+    scratch, path = Scratch(), tmp_path / "a"
+    proof = written(path, segment(kind))
+    whole = path.read_bytes()
+    for left in (len(whole) - 1, len(whole) // 2, 9, 0):
+        path.write_bytes(whole)
+        assert read(path, fingerprint=PRINT, shape=SHAPE, proof=proof, scratch=scratch).kind == kind
+        path.write_bytes(whole[:left])
+        with pytest.raises(ActivationMiss):
+            read(path, fingerprint=PRINT, shape=SHAPE, proof=proof, scratch=scratch)
+    short = segment(kind, tokens=3, seed=5)
+    back = read(path, fingerprint=PRINT, shape=SHAPE, proof=written(path, short), scratch=scratch)
+    assert np.array_equal(back.ids, short.ids)
+    assert all(back.tensors[name].tobytes() == array.tobytes() for name, array in short.tensors.items())
 
 
 @settings(max_examples=60, deadline=None)
