@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 from benchmarks.report import Bar, Options, Row, main
@@ -9,6 +10,7 @@ from benchmarks.scale import costs, waiting
 from benchmarks.scale.machines import Assumptions, needed
 
 SIZES = (100, 10_000, 100_000)
+POSTGRES_SIZES = (100, 10_000)
 CUBES = (10, 100, 1_000, 10_000)
 ITEMS_A_CUBE = 10
 UTILISATIONS = (0.5, 0.7, 0.9)
@@ -49,6 +51,7 @@ def measure(options: Options) -> list[Row]:
         if size == 10_000 or quick:
             turn_at, bytes_at = turn, item_bytes
     rows += _cubes(quick=quick)
+    rows += _on_postgres(quick=quick)
     for utilisation in UTILISATIONS:
         name = f"wait_utilisation_{utilisation:g}"
         if quick:
@@ -81,6 +84,33 @@ def measure(options: Options) -> list[Row]:
                 f"{answer.turns_a_second:,.0f} turns/s at the peak, {answer.cores:,.0f} cores, {answer.stored_tb:,.2f} TB",
             )
         )
+    return rows
+
+
+def _on_postgres(*, quick: bool) -> list[Row]:
+    """SQLite and PostgreSQL in turn. Also by the clock: a server works in processes of its own, and is waited for."""
+    url = os.environ.get(costs.STORE_URL, "")
+    rows = []
+    for size in POSTGRES_SIZES:
+        for backend, where in (("sqlite", ""), ("postgres", url)):
+            names = [f"{backend}_{kind}_items_{size}" for kind in ("recall", "turn")]
+            if not url or (quick and size > 100):
+                why = "--quick" if url else f"{costs.STORE_URL} is not set"
+                rows += [Row(name, None, None, "CPU ms", why) for name in names]
+                continue
+            chance = random.Random(SEED)
+            with costs.installation(store_url=where) as runtime:
+                costs.fill(runtime, "cube", size, chance)
+                queries, turns = (20, 5) if quick else (100, 20)
+                costs.recall_ms(runtime, ["cube"], queries=1, chance=chance)  # the cache of vectors is filled
+                since = costs.now()
+                costs.recall_ms(runtime, ["cube"], queries=queries, chance=chance)
+                recall = costs.passed_ms(since, queries)
+                since = costs.now()
+                costs.turn_ms(runtime, "cube", turns=turns, chance=chance)
+                turn = costs.passed_ms(since, turns)
+            for name, (cpu, wall) in zip(names, (recall, turn), strict=True):
+                rows.append(Row(name, None, cpu, "CPU ms", f"of the program; {wall:.0f} ms by the clock"))
     return rows
 
 

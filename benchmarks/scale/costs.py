@@ -1,11 +1,12 @@
 """What one unit of each kind of work costs in CPU time, at several sizes.
 
-A runtime with the production defaults on SQLite, scheduler included; embedding is part of a turn and of an add, and
+A runtime with the production defaults on SQLite, or on the PostgreSQL at a given address, scheduler included; embedding is part of a turn and of an add, and
 of a search. `message` is a task with a handler that does nothing: what the queue and the scheduler cost by themselves.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 import time
@@ -61,16 +62,52 @@ WORDS = [
 ]
 
 
+STORE_URL = "BENCH_STORE_URL"  # a database to be measured beside SQLite
+
+
 @contextmanager
-def installation(**scheduler: object) -> Iterator[Runtime]:
-    """A runtime over a folder of its own, started."""
-    with tempfile.TemporaryDirectory(prefix="memos-scale-") as folder:
-        settings = Settings.load({"MEMOS_HOME": folder})
+def installation(*, store_url: str = "", **scheduler: object) -> Iterator[Runtime]:
+    """A runtime over a folder of its own, started; its memory in a schema of its own at `store_url`, if given."""
+    with tempfile.TemporaryDirectory(prefix="memos-scale-") as folder, _schema(store_url) as store:
+        settings = Settings.load({"MEMOS_HOME": folder, **store})
         memory = settings.memory.model_copy(update={"long_term_capacity": 200_000})
         changed = settings.scheduler.model_copy(update=scheduler)
         settings = settings.model_copy(update={"memory": memory, "scheduler": changed})
         with build(settings) as runtime:
             yield runtime
+
+
+@contextmanager
+def _schema(store_url: str) -> Iterator[dict[str, str]]:
+    """Settings of a schema and a role that are dropped at the end."""
+    if not store_url:
+        yield {}
+        return
+    import psycopg
+    from psycopg import sql
+
+    name = f"bench_{os.getpid()}_{time.monotonic_ns()}"
+    try:
+        yield {
+            "MEMOS_STORE__URL": store_url,
+            "MEMOS_STORE__SCHEMA_NAME": name,
+            "MEMOS_STORE__ROLE": name,
+        }
+    finally:
+        with psycopg.connect(store_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+
+
+def passed_ms(since: tuple[float, float], count: int) -> tuple[float, float]:
+    """(CPU ms of this process, ms on the clock) for one of `count` since `now()`."""
+    cpu, wall = now()
+    return 1_000 * (cpu - since[0]) / count, 1_000 * (wall - since[1]) / count
+
+
+def now() -> tuple[float, float]:
+    """(CPU seconds of this process, seconds on the clock)."""
+    return time.process_time(), time.perf_counter()
 
 
 def sentence(chance: random.Random) -> str:
