@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from math import log1p
 
 import numpy as np
+import numpy.typing as npt
 
 from memos.memory.item import MemoryItem
 from memos.memory.store import Facet, ItemFilter, ReadView
@@ -34,6 +35,9 @@ USES_FULL = 20  # uses that count as many
 # Cosines of equal vectors differ in their last digits by where a row lies; what is left are true ties.
 SCORE_DIGITS = 4
 SCENARIO_SCORE = 0.5  # same scenario in another session
+
+Seconds = npt.NDArray[np.float64]
+Wording = tuple[float, float, float]  # asks, tells_when, substance of one text
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,40 +186,50 @@ def lay_out(found: Sequence[Found], request: RecallRequest, *, now: datetime) ->
     keys = tuple((number, facet.no) for number, one in enumerate(found) for facet in one.facets)
     cubes = np.array([cube for cube, _ in keys], dtype=np.int64)
     episodes, steps = surroundings(cubes, facets)
-    lexical = _row(one.lexical.get(facet.no, 0.0) for one in found for facet in one.facets)
-    names = _row(one.names.get(facet.no, 0.0) for one in found for facet in one.facets)
-    dense = _row(one.dense.get(facet.no, 0.0) for one in found for facet in one.facets)
+    lexical = _scored(found, [one.lexical for one in found])
+    names = _scored(found, [one.names for one in found])
+    dense = _scored(found, [one.dense for one in found])
+    moments = _moments(facets)
     blank = np.zeros(len(facets), dtype=np.float32)
     signals = Signals(
         found=np.ones((1, len(facets)), dtype=bool),
         lexical=lexical,
         names=names,
         dense=dense,
-        links=_row(one.links.get(facet.no, 0.0) for one in found for facet in one.facets),
-        participant=_row(one.query.names_one_of(facet) for one in found for facet in one.facets),
-        time=_row(one.query.covers(facet) for one in found for facet in one.facets),
-        scenario=_row(_scenario(facet, request) for facet in facets),
-        recency=_row(_recency(facet, now) for facet in facets),
-        use=_row(min(1.0, log1p(facet.use_count) / log1p(USES_FULL)) for facet in facets)[0],
+        links=_scored(found, [one.links for one in found]),
+        participant=_named(found, len(facets)),
+        time=_covered(found, len(facets)),
+        scenario=_scenarios(facets, request),
+        recency=_recency(moments, now),
+        use=np.minimum(1.0, np.log1p([facet.use_count for facet in facets]) / log1p(USES_FULL)).astype(
+            np.float32
+        ),
         asks_when=np.full((1, 1), any(one.query.asks_when for one in found), dtype=np.float32),
         asks_several=np.full((1, 1), any(one.query.asks_several for one in found), dtype=np.float32),
         asks=blank,
         tells_when=blank,
         substance=blank,
-        again=_row(one.again.get(facet.no, 0.0) for one in found for facet in one.facets),
-        walk=_row(one.walk.get(facet.no, 0.0) for one in found for facet in one.facets),
+        again=_scored(found, [one.again for one in found]),
+        walk=_scored(found, [one.walk for one in found]),
         episodes=episodes,
         steps=steps,
     )
     mass = np.array([found[cube].mass for cube in cubes], dtype=np.float32)
     sizes = np.array([found[cube].size for cube in cubes], dtype=np.int64)
     fits = relativity(cosines=dense, lexical=lexical + names, mass=mass, sizes=sizes, steps=steps)
-    return Pool(keys, facets, signals, fits, tuple(found), _turns(facets))
+    return Pool(keys, facets, signals, fits, tuple(found), _turns(facets, moments))
 
 
-def _turns(facets: Sequence[Facet]) -> Places:
-    moments = [(facet.happened_at or facet.created_at).timestamp() for facet in facets]
-    order = sorted(range(len(facets)), key=lambda place: (-moments[place], facets[place].id))
+def _moments(facets: Sequence[Facet]) -> Seconds:
+    """When each happened, else was stored, in seconds since 1970."""
+    return np.array(
+        [(facet.happened_at or facet.created_at).timestamp() for facet in facets], dtype=np.float64
+    )
+
+
+def _turns(facets: Sequence[Facet], moments: Seconds) -> Places:
+    latest = (-moments).tolist()
+    order = sorted(range(len(facets)), key=lambda place: (latest[place], facets[place].id))
     turns = np.empty(len(facets), dtype=np.int64)
     turns[order] = np.arange(len(facets))
     return turns
@@ -225,8 +239,8 @@ def with_second_signals(pool: Pool, found: Sequence[Found]) -> Pool:
     """The same candidates with what the second look says of them."""
     signals = replace(
         pool.signals,
-        again=_row(one.again.get(facet.no, 0.0) for one in found for facet in one.facets),
-        walk=_row(one.walk.get(facet.no, 0.0) for one in found for facet in one.facets),
+        again=_scored(found, [one.again for one in found]),
+        walk=_scored(found, [one.walk for one in found]),
     )
     return replace(pool, signals=signals, found=tuple(found))
 
@@ -237,15 +251,23 @@ def surroundings(cubes: Places, facets: Sequence[Facet]) -> tuple[Episodes, Plac
     return Episodes.of(_episodes(cubes, facets, order)), steps
 
 
-def with_wording(signals: Signals, items: Mapping[int, MemoryItem]) -> Signals:
-    """The signals with the wording of the items at these places; times only for a query that asks for one."""
+def with_wording(
+    signals: Signals, items: Mapping[int, MemoryItem], known: dict[str, Wording] | None = None
+) -> Signals:
+    """The signals with the wording of the items at these places; times only for a query that asks for one.
+
+    known: the wording of items by id, of one request; what is looked at is added.
+    """
+    known = {} if known is None else known
     asking = np.zeros(len(signals.asks), dtype=np.float32)
     telling, saying = asking.copy(), asking.copy()
     when = bool(signals.asks_when.any())
     for place, item in items.items():
-        asking[place] = asks(item.memory)
-        telling[place] = when and tells_when(item.memory)
-        saying[place] = substance(item.memory)
+        said = known.get(item.id)
+        if said is None:
+            told = when and tells_when(item.memory)
+            said = known[item.id] = (asks(item.memory), float(told), substance(item.memory))
+        asking[place], telling[place], saying[place] = said
     return replace(signals, asks=asking, tells_when=telling, substance=saying)
 
 
@@ -266,15 +288,53 @@ def _row(values: Iterable[float]) -> Scores:
     return row
 
 
+def _nothing(count: int) -> Scores:
+    return np.zeros((1, count), dtype=np.float32)
+
+
+# Most queries name nobody, no time and no session: the rows below are only counted out where one does.
+
+
+def _scored(found: Sequence[Found], channels: Sequence[Mapping[int, float]]) -> Scores:
+    """(1, n) what a channel says of each candidate; `channels` are those of the cubes."""
+    if not any(channels):
+        return _nothing(sum(len(one.facets) for one in found))
+    return _row(
+        channel.get(facet.no, 0.0)
+        for one, channel in zip(found, channels, strict=True)
+        for facet in one.facets
+    )
+
+
+def _named(found: Sequence[Found], count: int) -> Scores:
+    if not any(one.query.named for one in found):
+        return _nothing(count)
+    return _row(one.query.names_one_of(facet) for one in found for facet in one.facets)
+
+
+def _covered(found: Sequence[Found], count: int) -> Scores:
+    if not any(one.query.periods for one in found):
+        return _nothing(count)
+    return _row(one.query.covers(facet) for one in found for facet in one.facets)
+
+
+def _scenarios(facets: Sequence[Facet], request: RecallRequest) -> Scores:
+    if not request.session_id and not request.scenario:
+        return _nothing(len(facets))
+    return _row(_scenario(facet, request) for facet in facets)
+
+
 def _scenario(facet: Facet, request: RecallRequest) -> float:
     if request.session_id and facet.session_id == request.session_id:
         return 1.0
     return SCENARIO_SCORE if request.scenario and facet.scenario == request.scenario else 0.0
 
 
-def _recency(facet: Facet, now: datetime) -> float:
-    age = max(timedelta(0), now - (facet.happened_at or facet.created_at))
-    return float(0.5 ** (age / RECENCY_HALF_LIFE))
+def _recency(moments: Seconds, now: datetime) -> Scores:
+    """(1, n) halves with each half-life; what lies in the future is as new as can be."""
+    ages = np.maximum(0.0, now.timestamp() - moments)
+    row: Scores = (0.5 ** (ages / RECENCY_HALF_LIFE.total_seconds())).astype(np.float32)[None, :]
+    return row
 
 
 def _places(cubes: Places, facets: Sequence[Facet]) -> tuple[Places, Places]:

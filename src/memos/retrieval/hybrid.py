@@ -16,7 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -217,7 +217,7 @@ class HybridRetriever:
     def _rank(self, views: Sequence[ReadView], pool: Pool, request: RecallRequest) -> Ranked:
         """Rank without wording, read the best texts, rank again with it; then look again and rank anew."""
         weights = self._weights_of(request)
-        read: dict[tuple[int, int], MemoryItem] = {}
+        read = _Read()
         ranking, items = self._worded(views, pool, request, weights, read)
         look = self._look(views, pool, ranking, request, weights)
         if look.again or look.walk:
@@ -232,7 +232,7 @@ class HybridRetriever:
         pool: Pool,
         request: RecallRequest,
         weights: RecallWeights,
-        read: dict[tuple[int, int], MemoryItem],
+        read: _Read,
     ) -> tuple[Ranking, Mapping[int, MemoryItem]]:
         """The ranking with wording, and the texts by place; what was read once is kept in `read`."""
         first = self._stages.rank(pool.signals, weights)
@@ -240,10 +240,10 @@ class HybridRetriever:
         least = max(WORDED_MIN, 2 * request.top_k)
         places = self._gather.best_places(first, pool, count=len(pool.keys) if timed else least)
         wanted = self._gather.with_predecessors(places, pool)
-        missing = [place for place in wanted if pool.keys[place] not in read]
-        read.update((pool.keys[place], item) for place, item in _items(views, pool, missing).items())
-        items = {place: read[pool.keys[place]] for place in wanted if pool.keys[place] in read}
-        ranking = self._stages.rank(self._gather.with_wording(pool.signals, items), weights)
+        missing = [place for place in wanted if pool.keys[place] not in read.items]
+        read.items.update((pool.keys[place], item) for place, item in _items(views, pool, missing).items())
+        items = {place: read.items[pool.keys[place]] for place in wanted if pool.keys[place] in read.items}
+        ranking = self._stages.rank(self._gather.with_wording(pool.signals, items, read.wording), weights)
         return ranking, {place: items[place] for place in places if place in items}
 
     def _look(
@@ -344,6 +344,14 @@ class HybridRetriever:
             items = view.items(sorted(self._gather.allowed_numbers(view, one) or ()))
             found |= {item.id: item for item in items if item.id not in request.exclude_ids}
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one request has read: texts by key, and their wording by id."""
+
+    items: dict[tuple[int, int], MemoryItem] = field(default_factory=dict)
+    wording: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 def _record_stages(timings_ms: Mapping[str, float]) -> None:
