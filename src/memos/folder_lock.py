@@ -1,0 +1,36 @@
+"""One process at a time opens a database in a folder: the lock is on the folder itself and leaves no file.
+
+Several processes that start over a new folder would otherwise meet inside SQLite's change to write-ahead logging,
+which answers "locked" at once instead of waiting, or read one another's half-made layout. The lock goes with
+its process, however that ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOOK_S = 0.005
+
+
+@contextmanager
+def folder_lock(folder: Path, *, timeout_s: float) -> Iterator[None]:
+    """Hold the lock for a block. Raises TimeoutError when another holds it for longer; OSError without the folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"another process opens a file in {folder}") from None
+                time.sleep(LOOK_S)
+        yield
+    finally:
+        os.close(descriptor)
