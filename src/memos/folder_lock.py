@@ -14,13 +14,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from memos.errors import QueueUnavailable, StoreUnavailable
+
 LOOK_S = 0.005
 
 
 @contextmanager
-def folder_lock(folder: Path, *, timeout_s: float) -> Iterator[None]:
-    """Hold the lock for a block. Raises TimeoutError when another holds it for longer; OSError without the folder."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def opening_alone(
+    path: Path, *, timeout_s: float, unavailable: type[StoreUnavailable] | type[QueueUnavailable]
+) -> Iterator[None]:
+    """Open the file `path` in the block. Raises `unavailable` when another opens one there for longer; OSError
+    without the folder."""
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + timeout_s
         while True:
@@ -29,7 +34,9 @@ def folder_lock(folder: Path, *, timeout_s: float) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise TimeoutError(f"another process opens a file in {folder}") from None
+                    raise unavailable(
+                        f"{path} is locked: another process opens a file in {path.parent}; try again"
+                    ) from None
                 time.sleep(LOOK_S)
         yield
     finally:

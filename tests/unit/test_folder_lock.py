@@ -11,7 +11,7 @@ import pytest
 
 from memos.clock import SystemClock
 from memos.errors import QueueUnavailable, StoreUnavailable
-from memos.folder_lock import folder_lock
+from memos.folder_lock import opening_alone
 from memos.mem_scheduler.queues.sqlite import SqliteQueue
 from memos.memory.sqlite import SqliteStore
 
@@ -61,6 +61,7 @@ def test_who_opens_for_too_long_is_waited_for_and_then_named(
     opened: Callable[..., Any], kind: type[Exception], tmp_path: Path
 ) -> None:
     """The file is untouched, and the next try opens it."""
-    with folder_lock(tmp_path, timeout_s=0), pytest.raises(kind, match="another process opens"):
+    held = opening_alone(tmp_path / "other.db", timeout_s=0, unavailable=StoreUnavailable)
+    with held, pytest.raises(kind, match="another process opens"):
         opened(tmp_path, busy_timeout_s=0.02)
     opened(tmp_path).close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from memos.errors import VersionConflict
@@ -16,8 +16,8 @@ from memos.memory.activation.index import (
     KeptPrefix,
     PutPrefix,
 )
-from memos.memory.activation.layout import LayoutState, Resident
 from memos.memory.postgres.session import Session
+from memos.memory.relational.blocks import block_of, block_written, prefix_of
 from memos.memory.relational.rows import moment
 
 _BLOCK = """
@@ -144,24 +144,8 @@ class PostgresBlocks:
         return [self._block(row) for row in self.session.rows(_BLOCKS, cube_id=cube_id, user_id=user_id)]
 
     def _block(self, row: Sequence[Any]) -> Block:
-        rows = self.session.rows(_RESIDENTS, no=row[0])
-        residents = tuple(Resident(one[1], one[2], one[3], one[4], one[5]) for one in rows)
-        return Block(
-            namespace=row[1],
-            user_id=row[2],
-            cube_ids=tuple(one[0] for one in self.session.rows(_CUBES, no=row[0])),
-            language=row[3],
-            header=row[4],
-            version=row[5],
-            state=LayoutState(residents, row[6]),
-            unbroken=next((number for number, one in enumerate(rows) if one[0] != number), len(rows)),
-            chats=row[7],
-            chats_since_change=row[8],
-            changes=row[9],
-            changed_at=moment(row[10]),
-            used_at=moment(row[11]),
-            counts=BlockCounts(**json.loads(row[12])),
-        )
+        residents = self.session.rows(_RESIDENTS, no=row[0])
+        return block_of(row, residents, [one[0] for one in self.session.rows(_CUBES, no=row[0])])
 
     def put(self, block: Block, now: int) -> Block:
         self.session.rows(_SHARE_CUBES, cubes=list(block.cube_ids))
@@ -209,15 +193,7 @@ class PostgresBlocks:
                 for place, one in enumerate(residents)
             ],
         )
-        return replace(
-            block,
-            version=block.version + 1,
-            state=LayoutState(tuple(residents), block.state.next_mark),
-            unbroken=len(residents),
-            chats_since_change=0,
-            changes=block.changes + (block.version > 0),
-            changed_at=moment(now),
-        )
+        return block_written(block, residents, now)
 
     def note_chat(self, namespace: str, outcome: ChatReuse, now: int) -> None:
         row = self.session.row(_COUNTS, namespace=namespace)
@@ -230,25 +206,7 @@ class PostgresBlocks:
         asked = None if namespaces is None else list(namespaces)
         for row in self.session.rows(_PREFIXES, doomed=doomed, namespaces=asked):
             items = self.session.rows(_PREFIX_ITEMS, no=row[0])
-            found.append(
-                KeptPrefix(
-                    id=row[1],
-                    namespace=row[2],
-                    user_id=row[3],
-                    backend=row[4],
-                    fingerprint=row[5],
-                    header=row[6],
-                    tokens=row[7],
-                    bytes=row[8],
-                    ends=tuple(json.loads(row[9])),
-                    extra=json.loads(row[10]),
-                    item_ids=tuple(one[0] for one in items),
-                    versions=tuple(one[1] for one in items),
-                    sound=row[11],
-                    doomed=row[12],
-                    built_at=moment(row[13]),
-                )
-            )
+            found.append(prefix_of(row, items))
         return found
 
     def put_prefix(self, change: PutPrefix, now: int) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from memos import log
 from memos.clock import Clock
-from memos.memory.activation.index import Block, ChatReuse, KeptPrefix
 from memos.memory.item import Capacities
 from memos.memory.postgres.address import PoolBounds, PostgresAddress
 from memos.memory.postgres.connection import PostgresDatabase
@@ -94,30 +93,3 @@ class PostgresStore(RelationalStore):
         from memos.memory.postgres.transfer import copy_to_file
 
         return copy_to_file(self._server, path)
-
-    # -- activation -----------------------------------------------------------------------------------
-
-    def block(self, namespace: str) -> Block | None:
-        with self._server.read() as tables:
-            return tables.blocks.find(namespace)
-
-    def put_block(self, block: Block) -> Block:
-        """Raises VersionConflict, StoreUnavailable."""
-        with self._server.write() as tables:
-            return tables.blocks.put(block, self._now())
-
-    def note_chat(self, namespace: str, outcome: ChatReuse) -> None:
-        with self._server.write() as tables:
-            tables.blocks.note_chat(namespace, outcome, self._now())
-
-    def blocks(self, *, cube_id: str | None = None, user_id: str | None = None) -> list[Block]:
-        with self._server.read() as tables:
-            return tables.blocks.all(cube_id, user_id)
-
-    def prefixes(self, *, namespaces: Sequence[str] | None = None, doomed: bool = False) -> list[KeptPrefix]:
-        with self._server.read() as tables:
-            return tables.blocks.prefixes(namespaces, doomed=doomed)
-
-    def forget_prefixes(self, backend: str, ids: Sequence[str]) -> int:
-        with self._server.write() as tables:
-            return tables.blocks.forget(backend, ids)

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 
 from memos.memory.item import ItemStatus
-from memos.memory.relational.tables import BlockHolder, Tables
+from memos.memory.relational.tables import Tables
 from memos.memory.relational.writing import Writing
 from memos.memory.store import SetStatus
 
@@ -29,7 +29,7 @@ def erase(
     for start in range(0, len(living), _CHUNK):
         writing.apply(SetStatus(tuple(living[start : start + _CHUNK]), ItemStatus.DELETED, "erased"))
     writing.finish()
-    held = writing.tables.blocks.erase_user(user_id) if isinstance(writing.tables, BlockHolder) else None
+    held = writing.tables.blocks.erase_user(user_id)
     every = tables.every(user_id)
     counts = {
         "items": len(living),
@@ -37,9 +37,8 @@ def erase(
         "web_logs": tables.drop_logs(user_id, own, every),
         "followups": tables.drop_followups(user_id),
         "states": tables.drop_states(own, state_names),
+        **held,
     }
-    if held is not None:
-        counts |= held
     name = _name(store_id, user_id)
     tables.rename(user_id, name)
     writing.tables.meta.put(name, str(now))

@@ -18,6 +18,7 @@ from memos.clock import Clock, utc
 from memos.errors import EmbedderMismatch, InvalidInput, ItemGone, ItemNotFound, SubjectErased
 from memos.mem_scheduler.schemas.keys import is_before
 from memos.mem_scheduler.schemas.message_schemas import check_id
+from memos.memory.activation.index import Block, ChatReuse, KeptPrefix
 from memos.memory.item import Capacities, CubeSizes, ItemStatus, MemoryItem, WorkingSet
 from memos.memory.relational import aliases, entries, serving
 from memos.memory.relational import erase as erasing
@@ -216,6 +217,33 @@ class RelationalStore:
     def marks(self, *, limit: int) -> list[tuple[str, str]]:
         with self._database.read() as tables:
             return tables.outbox.oldest_marks(limit)
+
+    # -- activation -----------------------------------------------------------------------------------
+
+    def block(self, namespace: str) -> Block | None:
+        with self._database.read() as tables:
+            return tables.blocks.find(namespace)
+
+    def put_block(self, block: Block) -> Block:
+        """Raises VersionConflict, StoreUnavailable."""
+        with self._database.write() as tables:
+            return tables.blocks.put(block, self._now())
+
+    def note_chat(self, namespace: str, outcome: ChatReuse) -> None:
+        with self._database.write() as tables:
+            tables.blocks.note_chat(namespace, outcome, self._now())
+
+    def blocks(self, *, cube_id: str | None = None, user_id: str | None = None) -> list[Block]:
+        with self._database.read() as tables:
+            return tables.blocks.all(cube_id, user_id)
+
+    def prefixes(self, *, namespaces: Sequence[str] | None = None, doomed: bool = False) -> list[KeptPrefix]:
+        with self._database.read() as tables:
+            return tables.blocks.prefixes(namespaces, doomed=doomed)
+
+    def forget_prefixes(self, backend: str, ids: Sequence[str]) -> int:
+        with self._database.write() as tables:
+            return tables.blocks.forget(backend, ids)
 
     # -- reading --------------------------------------------------------------------------------------
 

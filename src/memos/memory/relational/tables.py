@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from memos.memory.activation.index import Block, ChatReuse, DoomPrefixes, KeptPrefix, PutPrefix
 from memos.memory.item import MemoryItem, WorkingSet
@@ -399,13 +399,6 @@ class BlockTables(Protocol):
         ...
 
 
-@runtime_checkable
-class BlockHolder(Protocol):
-    """Tables of a database that has them."""
-
-    blocks: BlockTables
-
-
 class Tables(Protocol):
     """All tables in one transaction."""
 
@@ -422,6 +415,7 @@ class Tables(Protocol):
     recall: RecallTables
     checks: VerifyTables
     copying: CopyTables
+    blocks: BlockTables
 
 
 class Database(Protocol):

@@ -26,7 +26,7 @@ from memos.memory.relational.entries import Binding, get_binding, same_entries, 
 from memos.memory.relational.journal import JournalWriter, chain_start
 from memos.memory.relational.places import Place, check_scores, place_fields
 from memos.memory.relational.rows import Stored, difference, item_fields, item_row, moment, to_json
-from memos.memory.relational.tables import BlockHolder, BlockTables, Tables
+from memos.memory.relational.tables import Tables
 from memos.memory.store import (
     AddAlias,
     AddItems,
@@ -121,9 +121,9 @@ class Writing:
             case PutState():
                 self._put_state(change)
             case PutPrefix():
-                self._blocks().put_prefix(change, self._now)
+                self.tables.blocks.put_prefix(change, self._now)
             case DoomPrefixes():
-                self._blocks().doom(change)
+                self.tables.blocks.doom(change)
             case _:
                 raise InvalidInput(f"not a change: {type(change).__name__}")
 
@@ -136,11 +136,6 @@ class Writing:
         for cube in touched:
             self.tables.cubes.save(cube)
         return {cube.id: cube.seq for cube in touched}, tuple(self._archived)
-
-    def _blocks(self) -> BlockTables:
-        if not isinstance(self.tables, BlockHolder):
-            raise InvalidInput("this store keeps no prefixes: it could not tell which of them a change ends")
-        return self.tables.blocks
 
     # -- items ----------------------------------------------------------------------------------------
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from typing import Any
 
 from memos.errors import VersionConflict
 from memos.memory.activation.index import (
@@ -16,7 +17,7 @@ from memos.memory.activation.index import (
     KeptPrefix,
     PutPrefix,
 )
-from memos.memory.activation.layout import LayoutState, Resident
+from memos.memory.relational.blocks import block_of, block_written, prefix_of
 from memos.memory.relational.rows import moment
 from memos.memory.sqlite.chunks import chunks, marks
 
@@ -104,41 +105,10 @@ class SqliteBlocks:
         ).fetchall()
         return [self._block(row) for row in rows if user_id is None or row[2] == user_id]
 
-    def _block(self, row: Sequence[object]) -> Block:
-        (
-            no,
-            namespace,
-            user_id,
-            language,
-            header,
-            version,
-            next_mark,
-            chats,
-            since,
-            changes,
-            changed,
-            used,
-            counts,
-        ) = row
-        rows = self._connection.execute(_RESIDENTS, (no,)).fetchall()
-        residents = tuple(Resident(one[1], one[2], one[3], one[4], one[5]) for one in rows)
-        unbroken = next((number for number, one in enumerate(rows) if one[0] != number), len(rows))
-        return Block(
-            namespace=str(namespace),
-            user_id=str(user_id),
-            cube_ids=tuple(one[0] for one in self._connection.execute(_CUBES, (no,))),
-            language=str(language),
-            header=str(header),
-            version=_int(version),
-            state=LayoutState(residents, _int(next_mark)),
-            unbroken=unbroken,
-            chats=_int(chats),
-            chats_since_change=_int(since),
-            changes=_int(changes),
-            changed_at=moment(_int(changed)),
-            used_at=moment(_int(used)),
-            counts=BlockCounts(**json.loads(str(counts))),
-        )
+    def _block(self, row: Sequence[Any]) -> Block:
+        residents = self._connection.execute(_RESIDENTS, (row[0],)).fetchall()
+        cube_ids = [one[0] for one in self._connection.execute(_CUBES, (row[0],))]
+        return block_of(row, residents, cube_ids)
 
     def put(self, block: Block, now: int) -> Block:
         counts = json.dumps(asdict(block.counts))
@@ -183,15 +153,7 @@ class SqliteBlocks:
                 for place, one in enumerate(residents)
             ],
         )
-        return replace(
-            block,
-            version=block.version + 1,
-            state=LayoutState(tuple(residents), block.state.next_mark),
-            unbroken=len(residents),
-            chats_since_change=0,
-            changes=block.changes + (block.version > 0),
-            changed_at=moment(now),
-        )
+        return block_written(block, residents, now)
 
     def _numbers(self, item_ids: Sequence[str], query: str = _NUMBERS) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -211,25 +173,7 @@ class SqliteBlocks:
             if namespaces is not None and row[2] not in namespaces:
                 continue
             items = self._connection.execute(_PREFIX_ITEMS, (row[0],)).fetchall()
-            found.append(
-                KeptPrefix(
-                    id=row[1],
-                    namespace=row[2],
-                    user_id=row[3],
-                    backend=row[4],
-                    fingerprint=row[5],
-                    header=row[6],
-                    tokens=row[7],
-                    bytes=row[8],
-                    ends=tuple(json.loads(row[9])),
-                    extra=json.loads(row[10]),
-                    item_ids=tuple(one[0] for one in items),
-                    versions=tuple(one[1] for one in items),
-                    sound=row[11],
-                    doomed=row[12],
-                    built_at=moment(row[13]),
-                )
-            )
+            found.append(prefix_of(row, items))
         return found
 
     def put_prefix(self, change: PutPrefix, now: int) -> None:
@@ -294,8 +238,3 @@ class SqliteBlocks:
             self._connection.execute("DELETE FROM block_cube WHERE block_no = ?", (no,))
             self._connection.execute("DELETE FROM block WHERE no = ?", (no,))
         return {"activation_blocks": len(nos), "activation_prefixes": doomed}
-
-
-def _int(value: object) -> int:
-    assert isinstance(value, int)
-    return value

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from memos import tracing
 from memos.errors import StoreUnavailable
-from memos.folder_lock import folder_lock
+from memos.folder_lock import opening_alone
 from memos.memory.sqlite.faults import translating
 from memos.memory.sqlite.groups import SharedWriter
 from memos.memory.sqlite.schema import check, migrate
@@ -41,7 +41,7 @@ class SqliteDatabase:
         self._closed = False
         self._opened_by = os.getpid()
         _prepare_file(path)
-        with _alone(path, timeout_s=busy_timeout_s), translating(path):
+        with opening_alone(path, timeout_s=busy_timeout_s, unavailable=StoreUnavailable), translating(path):
             self._writer = self._connect()
             try:
                 check(self._writer, path)  # before anything is written
@@ -181,16 +181,6 @@ def _prepare_file(path: Path) -> None:
             f"{path} cannot be written ({error.strerror or error}); make its folder writable, "
             "or point MEMOS_HOME or MEMOS_STORE__PATH elsewhere"
         ) from error
-
-
-@contextmanager
-def _alone(path: Path, *, timeout_s: float) -> Iterator[None]:
-    """While no other process opens a file in the folder. Raises StoreUnavailable."""
-    try:
-        with folder_lock(path.parent, timeout_s=timeout_s):
-            yield
-    except TimeoutError as error:
-        raise StoreUnavailable(f"{path} is locked: {error}; try again") from error
 
 
 def _set_wal(connection: sqlite3.Connection, path: Path) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from memos.clock import Clock
-from memos.memory.activation.index import Block, ChatReuse, KeptPrefix
 from memos.memory.item import Capacities
 from memos.memory.relational.store import VECTOR_CACHE_BYTES_MAX, WEB_LOGS_MAX, RelationalStore
 from memos.memory.relational.verify import faults
@@ -73,30 +72,3 @@ class SqliteStore(RelationalStore):
         """Copy the whole file, as it is at one moment, to a new file; returns its bytes. Writers go on."""
         with self._file.read() as tables:
             return copy_database(tables.connection, path)
-
-    # -- activation -----------------------------------------------------------------------------------
-
-    def block(self, namespace: str) -> Block | None:
-        with self._file.read() as tables:
-            return tables.blocks.find(namespace)
-
-    def put_block(self, block: Block) -> Block:
-        """Raises VersionConflict, StoreUnavailable."""
-        with self._file.write() as tables:
-            return tables.blocks.put(block, self._now())
-
-    def note_chat(self, namespace: str, outcome: ChatReuse) -> None:
-        with self._file.write() as tables:
-            tables.blocks.note_chat(namespace, outcome, self._now())
-
-    def blocks(self, *, cube_id: str | None = None, user_id: str | None = None) -> list[Block]:
-        with self._file.read() as tables:
-            return tables.blocks.all(cube_id, user_id)
-
-    def prefixes(self, *, namespaces: Sequence[str] | None = None, doomed: bool = False) -> list[KeptPrefix]:
-        with self._file.read() as tables:
-            return tables.blocks.prefixes(namespaces, doomed=doomed)
-
-    def forget_prefixes(self, backend: str, ids: Sequence[str]) -> int:
-        with self._file.write() as tables:
-            return tables.blocks.forget(backend, ids)

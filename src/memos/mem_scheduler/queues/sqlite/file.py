@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from memos.errors import QueueUnavailable
-from memos.folder_lock import folder_lock
+from memos.folder_lock import opening_alone
 from memos.mem_scheduler.queues.sqlite.faults import translating
 from memos.mem_scheduler.queues.sqlite.schema import check, migrate
 
@@ -35,7 +35,7 @@ class QueueFile:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         _prepare(path)
-        with _alone(path, timeout_s=busy_timeout_s), translating(path):
+        with opening_alone(path, timeout_s=busy_timeout_s, unavailable=QueueUnavailable), translating(path):
             writer = self._connect()
             try:
                 check(writer, path)  # before anything is written
@@ -157,16 +157,6 @@ def _prepare(path: Path) -> None:
             f"{path} cannot be written ({error.strerror or error}); make its folder writable, "
             "or point MEMOS_HOME elsewhere"
         ) from error
-
-
-@contextmanager
-def _alone(path: Path, *, timeout_s: float) -> Iterator[None]:
-    """While no other process opens a file in the folder. Raises QueueUnavailable."""
-    try:
-        with folder_lock(path.parent, timeout_s=timeout_s):
-            yield
-    except TimeoutError as error:
-        raise QueueUnavailable(f"{path} is locked: {error}; try again") from error
 
 
 def _set_wal(connection: sqlite3.Connection, path: Path) -> None:
