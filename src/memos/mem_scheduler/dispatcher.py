@@ -239,7 +239,15 @@ class Dispatcher:
             ).items():
                 self._monitor.settled(label, state, number)
             if not erased:
-                self._aftermath(batch, ended.run, answer)
+                try:
+                    self._aftermath(batch, ended.run, answer)
+                except Exception as error:  # the batch is settled; what follows others is not to go with this
+                    logger.error(
+                        "batch.aftermath_failed",
+                        lane=str(batch.lane),
+                        error=type(error).__name__,
+                        at=raised_at(error),
+                    )
         return True
 
     def _without_erased(self, ended: Ended) -> tuple[Finish, bool]:
