@@ -11,7 +11,9 @@ import argparse
 import json
 import os
 import platform
+import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,11 +103,50 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(line.rstrip() for line in text)
 
 
+def markdown(rows: Sequence[Row], said: Mapping[str, str]) -> str:
+    """The rows as a table of Markdown, their conditions above it."""
+    lines = ["; ".join(f"{name} {value}" for name, value in said.items()) + ".", ""]
+    lines += ["| row | bar | stretch | measured | unit | ok | |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        stretch = row.bar.stretch if row.bar is not None else None
+        cells = (
+            row.name,
+            "" if row.bar is None else str(row.bar).replace(">=", "≥").replace("<=", "≤"),
+            "" if stretch is None else _number(stretch),
+            "" if row.measured is None else _number(row.measured),
+            row.unit,
+            {True: "yes", False: "**no**", None: ""}[row.ok],
+            row.note.replace("|", "\\|"),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def put_between_marks(text: str, name: str, table: str) -> str:
+    """`text` with what stands between the marks of benchmark `name` replaced by `table`.
+
+    The marks are `<!-- rows of NAME -->` and `<!-- end of rows of NAME -->`; ValueError without them.
+    """
+    first, last = f"<!-- rows of {name} -->", f"<!-- end of rows of {name} -->"
+    found = re.search(f"{re.escape(first)}.*?{re.escape(last)}", text, re.DOTALL)
+    if found is None:
+        raise ValueError(f"the marks {first} and {last} are missing")
+    return f"{text[: found.start()]}{first}\n{table}\n{last}{text[found.end() :]}"
+
+
 def main(title: str, measure: Callable[[Options], Sequence[Row]], *, settings: Mapping[str, object]) -> None:
     """Read the command line, measure, print the table, write the JSON; exits with 1 if a bar is missed."""
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--quick", action="store_true", help="end within 45 s; slow rows stay empty")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="put the table, as Markdown, between the marks `rows of NAME` of these files",
+    )
     given = parser.parse_args()
     before = conditions()
     rows = measure(Options(quick=given.quick, json_file=given.json))
@@ -116,8 +157,22 @@ def main(title: str, measure: Callable[[Options], Sequence[Row]], *, settings: M
     if given.json is not None:
         document = {"rows": [row.as_json() for row in rows], "conditions": before}
         given.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    for file in given.write:
+        said = {"measured on": time.strftime("%Y-%m-%d")} | before | {k: str(v) for k, v in settings.items()}
+        file.write_text(
+            put_between_marks(file.read_text(encoding="utf-8"), _benchmark(), markdown(rows, said)),
+            encoding="utf-8",
+        )
     if any(row.ok is False for row in rows):
         sys.exit(1)
+
+
+def _benchmark() -> str:
+    """The name behind `python -m benchmarks.`."""
+    spec = sys.modules["__main__"].__spec__
+    if spec is None:
+        raise RuntimeError("benchmarks are run as `python -m benchmarks.NAME`")
+    return spec.name.split(".")[1]
 
 
 def _number(value: float) -> str:
