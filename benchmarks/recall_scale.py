@@ -10,11 +10,12 @@ import gc
 import itertools
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def measure(
     spread = texts[:: max(1, len(texts) // queries)][:queries]
     with tempfile.TemporaryDirectory(prefix="memos-scale-") as folder:
         with _opened(Path(folder), size) as store:
-            build_s = _fill(store, _items(size, conversations, embedder), embedder)
+            build_s = _fill(store, _Turns(conversations, embedder).items(size), embedder)
         with _opened(Path(folder), size) as store:
             store.bind_embedder(embedder.fingerprint, embedder.dim)
             timed = _Timed(embedder)
@@ -103,9 +104,11 @@ def many(
     """Fill `count` cubes with `each` items; then, for each bound of the cache, touch all of them in turn."""
     with tempfile.TemporaryDirectory(prefix="memos-scale-") as folder:
         with _opened(Path(folder), each) as store:
+            turns = _Turns(conversations, embedder)
             for number in range(count):
-                name = f"cube {number}"
-                _fill(store, _items(each, conversations, embedder, cube_id=name), embedder)
+                _fill(store, turns.items(each, cube_id=f"cube {number}"), embedder)
+                if number % 50 == 49:
+                    print(f"{number + 1:,} of {count:,} cubes filled", file=sys.stderr, flush=True)
         texts = [question.text for conversation in conversations for question in conversation.questions]
         found = []
         for limit in limits_bytes:
@@ -214,37 +217,45 @@ def _fill(store: SqliteStore, items: Iterator[IndexedItem], embedder: DiskCached
     return taken
 
 
-def _items(
-    size: int,
-    conversations: Sequence[locomo.Conversation],
-    embedder: DiskCachedEmbedder,
-    *,
-    cube_id: str = CUBE,
-) -> Iterator[IndexedItem]:
-    """The turns again and again, each time in other sessions and with vectors moved a little."""
-    turns = [turn for conversation in conversations for turns in conversation.sessions for turn in turns]
-    names = {turn.name for turn in turns}
-    texts = [without_names(turn.text, names) or turn.text for turn in turns]
-    vectors = embedder.embed(texts)
-    known: dict[int, tuple[dict[str, int], tuple[str, ...]]] = {}
-    random = np.random.default_rng(0)
-    for number in range(size):
-        place = number % len(turns)
-        turn = turns[place]
-        if place not in known:
-            known[place] = dict(analyse(turn.text)), tuple(entities(turn.text, sorted(names)))
-        terms, links = known[place]
-        noise = random.standard_normal(embedder.dim).astype(np.float32) / np.sqrt(embedder.dim)
-        moved = vectors[place] + NOISE * noise
-        item = MemoryItem(
-            id=f"{cube_id} item {number}",
-            cube_id=cube_id,
-            user_id="user",
-            memory=turn.text,
-            participants=(turn.name,),
-            session_id=f"{number // len(turns)} {turn.session_id} {turn.name}",
-            position=number,
-            links=links,
-            happened_at=parse_moment(turn.at),
-        )
-        yield IndexedItem(item, terms, (moved / np.linalg.norm(moved)).astype(np.float32))
+class _Turns:
+    """The turns of all conversations, each read and encoded once."""
+
+    def __init__(self, conversations: Sequence[locomo.Conversation], embedder: DiskCachedEmbedder) -> None:
+        turns = [turn for conversation in conversations for turns in conversation.sessions for turn in turns]
+        names = {turn.name for turn in turns}
+        self._names = sorted(names)
+        self._turns = turns
+        self._vectors = embedder.embed([without_names(turn.text, names) or turn.text for turn in turns])
+        self._read: dict[int, tuple[MemoryItem, dict[str, int]]] = {}
+
+    def items(self, size: int, *, cube_id: str = CUBE) -> Iterator[IndexedItem]:
+        """The turns again and again, each time in other sessions and with vectors moved a little."""
+        random = np.random.default_rng(0)
+        count, dim = self._vectors.shape
+        for number in range(size):
+            item, terms = self._item(number % count)
+            moved = self._vectors[number % count] + NOISE * random.standard_normal(dim) / np.sqrt(dim)
+            placed = replace(
+                item,
+                id=f"{cube_id} item {number}",
+                cube_id=cube_id,
+                session_id=f"{number // count} {item.session_id}",
+                position=number,
+            )
+            yield IndexedItem(placed, terms, (moved / np.linalg.norm(moved)).astype(np.float32))
+
+    def _item(self, place: int) -> tuple[MemoryItem, dict[str, int]]:
+        if place not in self._read:
+            turn = self._turns[place]
+            item = MemoryItem(
+                id="",
+                cube_id=CUBE,
+                user_id="user",
+                memory=turn.text,
+                participants=(turn.name,),
+                session_id=f"{turn.session_id} {turn.name}",
+                links=tuple(entities(turn.text, self._names)),
+                happened_at=parse_moment(turn.at),
+            )
+            self._read[place] = item, dict(analyse(turn.text))
+        return self._read[place]

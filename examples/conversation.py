@@ -42,7 +42,7 @@ def on_query(messages: list[ScheduleMessageItem]) -> None:
 
 
 def on_memory_update(messages: list[ScheduleMessageItem]) -> None:
-    """In place of the built-in update: recall the two memories that fit best, the question itself left out."""
+    """In place of the built-in update: recall the two memories that fit best."""
     for message in messages:
         results = mem_scheduler.retriever.search(
             query=message.content,
@@ -51,7 +51,6 @@ def on_memory_update(messages: list[ScheduleMessageItem]) -> None:
             mem_cube=mem_scheduler.current_mem_cube,
             top_k=2,
             method=mem_scheduler.search_method,
-            search_args={"exclude_turn_id": (message.info or {}).get("turn_id", "")},
         )
         for memory in results:
             print(f"  [recalled]   {memory.memory}")

@@ -269,6 +269,14 @@ def render() -> str:
         "one transaction: rows, indexes, working memory, state, journal, web logs, chained messages and the mark that",
         "it ran. A message that is delivered again changes nothing.",
         "",
+        "What a handler of your own recalls (`mem_scheduler.retriever.search`, `current_mem_cube.text_mem.search`,",
+        "`process_session_turn`) is everything but the chat turn of the message that it runs: the question, the answer and",
+        "what was read out of them, as with the built-in ones; the same question asked before is found. Of several messages",
+        "in a call it is the turn of those whose `content` is the query, and for a query in other words that of all of them.",
+        "It holds in coroutines and in threads that are given the context (`memos.context.run_in_context`,",
+        "`asyncio.to_thread`). A turn is known by `turn_id` in the message's `info`: `model_copy` keeps it, a fresh message",
+        "that you chain has to be given it.",
+        "",
     ]
     for scene in SCENES:
         lines += _section(scene)

@@ -24,6 +24,17 @@ api_path: contextvars.ContextVar[str] = contextvars.ContextVar("memos_api_path",
 # Cubes that whatever runs here may reach in a store that can fence others off; None: all of them.
 fence: contextvars.ContextVar[frozenset[str] | None] = contextvars.ContextVar("memos_fence", default=None)
 
+# Inside a handler: the chat turns of the messages that it runs, for a text that it searches with.
+own_turns: contextvars.ContextVar[Callable[[str], frozenset[str]] | None] = contextvars.ContextVar(
+    "memos_own_turns", default=None
+)
+
+
+def turns_left_out(query: str) -> frozenset[str]:
+    """The ids of the turns whose rows a search for `query` does not find here; outside a handler none."""
+    of_query = own_turns.get()
+    return frozenset() if of_query is None else of_query(query)
+
 
 def new_trace_id() -> str:
     """A fresh trace id: 32 hex digits, the form that OpenTelemetry uses."""

@@ -35,7 +35,7 @@ from memos.mem_chat.prompt import TOKENS_MAX as PROMPT_TOKENS_MAX
 from memos.mem_chat.thinking import split_thinking
 from memos.mem_chat.writer import ConversationWriter, Submitter
 from memos.mem_scheduler.handlers.answer import quoted
-from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.message_schemas import TURN_ID, ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import ANSWER_TASK_LABEL, QUERY_TASK_LABEL
 from memos.mem_scheduler.web_log import CubeFacts, LogSink, activation_log
 from memos.memory.activation.base import ActivationBackend
@@ -221,7 +221,7 @@ class MemChat:
                 session_id=query.session_id,
                 filter=query.filter.wanted if query.filter else None,
                 predicate=query.filter.predicate if query.filter else None,
-                exclude_turn_id=turn_id,
+                exclude_turn_ids=frozenset({turn_id}),
             )
         )
 
@@ -425,7 +425,7 @@ class MemChat:
     def _submit(self, turn: _Turn, label: str, content: str) -> str:
         """Hand one message a cube to the scheduler; "" or, if the queue refuses them, why."""
         query = turn.query
-        details: dict[str, Any] = {"turn_id": turn.turn_id}
+        details: dict[str, Any] = {TURN_ID: turn.turn_id}
         if label == ANSWER_TASK_LABEL:
             details |= {"memory_ids": list(turn.used), "answered_by": turn.answered_by, "query": query.query}
         messages = [

@@ -30,10 +30,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from memos import tracing
+from memos import context, tracing
 from memos.errors import LeaseLost, TaskCancelled
 from memos.mem_scheduler.schemas.keys import child_key
-from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.message_schemas import TURN_ID, ScheduleMessageItem, info_text
 from memos.memory.store import Followup
 
 if TYPE_CHECKING:
@@ -118,6 +118,19 @@ class BatchRun:
             keys = [member.key for member in self._members]
         return bool(keys) and all(self.is_cancelled(key) for key in keys)
 
+    def turns_of(self, query: str) -> frozenset[str]:
+        """The chat turns that a search for `query` is part of.
+
+        Those of the messages of the present call with this text, and where it is the text of none (the handler
+        put it in other words), of all of them.
+        """
+        with self._lock:
+            members = self._members
+        running = [member.message for member in members]
+        older = [message for member in members for message in member.absorbed]
+        same = [message for message in [*running, *older] if message.content == query]
+        return frozenset(filter(None, (info_text(message, TURN_ID) for message in same or running)))
+
     def enqueued_at_of(self, key: str) -> float | None:
         """When a delivered message was submitted (wall time); None where the queue does not know."""
         delivery = self._by_key.get(key)
@@ -180,10 +193,11 @@ def batch_run() -> BatchRun | None:
 @contextmanager
 def running(run: BatchRun) -> Iterator[None]:
     """Make `run` the current one for the length of the block."""
-    token = _current.set(run)
+    token, turns = _current.set(run), context.own_turns.set(run.turns_of)
     try:
         yield
     finally:
+        context.own_turns.reset(turns)
         _current.reset(token)
 
 

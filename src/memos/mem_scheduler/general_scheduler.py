@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from memos import log
+from memos import context, log
 from memos.clock import utc
 from memos.configs.mem_scheduler import GeneralSchedulerConfig
 from memos.mem_scheduler.base_scheduler import DEFAULT_CUBE_ID, BaseScheduler
@@ -247,7 +247,10 @@ class GeneralScheduler(BaseScheduler):
         suffices.
         """
         texts = [queries] if isinstance(queries, str) else list(queries)
-        asked = TurnQuery(texts[-1] if texts else "", user_id, mem_cube_id, session_id)
+        text = texts[-1] if texts else ""
+        asked = TurnQuery(
+            text, user_id, mem_cube_id, session_id, next(iter(context.turns_left_out(text)), "")
+        )
         working = self.services.store.working(mem_cube_id)
         activity = self.services.activity.read(self.services.store, mem_cube_id, user_id)
         record = WorkingRecord.from_json(self.services.store.state(mem_cube_id, STATE))

@@ -69,7 +69,7 @@ class TextMemory:
     def search(
         self, query: str, top_k: int = 10, *, user_id: str = "", relativity: float = 0.0
     ) -> list[TextualMemoryItem]:
-        """Recall, best first. Raises InvalidInput, StoreError."""
+        """Recall, best first, inside a handler without the turn of its message. Raises InvalidInput, StoreError."""
         recall = self._parts.retriever.search(
             RecallRequest(
                 query=query,
@@ -78,6 +78,7 @@ class TextMemory:
                 top_k=top_k,
                 relativity=relativity,
                 kinds=self._kinds,
+                exclude_turn_ids=context.turns_left_out(query),
             )
         )
         return [TextualMemoryItem.from_item(hit.item, relativity=hit.relativity) for hit in recall.hits]

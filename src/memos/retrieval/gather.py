@@ -159,7 +159,7 @@ def _best(*channels: Mapping[int, float]) -> list[int]:
 
 
 def _wanted(facet: Facet, request: RecallRequest) -> bool:
-    if request.exclude_turn_id and facet.turn_id == request.exclude_turn_id:
+    if facet.turn_id and facet.turn_id in request.exclude_turn_ids:
         return False
     return facet.id not in request.exclude_ids
 

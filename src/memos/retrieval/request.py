@@ -26,8 +26,8 @@ class RecallRequest:
     """One search.
 
     session_id and scenario favour what belongs to them and hide nothing. `filter` and `predicate` restrict
-    (see `filters.parse_filter`); a predicate reads every item that the filter selects. What the turn
-    `exclude_turn_id` wrote is left out, and so are `exclude_ids`. `relativity` leaves out hits that fit
+    (see `filters.parse_filter`); a predicate reads every item that the filter selects. What the turns
+    `exclude_turn_ids` wrote is left out, and so are `exclude_ids`. `relativity` leaves out hits that fit
     less on the absolute scale of `memos.retrieval.relativity`. `reference_time` is the 'now' of words
     such as "yesterday" in the query; default: the clock's. `valid_at` asks for what held then, `known_at` for
     what was known then (see `timeline`). `candidates_max` bounds how deep the channels look, half of it each,
@@ -47,7 +47,7 @@ class RecallRequest:
     reference_time: datetime | None = None
     valid_at: datetime | None = None
     known_at: datetime | None = None
-    exclude_turn_id: str = ""
+    exclude_turn_ids: frozenset[str] = frozenset()
     exclude_ids: frozenset[str] = frozenset()
     relativity: float = 0.0
     dedup: Dedup = "mmr"

@@ -2,7 +2,7 @@
 
 At most `top_k` memories in all, best first; an error is raised, never turned into an empty list. The cube
 is named by `mem_cube_id`; `mem_cube` may be None or any object and is not looked at. All documented
-methods run the same hybrid recall.
+methods run the same hybrid recall. Inside a handler the turn of the message that it runs is left out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from memos.context import turns_left_out
 from memos.errors import InvalidInput
 from memos.memory.item import MemoryKind
 from memos.memory.moments import parse_moment
@@ -77,8 +78,8 @@ class Searcher:
 
         search_args: session_id, scenario (favour these), filter (see `filters`), memory_type, relativity
         (leave out what fits less; default 0), dedup ("no", "sim", "mmr"), reference_time, valid_at,
-        known_at (what held or was known then), stages (see `stage_table.switched`), exclude_turn_id,
-        exclude_ids; other documented names are accepted and change nothing. Raises InvalidInput for an
+        known_at (what held or was known then), stages (see `stage_table.switched`), exclude_turn_id
+        (beside the running message's own turn), exclude_ids; other documented names are accepted and change nothing. Raises InvalidInput for an
         unknown method, argument or value, and StoreError when the store cannot be read.
         """
         if method not in METHODS:
@@ -125,7 +126,7 @@ def request_of(
         kinds=_kinds(given.get("memory_type")),
         filter=parsed.wanted,
         predicate=parsed.predicate,
-        exclude_turn_id=_text(given, "exclude_turn_id"),
+        exclude_turn_ids=turns_left_out(query) | {_text(given, "exclude_turn_id")},
         exclude_ids=_ids(given.get("exclude_ids")),
         relativity=_share(given.get("relativity", 0.0)),
         dedup=_dedup(given.get("dedup", "mmr")),

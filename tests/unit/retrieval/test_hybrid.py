@@ -192,7 +192,7 @@ def test_what_the_current_turn_wrote_is_left_out(ask: Ask, fill: Fill, make_item
             make_item("other", "The keys of the car are lost", turn_id="t2"),
         ]
     )
-    recall = ask("Where are my keys?", exclude_turn_id="t9", exclude_ids=frozenset({"other"}))
+    recall = ask("Where are my keys?", exclude_turn_ids=frozenset({"t9"}), exclude_ids=frozenset({"other"}))
     assert ids(recall) == ["then"]
 
 

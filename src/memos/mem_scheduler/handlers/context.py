@@ -7,7 +7,7 @@ passes on only what its followups still have to do. Handlers therefore compute f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -178,13 +178,6 @@ def cause_of(message: ScheduleMessageItem) -> Cause:
         trace_id=message.trace_id,
         user_id=message.user_id,
     )
-
-
-def info_text(message: ScheduleMessageItem, name: str) -> str:
-    """A string of the message's `info`, "" where there is none."""
-    info: Mapping[str, Any] = message.info or {}
-    value = info.get(name)
-    return value if isinstance(value, str) else ""
 
 
 def moment(clock: Clock) -> Any:

@@ -32,12 +32,12 @@ from memos.clock import utc
 from memos.errors import Discard, InvalidInput, ItemGone, ItemNotFound, VersionConflict
 from memos.mem_scheduler.change_logs import after, archived_log
 from memos.mem_scheduler.handlers.answer import quoted
-from memos.mem_scheduler.handlers.context import HandlerContext, info_text
+from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.handlers.corrections import Draft
 from memos.mem_scheduler.handlers.edits import present
 from memos.mem_scheduler.model_steps.account import Account, patiently
 from memos.mem_scheduler.model_steps.corrections import STEP, CorrectionsRead, is_certain, read_corrections
-from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem, info_text
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import knowledge_base_log
 from memos.memory.feedback import Correction, CorrectionKind, interpret

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from memos import log, metrics
 from memos.clock import utc
 from memos.errors import VersionConflict
-from memos.mem_scheduler.handlers.context import HandlerContext, info_text
+from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.handlers.edits import rewritten
 from memos.mem_scheduler.handlers.moves import entering, leaving
 from memos.mem_scheduler.handlers.turn import Pool, SessionTurn, TurnQuery
@@ -35,7 +35,7 @@ from memos.mem_scheduler.model_steps.rank import Ranking, rank, reordered
 from memos.mem_scheduler.monitors.activation import ActivationMonitor
 from memos.mem_scheduler.monitors.activity import Activity
 from memos.mem_scheduler.monitors.intent import Intent
-from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.message_schemas import TURN_ID, ScheduleMessageItem, info_text
 from memos.mem_scheduler.schemas.task_schemas import MEM_ACTIVATE_TASK_LABEL
 from memos.mem_scheduler.schemas.web_log_schemas import ScheduleLogForWebItem
 from memos.mem_scheduler.web_log import unchanged_log, working_log
@@ -49,7 +49,6 @@ from memos.retrieval.request import QUERY_CHARS_MAX
 logger = log.get_logger(__name__)
 
 CONFLICT_TRIES = 3
-TURN_ID = "turn_id"  # in a message's `info`: the chat turn that it belongs to
 
 
 @dataclass(slots=True)

@@ -20,10 +20,9 @@ from typing import Any
 from memos import log
 from memos.clock import to_utc, utc
 from memos.errors import Discard, InvalidInput
-from memos.mem_scheduler.handlers.context import HandlerContext, info_text
+from memos.mem_scheduler.handlers.context import HandlerContext
 from memos.mem_scheduler.handlers.edits import present
 from memos.mem_scheduler.handlers.learned import commit, learner, with_retries
-from memos.mem_scheduler.handlers.mem_update import TURN_ID
 from memos.mem_scheduler.model_steps.account import Account, patiently
 from memos.mem_scheduler.model_steps.preferences import (
     KNOWN_MAX,
@@ -32,7 +31,7 @@ from memos.mem_scheduler.model_steps.preferences import (
     read_preferences,
     turns_to_read,
 )
-from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.mem_scheduler.schemas.message_schemas import TURN_ID, ScheduleMessageItem, info_text
 from memos.memory.item import MemoryItem, MemoryKind
 from memos.memory.learning import Extractor
 from memos.memory.reader import MemReader

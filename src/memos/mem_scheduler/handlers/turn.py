@@ -193,7 +193,7 @@ class SessionTurn:
             user_id=query.user_id,
             top_k=top_k,
             session_id=query.session_id,
-            exclude_turn_id=query.turn_id,
+            exclude_turn_ids=frozenset({query.turn_id}),
             dedup="sim",
         )
 

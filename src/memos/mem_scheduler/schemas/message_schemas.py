@@ -19,6 +19,7 @@ from memos.errors import InvalidInput
 
 ID_CHARS_MAX = 512
 CONTENT_BYTES_MAX = 4 * 1024 * 1024
+TURN_ID = "turn_id"  # in `info`: the chat turn that a message belongs to
 
 
 class UserContext(BaseModel):
@@ -164,6 +165,12 @@ def check_text(field: str, value: object, *, bytes_max: int = CONTENT_BYTES_MAX)
     if size > bytes_max:
         raise InvalidInput(f"{field} has {size} bytes; at most {bytes_max} are allowed: split it")
     return value
+
+
+def info_text(message: ScheduleMessageItem, name: str) -> str:
+    """A string of the message's `info`, "" where there is none."""
+    value = (message.info or {}).get(name)
+    return value if isinstance(value, str) else ""
 
 
 def validate_message(message: object) -> ScheduleMessageItem:
