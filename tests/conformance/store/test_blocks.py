@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 
 from memos.errors import VersionConflict
-from memos.memory.activation.index import Block, BlockCounts, DoomPrefixes, KeptPrefix, PutPrefix
-from memos.memory.activation.layout import LayoutState, Resident
+from memos.memory.activation.block import MemoryBlocks, Prepared
+from memos.memory.activation.index import Block, BlockCounts, ChatReuse, DoomPrefixes, KeptPrefix, PutPrefix
+from memos.memory.activation.layout import LayoutState, Resident, digest_of
+from memos.memory.activation.lines import line_of
 from memos.memory.item import ItemStatus
 from memos.memory.store import SetStatus, TouchItems, UpdateItem
 
@@ -98,6 +101,87 @@ def test_what_changes_an_item_takes_it_out(store: Any, make: Any) -> None:
     store.apply([SetStatus(("a",), ItemStatus.ARCHIVED, "old")])
     assert residents(store) == ["c"]
     assert store.prefixes()[0].sound == 0
+
+
+@pytest.mark.parametrize("how", ["edited", "corrected", "used"])
+def test_what_changed_since_it_was_read_does_not_enter(store: Any, make: Any, how: str) -> None:
+    """A block that was planned before an edit or a correction is stored without that memory; a use of it
+    between the two costs nothing."""
+    store.apply([make.add("a", "b")])
+    planned = block("a", "b")
+    lines = {one.id: digest_of(line_of(one)) for one in store.get(["a", "b"])}
+    held = tuple(replace(one, digest=lines[one.item_id]) for one in planned.state.residents)
+    planned = replace(planned, state=replace(planned.state, residents=held))
+    (item,) = store.get(["b"])
+    if how == "used":
+        store.apply([TouchItems(("b",), "used")])
+    elif how == "edited":
+        store.apply([UpdateItem(make.with_terms(replace(item, memory="another")), None, "edited")])
+    else:
+        corrected = replace(item, extra={"corrected_by": ["a"]})
+        store.apply([UpdateItem(make.with_terms(corrected), None, "corrected")])
+    stored = store.put_block(planned)
+    wanted = ["a", "b"] if how == "used" else ["a"]
+    assert [one.item_id for one in stored.state.residents] == residents(store) == wanted
+
+
+class EditsBeforeStoring:
+    """A store in which somebody edits a memory between the planning of a block and its storing, once."""
+
+    def __init__(self, store: Any, edit: Callable[[], None]) -> None:
+        self._store = store
+        self._edit: Callable[[], None] | None = edit
+
+    def block(self, namespace: str) -> Block | None:
+        found: Block | None = self._store.block(namespace)
+        return found
+
+    def put_block(self, planned: Block) -> Block:
+        edit, self._edit = self._edit, None
+        if edit is not None:
+            edit()
+        stored: Block = self._store.put_block(planned)
+        return stored
+
+    def note_chat(self, namespace: str, outcome: ChatReuse) -> None:
+        self._store.note_chat(namespace, outcome)
+
+    def blocks(self, **of: Any) -> list[Block]:
+        found: list[Block] = self._store.blocks(**of)
+        return found
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["edited", "deleted"])
+@pytest.mark.parametrize("stood", [True, False], ids=["stood there", "new"])
+def test_no_block_holds_the_text_from_before_a_change(
+    store: Any, make: Any, stood: bool, deleted: bool
+) -> None:
+    """A change between planning and storing: neither the block nor the chat has the old text, and a prefix
+    that was made of it is not sound."""
+    store.apply([make.add("a", "b", "c")])
+    plain = MemoryBlocks(store, store, tokens_max=1_000)
+
+    def prepared(blocks: MemoryBlocks, *ids: str) -> Prepared:
+        return blocks.prepare("ann", ["cube"], store.get(ids), language="en", system_prompt="")
+
+    if stood:
+        prepared(plain, "a", "b")
+    old = store.get(["b"])[0]
+
+    def change() -> None:
+        changed = UpdateItem(make.with_terms(replace(old, memory="new text")), None, "edited")
+        store.apply([SetStatus(("b",), ItemStatus.DELETED, "asked for") if deleted else changed])
+
+    shown = prepared(MemoryBlocks(EditsBeforeStoring(store, change), store, tokens_max=1_000), "a", "b", "c")
+    left = ["a", "c"] if deleted else ["a", "c", "b"]
+    assert [one.item_id for one in shown.layout.entries] == left
+    assert ("new text" in shown.layout.text) is not deleted
+    found = store.block(shown.layout.namespace)
+    lines = {one.id: digest_of(line_of(one)) for one in store.get(left)}
+    assert {one.item_id: one.digest for one in found.state.residents} == lines
+    made = replace(prefix("a", "b", "c"), namespace=shown.layout.namespace)
+    store.apply([PutPrefix(made, "built")])
+    assert store.prefixes()[0].sound == 1
 
 
 def test_prefixes_are_doomed_and_forgotten(store: Any, make: Any) -> None:

@@ -105,7 +105,9 @@ class MemoryBlocks:
                 return planned
             if len(stored.state.residents) == len(planned.items):
                 return replace(planned, block=stored)
-            # A memory went between reading and storing: plan the block without it.
+            # A memory went or changed between reading and storing: plan the block with what stands there now.
+            live = self._live([one.id for one in working], cube_ids)
+            working = [live[one.id] for one in working if one.id in live]
         return planned
 
     def _read(self, namespace: str) -> Block | None:

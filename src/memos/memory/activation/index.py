@@ -158,7 +158,8 @@ class BlockIndex(Protocol):
     def put_block(self, block: Block) -> Block:
         """Store what stands there now, as the version after `block.version`; returns it so.
 
-        VersionConflict when somebody changed it meanwhile. Items that are not live any more are left out.
+        VersionConflict when somebody changed it meanwhile. Items that are not live any more, or whose line is
+        another one than the resident's (edited, corrected between reading and storing), are left out.
         """
         ...
 

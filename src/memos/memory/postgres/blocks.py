@@ -17,8 +17,8 @@ from memos.memory.activation.index import (
     PutPrefix,
 )
 from memos.memory.postgres.session import Session
-from memos.memory.relational.blocks import block_of, block_written, prefix_of
-from memos.memory.relational.rows import moment
+from memos.memory.relational.blocks import block_of, block_written, prefix_of, still_says
+from memos.memory.relational.rows import ITEM_COLUMNS, item_of, moment
 
 _BLOCK = """
 SELECT no, namespace, user_id, language, header, version, next_mark, chats, chats_since_change, changes,
@@ -58,9 +58,11 @@ _CLEAR = "DELETE FROM block_item WHERE block_no = %(no)s"
 # way round a chat and a change of two of its memories would wait for each other.
 _SHARE_CUBES = "SELECT no FROM cube WHERE id = ANY (%(cubes)s) ORDER BY id FOR SHARE"
 # Whoever changes one of the items meanwhile waits for this, and then takes it out of the block.
-_LIVE = """
-SELECT item.id, item.cube_no, item.no
-FROM item_key JOIN item ON item.cube_no = item_key.cube_no AND item.no = item_key.no
+_LIVE = f"""
+SELECT {ITEM_COLUMNS}, item.cube_no, item.no, cube.id
+FROM item_key
+JOIN item ON item.cube_no = item_key.cube_no AND item.no = item_key.no
+JOIN cube ON cube.no = item.cube_no
 WHERE item_key.id = ANY (%(ids)s) AND item.live
 FOR SHARE OF item
 """
@@ -175,16 +177,20 @@ class PostgresBlocks:
             )
         self.session.run(_CLEAR, no=no)
         ids = [one.item_id for one in block.state.residents]
-        live = {row[0]: row[1:] for row in self.session.rows(_LIVE, ids=ids)}
-        residents = [one for one in block.state.residents if one.item_id in live]
+        live = {row[0]: row for row in self.session.rows(_LIVE, ids=ids)}
+        residents = [
+            one
+            for one in block.state.residents
+            if (row := live.get(one.item_id)) is not None and still_says(one, item_of(row, row[-1]))
+        ]
         self.session.run_many(
             _INSERT_ITEM,
             [
                 {
                     "block": no,
                     "place": place,
-                    "cube": live[one.item_id][0],
-                    "no": live[one.item_id][1],
+                    "cube": live[one.item_id][-3],
+                    "no": live[one.item_id][-2],
                     "version": one.version,
                     "tokens": one.tokens,
                     "digest": one.digest,

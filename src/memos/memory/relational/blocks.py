@@ -7,8 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from memos.memory.activation.block import shown
 from memos.memory.activation.index import Block, BlockCounts, KeptPrefix
-from memos.memory.activation.layout import LayoutState, Resident
+from memos.memory.activation.layout import LayoutState, Resident, digest_of
+from memos.memory.activation.lines import line_of
+from memos.memory.item import MemoryItem
 from memos.memory.relational.rows import moment
 
 
@@ -47,6 +50,17 @@ def block_written(block: Block, residents: Iterable[Resident], now: int) -> Bloc
         changes=block.changes + (block.version > 0),
         changed_at=moment(now),
     )
+
+
+def still_says(resident: Resident, item: MemoryItem) -> bool:
+    """Whether a live item's line is the one that the block was planned with.
+
+    The version rises with each use as well, so a newer one has its line compared: an item that was edited or
+    corrected since it was read does not enter, one that was only used does.
+    """
+    if item.version == resident.version:
+        return True
+    return shown(item) and digest_of(line_of(item)) == resident.digest
 
 
 def prefix_of(row: Sequence[Any], items: Sequence[tuple[str, int]]) -> KeptPrefix:

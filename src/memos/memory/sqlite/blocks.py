@@ -17,8 +17,9 @@ from memos.memory.activation.index import (
     KeptPrefix,
     PutPrefix,
 )
-from memos.memory.relational.blocks import block_of, block_written, prefix_of
-from memos.memory.relational.rows import moment
+from memos.memory.item import MemoryItem
+from memos.memory.relational.blocks import block_of, block_written, prefix_of, still_says
+from memos.memory.relational.rows import ITEM_COLUMNS, item_of, moment
 from memos.memory.sqlite.chunks import chunks, marks
 
 _COLUMNS = (
@@ -50,7 +51,10 @@ WHERE namespace = ? AND version = ?
 """
 _CLEAR = "DELETE FROM block_item WHERE block_no = ?"
 _NUMBERS = "SELECT id, no FROM item WHERE id IN ({marks})"
-_NUMBERS_OF_LIVE = _NUMBERS + " AND live = 1"
+_LIVE = f"""
+SELECT {ITEM_COLUMNS}, item.no, cube.id FROM item JOIN cube ON cube.no = item.cube_no
+WHERE item.id IN ({{marks}}) AND item.live = 1
+"""
 _STANDING = """
 SELECT item.id, block_item.version
 FROM block JOIN block_item ON block_item.block_no = block.no JOIN item ON item.no = block_item.item_no
@@ -144,21 +148,32 @@ class SqliteBlocks:
                 [(cube_id, no, place) for place, cube_id in enumerate(dict.fromkeys(block.cube_ids))],
             )
         self._connection.execute(_CLEAR, (no,))
-        live = self._numbers([one.item_id for one in block.state.residents], _NUMBERS_OF_LIVE)
-        residents = [one for one in block.state.residents if one.item_id in live]
+        live = self._live([one.item_id for one in block.state.residents])
+        residents = [
+            one
+            for one in block.state.residents
+            if one.item_id in live and still_says(one, live[one.item_id][1])
+        ]
         self._connection.executemany(
             _INSERT_ITEM,
             [
-                (no, place, live[one.item_id], one.version, one.tokens, one.digest, one.mark)
+                (no, place, live[one.item_id][0], one.version, one.tokens, one.digest, one.mark)
                 for place, one in enumerate(residents)
             ],
         )
         return block_written(block, residents, now)
 
-    def _numbers(self, item_ids: Sequence[str], query: str = _NUMBERS) -> dict[str, int]:
+    def _live(self, item_ids: Sequence[str]) -> dict[str, tuple[int, MemoryItem]]:
+        found: dict[str, tuple[int, MemoryItem]] = {}
+        for part in chunks(item_ids):
+            for row in self._connection.execute(_LIVE.format(marks=marks(len(part))), part):
+                found[row[0]] = (row[-2], item_of(row, row[-1]))
+        return found
+
+    def _numbers(self, item_ids: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}
         for part in chunks(item_ids):
-            found.update(self._connection.execute(query.format(marks=marks(len(part))), part).fetchall())
+            found.update(self._connection.execute(_NUMBERS.format(marks=marks(len(part))), part).fetchall())
         return found
 
     def note_chat(self, namespace: str, outcome: ChatReuse, now: int) -> None:
