@@ -244,7 +244,7 @@ ACTIVATION_PROMOTIONS = Counter(
 ACTIVATION_PREPARE_SECONDS = Histogram(
     "memos_activation_prepare_seconds", "Preparing a prefix", ("how",), bounds=LONG_S
 )
-ACTIVATION_DROPS = Counter("memos_activation_drops_total", "Prefixes removed, by why", ("reason",))
+ACTIVATION_DROPS = Counter("memos_activation_drops_total", "Prefixes and caches removed, by why", ("reason",))
 
 # -- logs and the server ------------------------------------------------------------------------------
 

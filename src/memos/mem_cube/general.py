@@ -2,7 +2,7 @@
 
 `text_mem` and `pref_mem` are views of the cube in the runtime's store, so a cube object is cheap and what
 one object changes every other one sees. `act_mem` is a `KVCacheMemory` where the configuration names `kv_cache`, else
-None; it is the object's own and starts empty. `para_mem` is None: there is no parametric memory. `dump` writes one consistent state; `load` brings it into an empty cube in one
+None; it is the object's own, starts empty, and gives nothing away that was made of a memory which changed since. `para_mem` is None: there is no parametric memory. `dump` writes one consistent state; `load` brings it into an empty cube in one
 transaction. Everything a memory says of itself comes back, but for its row version, which counts the
 changes of a row in its own store, and for orders and secrets, which are held in quarantine unless the file
 is trusted. Deleted memories do not travel, nor do caches, which may hold what was deleted since: `act_mem` has
@@ -71,7 +71,7 @@ class GeneralMemCube:
         self.text_mem = TextMemory(self.cube_id, parts, kinds=TEXT_KINDS)
         wanted = self.config.pref_mem is not None and self.config.pref_mem.backend != ABSENT
         self.pref_mem = TextMemory(self.cube_id, parts, kinds=PREFERENCE_KINDS) if wanted else None
-        self.act_mem = _caches(self.config.act_mem, self.runtime)
+        self.act_mem = _caches(self.config.act_mem, self.runtime, self.cube_id)
 
     @classmethod
     def init_from_dir(
@@ -193,23 +193,25 @@ class GeneralMemCube:
             )
 
 
-def _caches(wanted: ActivationConfigFactory | None, runtime: Runtime) -> KVCacheMemory | None:
+def _caches(wanted: ActivationConfigFactory | None, runtime: Runtime, cube_id: str) -> KVCacheMemory | None:
     """Of the model that is named, or of the one that the process chats with. Raises ConfigError, ModelError,
     ActivationUnsupported."""
     if wanted is None or wanted.backend == ABSENT:
         return None
     try:
         from memos.memory.activation.kv_memory import KVCacheMemory
+        from memos.memory.activation.sources import CubeSources
         from memos.models.hf.chat import HFChat
     except ImportError as error:
         raise ConfigError(
             f"act_mem.backend='kv_cache' needs torch and transformers ({error}): pip install 'memscheduler[hf]'"
         ) from error
     clock, named = runtime.clock, wanted.config.extractor_llm
+    sources = CubeSources(runtime.store, cube_id)
     if named is not None:
-        return KVCacheMemory({"extractor_llm": named}, clock=clock)
+        return KVCacheMemory({"extractor_llm": named}, clock=clock, sources=sources)
     if isinstance(runtime.models.llm, HFChat):
-        return KVCacheMemory(runtime.models.llm, clock=clock)
+        return KVCacheMemory(runtime.models.llm, clock=clock, sources=sources)
     raise ConfigError(
         "act_mem.backend='kv_cache' needs a model in this process: name its folder in act_mem.config.extractor_llm, "
         "or chat with one (MEMOS_MODELS__CHAT_BACKEND=hf)"

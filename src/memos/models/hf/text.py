@@ -86,6 +86,10 @@ class ChatText:
         if rest:
             yield rest
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of tokens, without the template's own signs."""
+        return self._decode(ids)
+
     # -- inside -----------------------------------------------------------------------------------------
 
     def _render(self, messages: Sequence[ChatMessage], *, opening: bool) -> str:
