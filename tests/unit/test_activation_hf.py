@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ torch_or_skip()
 
 from memos.api.handlers import handlers_of
 from memos.api.product_models import APIADDRequest
+from memos.configs.mem_cube import GeneralMemCubeConfig
 from memos.erasure import erase
 from memos.mem_chat.chat import ChatQuery
+from memos.mem_cube.general import GeneralMemCube
+from memos.mem_os.main import MOS
 from memos.memory.item import ItemStatus, WorkingEntry
 from memos.memory.store import ItemFilter, ReplaceWorking, SetStatus
 from memos.runtime import Runtime, build
@@ -100,3 +104,37 @@ def test_a_damaged_file_costs_no_answer(runtime: Runtime) -> None:
     assert missed is not None and not missed.reused and missed.reason != "none"
     runtime.scheduler.update_activation_memory(user_id="u", mem_cube_id="u")
     assert ask(runtime).reused > 256
+
+
+def test_what_is_kept_is_described_and_not_handed_out(runtime: Runtime) -> None:
+    """MOS.get_all and the cube object list the prefix and the program's caches with the memories in them, a text and
+    its size, for their reader alone; an edit shows as fewer usable memories, and there are no tensors."""
+    ask(runtime)
+    runtime.scheduler.update_activation_memory(user_id="u", mem_cube_id="u")
+    config = GeneralMemCubeConfig(cube_id="u", act_mem={"backend": "kv_cache"})
+    cube = GeneralMemCube(config, runtime=runtime)
+    assert cube.act_mem is not None
+    [made] = runtime.store.prefixes()  # type: ignore[attr-defined]
+    text = next(one for one in cube.text_mem.get_all() if one.id not in made.item_ids)
+    cube.act_mem.add([cube.act_mem.from_textual_memory(text)])
+    mos = MOS(runtime=runtime)
+    for name in ("u", "bob"):
+        mos.create_user(name)
+        mos.register_mem_cube(cube, user_id=name)
+    [kept] = mos.get_all(user_id="u")["act_mem"]
+    assert kept["cube_id"] == "u"
+    prefix, cache = kept["memories"]
+    about = prefix.metadata
+    assert (about.backend, about.user_id, about.memory_type) == ("transformers", "u", "ActivationMemory")
+    assert len(about.memory_ids) == len(about.versions) == about.usable_memories == 8
+    assert about.tokens > 100 and about.bytes > 0 and about.created_at
+    assert cache.metadata.memory_ids == [text.id] and cache.metadata.backend == "kv_cache"
+    [others] = mos.get_all(user_id="bob", mem_cube_id="u")["act_mem"]
+    assert [one.id for one in others["memories"]] == [cache.id]
+    seen = runtime.scheduler.services.cube_of("u").act_mem
+    assert [one.id for one in seen.get_all()] == [prefix.id] and seen.get(prefix.id) == prefix
+    cube.text_mem.update(about.memory_ids[2], "Boat 2 was sold.")
+    cube.text_mem.delete([text.id])
+    [kept] = mos.get_all(user_id="u")["act_mem"]
+    assert [one.metadata.usable_memories for one in kept["memories"]] == [2]
+    assert json.loads(kept["memories"][0].model_dump_json())["memory"] == prefix.memory

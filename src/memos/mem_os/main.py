@@ -31,6 +31,7 @@ from memos.mem_os.documents import attachment
 from memos.mem_os.histories import Histories
 from memos.mem_os.users import User, Users
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
+from memos.memory.activation.described import ActivationMemoryItem
 from memos.memory.cube import NaiveMemCube, TextMemory
 from memos.memory.item import MemoryKind
 from memos.memory.store import ItemFilter
@@ -40,6 +41,7 @@ from memos.retrieval.request import RecallRequest
 
 if TYPE_CHECKING:
     from memos.mem_scheduler.general_scheduler import GeneralScheduler
+    from memos.memory.activation.kv_memory import KVCacheMemory
     from memos.runtime import Runtime
 
 
@@ -50,11 +52,18 @@ class CubeMemories(TypedDict):
     memories: list[TextualMemoryItem]
 
 
+class CubeActivation(TypedDict):
+    """What is kept ready over one cube: descriptions, no tensors."""
+
+    cube_id: str
+    memories: list[ActivationMemoryItem]
+
+
 class MOSSearchResult(TypedDict):
-    """Memories by area. `act_mem` and `para_mem` are always empty in this version."""
+    """Memories by area. `act_mem` is empty in what is searched, `para_mem` always: there is no such memory."""
 
     text_mem: list[CubeMemories]
-    act_mem: list[CubeMemories]
+    act_mem: list[CubeActivation]
     para_mem: list[CubeMemories]
     pref_mem: list[CubeMemories]
 
@@ -75,6 +84,7 @@ class MOS:
             runtime = self._own() if config is not None else _shared()
         self.runtime = runtime
         self._users = Users()
+        self._caches: dict[str, KVCacheMemory] = {}  # of the cube objects that were registered
         self._histories = Histories(turns_max=self.config.max_turns_window)
         self.create_user(self.config.user_id)
 
@@ -149,6 +159,8 @@ class MOS:
         who = self._users.require(self._who(user_id)).user_id
         cube_id = self._cube_id(mem_cube_name_or_path, mem_cube_id)
         self._users.register(who, cube_id)
+        if isinstance(mem_cube_name_or_path, GeneralMemCube) and mem_cube_name_or_path.act_mem is not None:
+            self._caches[cube_id] = mem_cube_name_or_path.act_mem
         return cube_id
 
     def unregister_mem_cube(self, mem_cube_id: str, user_id: str | None = None) -> None:
@@ -262,8 +274,12 @@ class MOS:
         return _result(recalled(TEXT_KINDS), preferences)
 
     def get_all(self, mem_cube_id: str | None = None, user_id: str | None = None) -> MOSSearchResult:
-        """Every live memory of a cube, or of all the user's cubes, newest first."""
-        cubes = self._users.some_of(self._who(user_id), [mem_cube_id] if mem_cube_id else None)
+        """Every live memory of a cube, or of all the user's cubes, newest first.
+
+        `act_mem`: what is kept ready for this user over each cube, and the caches of a registered cube object.
+        """
+        who = self._who(user_id)
+        cubes = self._users.some_of(who, [mem_cube_id] if mem_cube_id else None)
         text: list[CubeMemories] = []
         preferences: list[CubeMemories] = []
         for cube_id in cubes:
@@ -271,7 +287,16 @@ class MOS:
             text.append({"cube_id": cube_id, "memories": cube.text_mem.get_all()})
             if cube.pref_mem is not None:
                 preferences.append({"cube_id": cube_id, "memories": cube.pref_mem.get_all()})
-        return _result(text, preferences)
+        kept: list[CubeActivation] = [
+            {"cube_id": cube_id, "memories": self._kept(who, cube_id)} for cube_id in cubes
+        ]
+        return _result(text, preferences) | {"act_mem": kept}
+
+    def _kept(self, who: str, cube_id: str) -> list[ActivationMemoryItem]:
+        prefixes = self._naive(cube_id).act_mem
+        caches = self._caches.get(cube_id)
+        found = prefixes.get_all(user_id=who, within=self._users.some_of(who, None)) if prefixes else []
+        return found + ([one.described(cube_id) for one in caches.get_all()] if caches else [])
 
     def get(self, mem_cube_id: str, memory_id: str, user_id: str | None = None) -> TextualMemoryItem:
         """One memory. Raises CubeNotFound, ItemNotFound, ItemGone."""
@@ -377,15 +402,17 @@ class MOS:
 
     def _memory(self, cube_id: str) -> TextMemory:
         """All memories of a cube, of every kind."""
+        return self._naive(cube_id).text_mem
+
+    def _naive(self, cube_id: str) -> NaiveMemCube:
         parts = self.runtime
-        cube = NaiveMemCube(
+        return NaiveMemCube(
             cube_id,
             store=parts.store,
             indexer=parts.indexer,
             retriever=parts.retriever,
             clock=parts.clock,
         )
-        return cube.text_mem
 
     def _cube(self, cube_id: str) -> GeneralMemCube:
         areas = {} if self.config.enable_preference_memory else {"pref_mem": None}

@@ -19,6 +19,8 @@ from memos import context
 from memos.clock import Clock, SystemClock, utc
 from memos.errors import InvalidInput, ItemNotFound
 from memos.mem_scheduler.schemas.message_schemas import check_id, check_text
+from memos.memory.activation.described import CubeCaches
+from memos.memory.activation.index import PrefixIndex
 from memos.memory.item import ItemStatus, MemoryItem, MemoryKind, Source, WorkingEntry
 from memos.memory.moments import parse_moment
 from memos.memory.store import (
@@ -233,9 +235,11 @@ class TextMemory:
 
 
 class NaiveMemCube:
-    """One memory container. What it does not have (activation and preference areas) is None."""
+    """One memory container. What it does not have (preference and parametric areas) is None.
 
-    act_mem: None = None
+    `act_mem` describes what runtimes keep ready over the cube; None over a store that keeps no record of it.
+    """
+
     para_mem: None = None
     pref_mem: None = None
 
@@ -252,6 +256,7 @@ class NaiveMemCube:
         self.cube_id = check_id("mem_cube_id", cube_id)
         parts = CubeParts(store, indexer, retriever, clock or SystemClock(), new_id)
         self.text_mem = TextMemory(cube_id, parts)
+        self.act_mem = CubeCaches(cube_id, store) if isinstance(store, PrefixIndex) else None
 
     def __repr__(self) -> str:
         return f"NaiveMemCube({self.cube_id!r})"

@@ -103,7 +103,8 @@ def test_a_cube_has_an_id_and_no_other_areas(store: SqliteStore) -> None:
     """What this cube does not have is None, and an impossible id is refused."""
     one = cube(store, "c:/🐶")
     assert one.cube_id == one.text_mem.cube_id == "c:/🐶"
-    assert (one.act_mem, one.para_mem, one.pref_mem) == (None, None, None)
+    assert (one.para_mem, one.pref_mem) == (None, None)
+    assert one.act_mem is not None and one.act_mem.get_all() == [] and one.act_mem.get("none") is None
     assert "c:/🐶" in repr(one)
     with pytest.raises(InvalidInput):
         cube(store, "")

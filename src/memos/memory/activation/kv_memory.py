@@ -30,6 +30,7 @@ from memos.errors import ActivationMiss, ActivationUnsupported, ConfigError
 from memos.memory.activation import folder as disk
 from memos.memory.activation.base import MissReason
 from memos.memory.activation.codec import decode, encode
+from memos.memory.activation.described import ActivationMemoryItem, ActivationMemoryMetadata
 from memos.memory.activation.files import as_ids
 from memos.memory.activation.segment import FORMAT, Kind, KvShape, Proof, Segment, chain_of, read, write
 from memos.memory.activation.sources import CacheSource, CacheSources
@@ -59,6 +60,24 @@ class KVCacheItem:
     def memory(self) -> Cache:
         """A `DynamicCache` of the caller's own."""
         return self.model.cache_of(self.past)
+
+    def described(self, cube_id: str = "") -> ActivationMemoryItem:
+        """What it is, without its tensors. `extracted_at` of the metadata says when it was made."""
+        sources = self.sources or ()
+        return ActivationMemoryItem(
+            id=self.id,
+            memory=f"{len(self.ids)} tokens of {len(sources)} memories (kv_cache)",
+            metadata=ActivationMemoryMetadata(
+                mem_cube_id=cube_id,
+                backend="kv_cache",
+                tokens=len(self.ids),
+                bytes=self.past.bytes,
+                memory_ids=[one.item_id for one in sources],
+                versions=[one.version for one in sources],
+                usable_memories=len(sources),
+                created_at=str(self.metadata.get("extracted_at", "")),
+            ),
+        )
 
 
 class KVCacheMemory:
@@ -93,8 +112,8 @@ class KVCacheMemory:
 
     def from_textual_memory(self, memory: TextualMemoryItem) -> KVCacheItem:
         """The same of a memory, with its metadata and text."""
-        told = memory.metadata.model_dump(mode="json") | {"source_text": memory.memory}
-        return self._item(memory.memory, told, (memory,))
+        made = {"source_text": memory.memory, "extracted_at": utc(self._clock.now()).isoformat()}
+        return self._item(memory.memory, memory.metadata.model_dump(mode="json") | made, (memory,))
 
     def add(self, memories: Sequence[KVCacheItem]) -> None:
         """Keep items; one of the same id is replaced. Raises ActivationMiss: another model's, or made of memories that
