@@ -28,8 +28,8 @@ from memos.memory.store import AddItems, Facet
 from memos.models.minilm import MiniLMEmbedder
 from memos.retrieval.entities import canonical
 from memos.retrieval.fuse import weighted_sum
-from memos.retrieval.gather import Pool, surroundings
 from memos.retrieval.hybrid import HybridRetriever, RecallRequest
+from memos.retrieval.layout import Columns, Pool
 from memos.retrieval.second import DAMPING, SEEDS, STEPS
 from memos.retrieval.stages import Signals, rank, second
 from memos.retrieval.weights import RecallWeights
@@ -241,7 +241,7 @@ def _scattered(pools: Sequence[Pool], place: dict[int, int], facets: list[Facet]
             by_item[name][columns] = getattr(pool.signals, name)
         # Only for a query that asks for a time does the retriever look whether an item tells one.
         tells_when[columns] = np.maximum(tells_when[columns], pool.signals.tells_when)
-    episodes, steps = surroundings(np.zeros(len(place), dtype=np.int64), facets)
+    episodes, steps = Columns.of([(0, facet.no) for facet in facets], facets).surroundings()
     return Signals(
         found=found,
         asks_when=np.concatenate([pool.signals.asks_when for pool in pools]),

@@ -15,9 +15,11 @@ out of one turn stay two.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
+from memos.memory.store import Facet
 from memos.retrieval.keywords import analyse
 from memos.retrieval.request import Dedup, Hit
 
@@ -33,26 +35,55 @@ _NEGATION = re.compile(
 Said = tuple[tuple[str, ...], tuple[str, ...], int]
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What is looked at of an item, so that an item need not be read to be left out."""
+
+    id: str
+    text: str
+    content_hash: str
+    participants: tuple[str, ...]
+    raw: bool
+    source_keys: tuple[str, ...]
+    score: float
+
+    @classmethod
+    def of(cls, facet: Facet, text: str, score: float) -> Candidate:
+        """The item of these facets with this text."""
+        keys = facet.source_keys
+        return cls(facet.id, text, facet.content_hash, facet.participants, facet.raw, keys, score)
+
+
 def dedup(hits: Sequence[Hit], *, how: Dedup, top_k: int) -> list[Hit]:
     """At most `top_k` of the hits."""
+    return [hits[place] for place in chosen(map(_candidate, hits), how=how, top_k=top_k)]
+
+
+def _candidate(hit: Hit) -> Candidate:
+    item = hit.item
+    keys = tuple(source.key for source in item.sources)
+    return Candidate(item.id, item.memory, item.content_hash, item.participants, item.raw, keys, hit.score)
+
+
+def chosen(candidates: Iterable[Candidate], *, how: Dedup, top_k: int) -> list[int]:
+    """The places of at most `top_k` of them. No more are asked for than it takes."""
     if how == "no":
-        return list(hits[:top_k])
+        return [place for place, _ in zip(range(top_k), candidates, strict=False)]
     # What is looked at twice is bounded: the rest of a long list can hardly rise into the first top_k.
-    kept = _distinct(hits, limit=top_k if how == "sim" else 2 * top_k)
-    return kept[:top_k] if how == "sim" else _diverse(kept, top_k)
+    kept = _distinct(candidates, limit=top_k if how == "sim" else 2 * top_k)
+    if how == "mmr":
+        kept = _diverse(kept, top_k)
+    return [place for place, _ in kept[:top_k]]
 
 
-def _distinct(hits: Sequence[Hit], *, limit: int) -> list[Hit]:
-    kept: list[Hit] = []
+def _distinct(candidates: Iterable[Candidate], *, limit: int) -> list[tuple[int, Candidate]]:
+    kept: list[tuple[int, Candidate]] = []
     texts: set[tuple[str, tuple[str, ...]]] = set()
     said: set[Said] = set()
     told: set[str] = set()  # keys of raw items among the kept hits
     derived: set[str] = set()  # the one source of a derived item among the kept hits
-    for hit in hits:
-        if len(kept) == limit:
-            break
-        item = hit.item
-        keys = {source.key for source in item.sources if source.key}
+    for place, item in enumerate(candidates):
+        keys = {key for key in item.source_keys if key}
         own = {item.id, *keys}
         text = (item.content_hash, item.participants)
         if text in texts:
@@ -61,7 +92,7 @@ def _distinct(hits: Sequence[Hit], *, limit: int) -> list[Hit]:
             continue
         if not item.raw and keys and keys <= told:
             continue
-        wording = _said(item.memory, item.participants)
+        wording = _said(item.text, item.participants)
         if wording in said:
             continue
         texts.add(text)
@@ -70,7 +101,9 @@ def _distinct(hits: Sequence[Hit], *, limit: int) -> list[Hit]:
             told |= own
         elif len(keys) == 1:
             derived |= keys
-        kept.append(hit)
+        kept.append((place, item))
+        if len(kept) >= limit:
+            break
     return kept
 
 
@@ -85,22 +118,22 @@ def _content(text: str) -> tuple[str, ...]:
     return tuple(analyse(text))
 
 
-def _diverse(hits: Sequence[Hit], top_k: int) -> list[Hit]:
+def _diverse(kept: list[tuple[int, Candidate]], top_k: int) -> list[tuple[int, Candidate]]:
     """Maximal marginal relevance over content terms (Dice)."""
-    if len(hits) <= 1:
-        return list(hits)
-    terms = [frozenset(_content(hit.item.memory)) for hit in hits]
-    best = max(hit.score for hit in hits)
-    least = min(hit.score for hit in hits)
+    if len(kept) <= 1:
+        return kept
+    terms = [frozenset(_content(item.text)) for _, item in kept]
+    scores = [item.score for _, item in kept]
+    best, least = max(scores), min(scores)
     span = (best - least) or 1.0
-    relevance = [MMR_RELEVANCE * (hit.score - least) / span for hit in hits]
-    closest = [0.0] * len(hits)  # to any of the chosen
-    left = list(range(len(hits)))
-    chosen: list[Hit] = []
+    relevance = [MMR_RELEVANCE * (score - least) / span for score in scores]
+    closest = [0.0] * len(kept)  # to any of the chosen
+    left = list(range(len(kept)))
+    chosen: list[tuple[int, Candidate]] = []
     while left and len(chosen) < top_k:
         pick = max(left, key=lambda i: (round(relevance[i] - (1.0 - MMR_RELEVANCE) * closest[i], 4), -i))
         left.remove(pick)
-        chosen.append(hits[pick])
+        chosen.append(kept[pick])
         for i in left:
             closest[i] = max(closest[i], _dice(terms[i], terms[pick]))
     return chosen

@@ -17,8 +17,8 @@ from memos.retrieval.request import CANDIDATES_MAX, TOP_K_MAX, Hit, RecallReques
 
 if TYPE_CHECKING:
     from memos.memory.store import MemoryStore
-    from memos.retrieval.gather import Pool
     from memos.retrieval.hybrid import HybridRetriever, Ranked
+    from memos.retrieval.layout import Pool
 
 Cut = Literal["", "filter", "channels", "depth", "relativity", "dedup", "budget"]
 CHANNELS = ("lexical", "dense", "links")
@@ -107,7 +107,7 @@ def _in_pool(ranked: Ranked, place: int) -> Standing:
             )
     return Standing(
         "",
-        relativity=float(pool.relativity[0, place]),
+        relativity=float(pool.relativity()[0, place]),
         score_rank=int((scores > scores[place]).sum()) + 1,
         candidates=len(pool.keys),
         channels=channels,

@@ -1,6 +1,6 @@
 """Hybrid recall: ask every channel of every cube, lay the findings out, rank, look again, cut.
 
-    query ─▶ channels (gather) ─▶ stages (stages) ─▶ second look (second) ─▶ stages
+    query ─▶ channels (gather, layout) ─▶ stages (stages) ─▶ second look (second) ─▶ stages
           ─▶ lending ─▶ relativity ─▶ repeats, mmr (dedup) ─▶ corrections (corrected) ─▶ budget ─▶ hits
 
 `stage_table.py` names the stages; each can be switched, by the settings and by a request.
@@ -16,8 +16,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from memos import metrics, tracing
@@ -28,22 +27,23 @@ from memos.memory.item import MemoryItem
 from memos.memory.store import ItemFilter, MemoryStore, ReadView
 from memos.models.base import Embedder, Vectors
 from memos.retrieval.corrected import with_corrections_first
-from memos.retrieval.dedup import dedup
-from memos.retrieval.lending import with_lent
+from memos.retrieval.dedup import Candidate, chosen, dedup
+from memos.retrieval.lending import lent
 from memos.retrieval.request import Dedup, Hit, Recall, RecallRequest, Way
 from memos.retrieval.stage_table import EVERY, switched
 from memos.retrieval.timeline import Timeline, read_timeline
 from memos.retrieval.weights import STAGES, RecallWeights
 
 if TYPE_CHECKING:
-    from memos.retrieval.gather import Found, Pool
+    from memos.retrieval.gather import Found
+    from memos.retrieval.layout import Pool
     from memos.retrieval.query import Query
     from memos.retrieval.second import Look
     from memos.retrieval.stages import Ranking
 
 __all__ = ["Hit", "HybridRetriever", "Recall", "RecallRequest", "RecallWeights"]
 
-SCORE_DIGITS = 4  # as in `gather`: what differs less is a tie
+SCORE_DIGITS = 4  # as in `layout`: what differs less is a tie
 WORDED_MIN = 120  # candidates whose texts are read, so that wording can rank them
 
 NO_EMBEDDER = "no embedder: recalled by text and links"
@@ -59,27 +59,28 @@ class Ranked:
 
     pool: Pool
     ranking: Ranking
-    items: Mapping[int, MemoryItem]
+    texts: Mapping[int, str]
     look: Look
-    ids: Mapping[tuple[int, int], str]  # of all candidates, by key
 
     def ways(self, place: int) -> tuple[Way, ...]:
         """How the candidate was found: the channels that found it, or what led to it."""
         signals, key = self.pool.signals, self.pool.keys[place]
         named = {"lexical": signals.lexical + signals.names, "dense": signals.dense, "links": signals.links}
         found = [Way(stage) for stage, scores in named.items() if scores[0, place] > 0.0]
-        ids = self.ids
         step = self.look.steps.get(key)
-        if step is not None and step.origin in ids:
-            found.append(Way("walk", ids[step.origin], step.name))
+        if step is not None and step.origin in self.pool.keys:
+            found.append(Way("walk", self._id_of(step.origin), step.name))
         best = self.look.best
         if not found and best is not None and self.look.again.get(key, 0.0) > 0.0:
-            found.append(Way("again", ids[best]))
+            found.append(Way("again", self._id_of(best)))
         if not found:
             total = named["lexical"][0] + named["dense"][0] + named["links"][0]
             near = [at for at in signals.steps[:, place].tolist() if at >= 0 and total[at] > 0.0]
             found += [Way("neighbours", self.pool.facets[at].id) for at in near[:1]]
         return tuple(found)
+
+    def _id_of(self, key: tuple[int, int]) -> str:
+        return self.pool.facets[self.pool.keys.index(key)].id
 
 
 class HybridRetriever:
@@ -95,10 +96,11 @@ class HybridRetriever:
         stages: Collection[str] = (),
     ) -> None:
         """`stages`: those that run where a request does not say (`stage_table.switched`)."""
-        from memos.retrieval import gather, query, second  # numpy loads here, not on import
+        from memos.retrieval import gather, layout, query, second  # numpy loads here, not on import
         from memos.retrieval import stages as ranking
 
         self._gather = gather
+        self._layout = layout
         self._query = query
         self._second = second
         self._stages = ranking
@@ -149,8 +151,9 @@ class HybridRetriever:
         with ExitStack() as stack:
             views = [stack.enter_context(self._store.read(cube)) for cube in dict.fromkeys(request.cube_ids)]
             pool = self._collect(views, request, _StopWatch(self._clock), [])
-            items = _items(views, pool, range(len(pool.keys)))
-        return pool.with_signals(self._gather.with_wording(pool.signals, items))
+            texts = _texts(views, pool.keys)
+        wording = {place: texts[key] for place, key in enumerate(pool.keys) if key in texts}
+        return pool.with_signals(self._layout.with_wording(pool.signals, wording))
 
     def ranked(self, request: RecallRequest) -> Ranked:
         """All candidates of a request as `search` ranks them, before the cuts."""
@@ -179,7 +182,7 @@ class HybridRetriever:
             self._search(view, query, request, vectors.get(query.dense_text), weights, degraded)
             for view, query in zip(views, queries, strict=True)
         ]
-        pool = self._gather.lay_out(found, request, now=utc(self._clock.now()))
+        pool = self._layout.lay_out(found, request, now=utc(self._clock.now()))
         watch.lap("channels")
         return pool
 
@@ -217,14 +220,13 @@ class HybridRetriever:
     def _rank(self, views: Sequence[ReadView], pool: Pool, request: RecallRequest) -> Ranked:
         """Rank without wording, read the best texts, rank again with it; then look again and rank anew."""
         weights = self._weights_of(request)
-        read = _Read()
-        ranking, items = self._worded(views, pool, request, weights, read)
+        read: dict[tuple[int, int], str] = {}
+        ranking, texts = self._worded(views, pool, request, weights, read)
         look = self._look(views, pool, ranking, request, weights)
         if look.again or look.walk:
             pool = self._joined(views, pool, look, request, weights)
-            ranking, items = self._worded(views, pool, request, weights, read)
-        ids = {key: facet.id for key, facet in zip(pool.keys, pool.facets, strict=True)}
-        return Ranked(pool, ranking, items, look, ids)
+            ranking, texts = self._worded(views, pool, request, weights, read)
+        return Ranked(pool, ranking, texts, look)
 
     def _worded(
         self,
@@ -232,19 +234,19 @@ class HybridRetriever:
         pool: Pool,
         request: RecallRequest,
         weights: RecallWeights,
-        read: _Read,
-    ) -> tuple[Ranking, Mapping[int, MemoryItem]]:
+        read: dict[tuple[int, int], str],
+    ) -> tuple[Ranking, dict[int, str]]:
         """The ranking with wording, and the texts by place; what was read once is kept in `read`."""
         first = self._stages.rank(pool.signals, weights)
         timed = request.valid_at is not None or request.known_at is not None
         least = max(WORDED_MIN, 2 * request.top_k)
-        places = self._gather.best_places(first, pool, count=len(pool.keys) if timed else least)
-        wanted = self._gather.with_predecessors(places, pool)
-        missing = [place for place in wanted if pool.keys[place] not in read.items]
-        read.items.update((pool.keys[place], item) for place, item in _items(views, pool, missing).items())
-        items = {place: read.items[pool.keys[place]] for place in wanted if pool.keys[place] in read.items}
-        ranking = self._stages.rank(self._gather.with_wording(pool.signals, items, read.wording), weights)
-        return ranking, {place: items[place] for place in places if place in items}
+        places = self._layout.best_places(first, pool, count=len(pool.keys) if timed else least)
+        wanted = self._layout.with_predecessors(places, pool)
+        read.update(_texts(views, [key for place in wanted if (key := pool.keys[place]) not in read]))
+        texts = {place: read[key] for place in wanted if (key := pool.keys[place]) in read}
+        signals = self._layout.with_wording(pool.signals, texts)
+        ranking = self._stages.ranked_by_wording(first, signals, weights)
+        return ranking, {place: texts[place] for place in places if place in texts}
 
     def _look(
         self,
@@ -259,7 +261,7 @@ class HybridRetriever:
         if not pool.keys or (weights.again <= 0.0 and weights.walk <= 0.0):
             nothing: Look = second.Look()
             return nothing
-        places = self._gather.best_places(ranking, pool, count=second.SEEDS)
+        places = self._layout.best_places(ranking, pool, count=second.SEEDS)
         allowed = [found.allowed for found in pool.found]
         again: Mapping[tuple[int, int], float] = {}
         best = pool.keys[places[0]]
@@ -295,29 +297,37 @@ class HybridRetriever:
                     view, one, request, weights, again=again, walk=walked, joining=look.joining(cube)
                 )
             )
-        if sum(len(one.facets) for one in found) == len(pool.keys):
-            return self._gather.with_second_signals(pool, found)
-        return self._gather.lay_out(found, request, now=utc(self._clock.now()))
+        return self._layout.with_second_look(pool, found, request, now=utc(self._clock.now()))
 
     def _cut(
         self, views: Sequence[ReadView], ranked: Ranked, request: RecallRequest, past: Timeline | None
     ) -> list[Hit]:
         """The hits that the cuts leave, best first."""
         on = self.stages_of(request)
-        score, relativity = ranked.ranking.score[0], ranked.pool.relativity[0]
-        hits = [
-            Hit(item, float(score[place]), float(relativity[place])) for place, item in ranked.items.items()
-        ]
-        hits.sort(key=_order)
-        place_of = {item.id: place for place, item in ranked.items.items()}
-        if past is not None:
-            hits = past.hits(hits)
-        if "lending" in on:
-            hits = with_lent(hits)
-        if "relativity" in on:
-            hits = [hit for hit in hits if hit.relativity >= request.relativity]
+        how, top_k = _repetition(request, on), request.top_k
+        least = request.relativity if "relativity" in on else 0.0
+        facets = ranked.pool.facets
+        places = _in_order(ranked)
+        scores = ranked.ranking.score[0, places].tolist()
+        fits = ranked.pool.relativity()[0, places].tolist()
+        if past is None:
+            fits = lent(scores, fits) if "lending" in on else fits
+            ranks = [one for one in zip(places, scores, fits, strict=True) if one[2] >= least]
+            candidates = (
+                Candidate.of(facets[place], ranked.texts[place], score) for place, score, _ in ranks
+            )
+            # Most candidates never become hits: whole items are read of those alone that do.
+            picked = [ranks[one] for one in chosen(candidates, how=how, top_k=top_k)]
+            hits = _hits(views, ranked.pool, picked)
+        else:
+            held = past.hits(_hits(views, ranked.pool, list(zip(places, scores, fits, strict=True))))
+            if "lending" in on:
+                fits = lent([hit.score for hit in held], [hit.relativity for hit in held])
+                held = [replace(hit, relativity=fit) for hit, fit in zip(held, fits, strict=True)]
+            hits = dedup([hit for hit in held if hit.relativity >= least], how=how, top_k=top_k)
+        place_of = {facets[place].id: place for place in places}
         told = []
-        for hit in dedup(hits, how=_repetition(request, on), top_k=request.top_k):
+        for hit in hits:
             place = place_of.get(hit.ways[-1].from_id if hit.ways else hit.item.id)
             if place is not None:
                 ways = (*ranked.ways(place), *hit.ways)
@@ -346,14 +356,6 @@ class HybridRetriever:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What one request has read: texts by key, and their wording by id."""
-
-    items: dict[tuple[int, int], MemoryItem] = field(default_factory=dict)
-    wording: dict[str, tuple[float, float, float]] = field(default_factory=dict)
-
-
 def _record_stages(timings_ms: Mapping[str, float]) -> None:
     """A span for each stage of the recall that ends now."""
     at = time.time() - timings_ms["total"] / 1_000
@@ -363,14 +365,22 @@ def _record_stages(timings_ms: Mapping[str, float]) -> None:
             at += spent_ms / 1_000
 
 
-def _items(views: Sequence[ReadView], pool: Pool, places: Sequence[int]) -> dict[int, MemoryItem]:
-    """The items at these places of the pool."""
-    items: dict[int, MemoryItem] = {}
+def _texts(views: Sequence[ReadView], keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], str]:
+    """The texts of these candidates."""
+    return {
+        (cube, no): text
+        for cube, view in enumerate(views)
+        for no, text in view.texts([no for of, no in keys if of == cube]).items()
+    }
+
+
+def _hits(views: Sequence[ReadView], pool: Pool, ranks: Sequence[tuple[int, float, float]]) -> list[Hit]:
+    """The candidates of these (place, score, relativity) as hits."""
+    items: dict[str, MemoryItem] = {}
     for cube, view in enumerate(views):
-        of_cube = {pool.facets[place].id: place for place in places if pool.keys[place][0] == cube}
-        for item in view.items([pool.keys[place][1] for place in of_cube.values()]):
-            items[of_cube[item.id]] = item
-    return items
+        nos = [pool.keys[place][1] for place, _, _ in ranks if pool.keys[place][0] == cube]
+        items.update((item.id, item) for item in view.items(nos))
+    return [Hit(items[pool.facets[place].id], score, fit) for place, score, fit in ranks]
 
 
 def _repetition(request: RecallRequest, on: frozenset[str]) -> Dedup:
@@ -385,9 +395,11 @@ def parts_of(ranking: Ranking, place: int) -> dict[str, float]:
     return {stage: float(part[0, place]) + 0.0 for stage, part in ranking.parts.items()}
 
 
-def _order(hit: Hit) -> tuple[float, float, str]:
-    moment: datetime = hit.item.happened_at or hit.item.created_at
-    return -round(hit.score, SCORE_DIGITS), -moment.timestamp(), hit.item.id
+def _in_order(ranked: Ranked) -> list[int]:
+    """The places that may become hits, best first; equal scores by time, the later first, then id."""
+    scores, turns = ranked.ranking.score[0], ranked.pool.turns
+    ranks = {place: (-round(float(scores[place]), SCORE_DIGITS), int(turns[place])) for place in ranked.texts}
+    return sorted(ranks, key=ranks.__getitem__)
 
 
 class _StopWatch:

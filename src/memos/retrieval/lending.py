@@ -13,20 +13,16 @@ before (64 of 100). docs/recall.md has what the stage gains now.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-from memos.retrieval.request import Hit
 
 LENDERS = 10  # first hits among which the best lends
 
 
-def with_lent(hits: Sequence[Hit]) -> list[Hit]:
-    """The hits, best score first, each with at least the relativity that the best of the first lends it."""
-    if not hits or hits[0].score <= 0.0:
-        return list(hits)
-    best = max(hit.relativity for hit in hits[:LENDERS])
-    first = hits[0].score
+def lent(scores: Sequence[float], relativities: Sequence[float]) -> list[float]:
+    """The relativities of hits, best score first, each at least what the best of the first lends it."""
+    if not scores or scores[0] <= 0.0:
+        return list(relativities)
+    best, first = max(relativities[:LENDERS]), scores[0]
     return [
-        replace(hit, relativity=max(hit.relativity, best * min(1.0, max(0.0, hit.score) / first)))
-        for hit in hits
+        max(own, best * min(1.0, max(0.0, score) / first))
+        for score, own in zip(scores, relativities, strict=True)
     ]

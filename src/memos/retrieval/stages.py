@@ -136,8 +136,14 @@ def context(signals: Signals, weights: RecallWeights, base: Scores) -> dict[str,
         far = stepped(strong, signals.steps[TWO_BEFORE]) + stepped(strong, signals.steps[TWO_AFTER])
         parts["neighbours"] = share * (weights.near * near + weights.far * far)
     if weights.reply > 0.0:
-        parts["reply"] = weights.reply * stepped(strong * signals.asks[None, :], signals.steps[BEFORE])
+        parts["reply"] = _reply(signals, weights, base)
     return {stage: np.where(signals.found, part, 0.0).astype(np.float32) for stage, part in parts.items()}
+
+
+def _reply(signals: Signals, weights: RecallWeights, base: Scores) -> Scores:
+    strong = np.maximum(base - np.float32(weights.context_floor), 0.0)
+    reply: Scores = weights.reply * stepped(strong * signals.asks[None, :], signals.steps[BEFORE])
+    return reply
 
 
 def wording(signals: Signals, weights: RecallWeights) -> dict[str, Scores]:
@@ -159,6 +165,16 @@ def rank(signals: Signals, weights: RecallWeights) -> Ranking:
     parts |= context(signals, weights, base)
     parts |= wording(signals, weights)
     parts |= second(signals, weights)
+    return _summed(parts, signals)
+
+
+def ranked_by_wording(ranking: Ranking, signals: Signals, weights: RecallWeights) -> Ranking:
+    """What `rank` gives, by way of the ranking of the same signals without their wording."""
+    parts = dict(ranking.parts)
+    if "reply" in parts:
+        base = weighted_sum({name: parts[name] for name, _, _ in _DIRECT if name in parts}, signals.lexical)
+        parts["reply"] = np.where(signals.found, _reply(signals, weights, base), 0.0).astype(np.float32)
+    parts |= wording(signals, weights)
     return _summed(parts, signals)
 
 

@@ -46,6 +46,7 @@ def test_a_cube_that_does_not_exist_reads_as_empty(store: MemoryStore, make: Any
         assert view.select(ItemFilter()) == frozenset()
         assert view.facets([1, 2]) == {}
         assert view.items([1]) == []
+        assert view.texts([1]) == {}
         assert view.neighbours([1]) == {}
         assert view.participants() == frozenset()
         assert view.rarity(["a"]) == {"a": pytest.approx(math.log(2))}
@@ -275,6 +276,49 @@ def test_out_of_every_index_and_back(store: MemoryStore, make: Any, status: Item
     assert channels() == [{}, {}, {}, frozenset(), 1]
     store.apply([SetStatus(("a",), ItemStatus.ACTIVATED, "r")])
     assert channels() == before
+
+
+def test_what_is_deleted_is_in_no_index_from_the_next_view_on(store: MemoryStore, make: Any) -> None:
+    """Words, vectors, names, places, facets, texts and selections: a deleted item is in none of them."""
+    store.bind_embedder("m", 4)
+    fields = {"links": ("Rex",), "vector": make.unit(1), "participants": ("Ann",), "session_id": "s"}
+    for place, item_id in enumerate("abc"):
+        store.apply([make.add(item_id, memory="red dog", position=place, **fields)])
+    store.apply([ReplaceWorking("cube", (WorkingEntry("b"),), None, reason="r")])
+    with store.read("cube") as view:  # so that whatever is kept in memory has it
+        no = numbers(view)
+        for search in (view.search_text({"dog": 1.0}, limit=5), view.search_vector(make.unit(1), limit=5)):
+            assert set(search) == set(no.values())
+    store.apply([SetStatus(("b",), ItemStatus.DELETED, "r")])
+    rest = {no["a"], no["c"]}
+    with store.read("cube") as view:
+        assert set(view.search_text({"dog": 1.0}, limit=5)) == rest
+        assert set(view.search_vector(make.unit(1), limit=5)) == rest
+        assert set(view.search_links(["rex"], limit=5)) == rest
+        assert view.neighbours([no["a"]], distance=2) == {no["a"]: (no["c"],)}
+        assert view.select(ItemFilter()) == rest
+        assert set(view.facets(no.values())) == set(view.texts([*no.values()])) == rest
+        assert [item.id for item in view.items([*no.values()])] == ["a", "c"]
+        assert set(view.vectors([*no.values()])) == rest
+        assert view.working().entries == () and view.size == 2
+
+
+def test_texts_are_those_of_the_live_items(store: MemoryStore, make: Any) -> None:
+    """The bare text by number, as the item has it; what is not live or not of the cube has none."""
+    store.apply([make.add("a", memory="red dog\n ünïcode 狗"), make.add("b", memory="blue bird")])
+    store.apply([make.add("z", cube_id="other", memory="elsewhere")])
+    with store.read("cube") as view:
+        no = numbers(view)
+        assert view.texts([no["b"], no["a"], 999_999]) == {
+            no["a"]: "red dog\n ünïcode 狗",
+            no["b"]: "blue bird",
+        }
+        assert view.texts([]) == {}
+    store.apply([SetStatus(("a",), ItemStatus.ARCHIVED, "r")])
+    with store.read("cube") as view:
+        assert view.texts([*no.values()]) == {no["b"]: "blue bird"}
+    with store.read("other") as view:
+        assert view.texts([*no.values()]) == {}
 
 
 def test_an_update_moves_every_index(store: MemoryStore, make: Any) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from memos.memory.item import MemoryItem, Source
-from memos.retrieval.dedup import dedup
+from memos.retrieval.dedup import Candidate, chosen, dedup
 from memos.retrieval.request import Hit
 
 Make = Callable[..., MemoryItem]
@@ -112,3 +112,17 @@ def test_no_more_than_top_k_come_back(how: Any, make_item: Make) -> None:
     found = hits(*(make_item(str(n), f"Fact number {n}") for n in range(9)))
     assert len(dedup(found, how=how, top_k=4)) == 4
     assert dedup([], how=how, top_k=4) == []
+
+
+@pytest.mark.parametrize(("how", "looked_at"), [("no", 2), ("sim", 3), ("mmr", 5)])
+def test_no_more_candidates_are_looked_at_than_it_takes(how: Any, looked_at: int) -> None:
+    """With enough distinct ones at the front, the rest of a long list is not even made."""
+    made: list[int] = []
+
+    def candidates() -> Iterator[Candidate]:
+        for place, text in enumerate(["tea", "tea", "rum", "gin", "ale", "mead", "wine"]):
+            made.append(place)
+            yield Candidate(str(place), text, text, (), True, (), 10.0 - place)
+
+    assert chosen(candidates(), how=how, top_k=2) == ([0, 1] if how == "no" else [0, 2])
+    assert len(made) == looked_at

@@ -12,7 +12,7 @@ from memos.memory.sqlite import SqliteStore
 from memos.memory.store import ItemFilter, SetStatus
 from memos.models.base import Embedder
 from memos.retrieval.hybrid import HybridRetriever, Recall, RecallRequest
-from memos.retrieval.lending import with_lent
+from memos.retrieval.lending import lent
 from memos.retrieval.request import Hit, Way
 from memos.testing import ManualClock
 
@@ -134,18 +134,13 @@ def test_a_channel_that_is_off_is_not_asked(
     assert all("dense" not in hit.parts for hit in recall.hits)
 
 
-def test_what_fits_lends_by_the_score_and_never_more_than_it_has(make_item: Make) -> None:
+def test_what_fits_lends_by_the_score_and_never_more_than_it_has() -> None:
     """A hit at half the score is lent half of the best fit; nobody loses, and the order stays."""
-    hits = [
-        Hit(make_item(name, name), score, fit)
-        for name, score, fit in (("a", 2.0, 0.5), ("b", 1.6, 0.8), ("c", 1.0, 0.1), ("d", 0.1, 0.6))
-    ]
-    lent = [round(hit.relativity, 3) for hit in with_lent(hits)]
-    assert lent == [0.8, 0.8, 0.4, 0.6]
+    fits = lent([2.0, 1.6, 1.0, 0.1], [0.5, 0.8, 0.1, 0.6])
+    assert fits == pytest.approx([0.8, 0.8, 0.4, 0.6])
 
 
-def test_nothing_is_lent_where_nothing_fits(make_item: Make) -> None:
+def test_nothing_is_lent_where_nothing_fits() -> None:
     """With the best below a cut, all stay below it, whatever the scores say."""
-    hits = [Hit(make_item(str(place), "x"), 1.0, 0.1 * place) for place in range(4)]
-    assert max(hit.relativity for hit in with_lent(hits)) == pytest.approx(0.3)
-    assert with_lent([]) == []
+    assert max(lent([1.0] * 4, [0.0, 0.1, 0.2, 0.3])) == pytest.approx(0.3)
+    assert lent([], []) == []

@@ -10,7 +10,7 @@ import pytest
 
 from memos.errors import InvalidInput
 from memos.retrieval.stage_table import SCORING
-from memos.retrieval.stages import Episodes, Signals, rank
+from memos.retrieval.stages import Episodes, Signals, rank, ranked_by_wording
 from memos.retrieval.weights import STAGES, RecallWeights
 
 COUNT = 5
@@ -215,6 +215,24 @@ def test_every_stage_of_the_table_that_scores_has_a_function_and_a_weight() -> N
     assert set(rank(given, weights).parts) == SCORING
     for stage in SCORING:
         assert stage not in rank(given, weights.without(stage)).parts
+
+
+@pytest.mark.parametrize("off", ["", "reply", "neighbours", "question", "again"])
+def test_wording_added_to_a_ranking_gives_what_ranking_with_it_gives(off: str) -> None:
+    """Number for number and stage for stage, whichever stages run."""
+    row = [0.1, 0.9, 0.3, 0.0, 0.7]
+    bare = signals(lexical=row, dense=row[::-1], again=row, asks_when=[1.0], participant=[1, 0, 0, 1, 1])
+    worded = replace(
+        bare,
+        asks=np.array([1, 0, 1, 0, 0], dtype=np.float32),
+        tells_when=np.array([0, 1, 0, 0, 1], dtype=np.float32),
+        substance=np.array([0.2, -0.4, 0, 1, -1], dtype=np.float32),
+    )
+    weights = RecallWeights().without(off) if off else RecallWeights()
+    whole, added = rank(worded, weights), ranked_by_wording(rank(bare, weights), worded, weights)
+    assert list(whole.parts) == list(added.parts)
+    assert np.array_equal(whole.score, added.score)
+    assert all(np.array_equal(part, added.parts[stage]) for stage, part in whole.parts.items())
 
 
 def test_what_scores_nothing_is_switched_by_no_weight() -> None:

@@ -17,6 +17,7 @@ from memos.memory.store import Facet
 _CHANGED = "SELECT no, seq FROM item WHERE cube_no = %(cube)s AND seq > %(seq)s ORDER BY seq"
 _FACETS = f"SELECT {FACET_COLUMNS} FROM item WHERE cube_no = %(cube)s AND live AND no = ANY (%(nos)s)"
 _ITEMS = f"SELECT item.no, {ITEM_COLUMNS} FROM item WHERE cube_no = %(cube)s AND live AND no = ANY (%(nos)s)"
+_TEXTS = "SELECT no, memory FROM item WHERE cube_no = %(cube)s AND live AND no = ANY (%(nos)s)"
 _POSTINGS = """
 SELECT bearing.lexeme, lexicon.item_no, bearing.count, lexicon.length
 FROM lexicon, unnest(lexicon.lexemes, lexicon.counts) AS bearing (lexeme, count)
@@ -49,6 +50,9 @@ _VECTORS_OF = """
 SELECT vector.item_no, vector.value
 FROM item JOIN vector ON vector.cube_no = item.cube_no AND vector.item_no = item.no
 WHERE item.cube_no = %(cube)s AND item.live AND item.no = ANY (%(nos)s)
+"""
+_VECTORS_OF_LIVE = """
+SELECT item_no, value FROM vector WHERE cube_no = %(cube)s AND item_no = ANY (%(nos)s)
 """
 _LINKED = f"""
 SELECT name, item_no FROM mention
@@ -133,6 +137,10 @@ class PostgresRecall:
         rows = self.session.binary_rows(_VECTORS_OF, cube=cube_no, nos=list(nos))
         return [(row[0], row[1]) for row in rows]
 
+    def vectors_of_live(self, cube_no: int, nos: Sequence[int]) -> list[tuple[int, bytes]]:
+        rows = self.session.binary_rows(_VECTORS_OF_LIVE, cube=cube_no, nos=list(nos))
+        return [(row[0], row[1]) for row in rows]
+
     def nearest(
         self, cube_no: int, vector: bytes, *, live: int, limit: int, allowed: frozenset[int] | None
     ) -> list[tuple[int, bytes]] | None:
@@ -173,6 +181,9 @@ class PostgresRecall:
             row[0]: item_of(row[1:], cube_id)
             for row in self.session.rows(_ITEMS, cube=cube_no, nos=list(nos))
         }
+
+    def texts(self, cube_no: int, nos: Sequence[int]) -> dict[int, str]:
+        return {row[0]: row[1] for row in self.session.rows(_TEXTS, cube=cube_no, nos=list(nos))}
 
     def participants(self, cube_no: int) -> frozenset[str]:
         return frozenset(row[0] for row in self.session.rows(_PARTICIPANTS, cube=cube_no))

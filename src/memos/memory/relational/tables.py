@@ -304,6 +304,10 @@ class RecallTables(Protocol):
         """The same of these live items alone; those without a vector are left out."""
         ...
 
+    def vectors_of_live(self, cube_no: int, nos: Sequence[int]) -> list[tuple[int, bytes]]:
+        """The same of items of the cube that are known to be live in this snapshot: nobody looks again."""
+        ...
+
     def nearest(
         self, cube_no: int, vector: bytes, *, live: int, limit: int, allowed: frozenset[int] | None
     ) -> list[tuple[int, bytes]] | None:
@@ -321,6 +325,8 @@ class RecallTables(Protocol):
         ...
 
     def items(self, cube_no: int, cube_id: str, nos: Sequence[int]) -> dict[int, MemoryItem]: ...
+
+    def texts(self, cube_no: int, nos: Sequence[int]) -> dict[int, str]: ...
 
     def participants(self, cube_no: int) -> frozenset[str]: ...
 

@@ -26,7 +26,8 @@ from memos.memory.relational.tables import RecallTables
 
 QUANTISED_MIN = 500  # vectors of a cube, from which on bytes are kept
 MARGIN_DEVIATIONS = 4.0
-BLOCK_ROWS = 4_096  # read, and compared, at a time
+BLOCK_ROWS = 4_096  # read at a time
+COMPARED_ROWS = 512  # compared at a time: as numbers they stay in the processor's cache
 _MASKED_SHARE_MAX = 0.25  # of a matrix, before it is packed
 
 Numbers = npt.NDArray[np.int64]
@@ -117,9 +118,9 @@ class VectorState:
             cosines: Matrix = codes @ wanted
         else:
             cosines = np.empty(self.count, dtype=np.float32)
-            block = np.empty((min(BLOCK_ROWS, self.count), self.dim), dtype=np.float32)
-            for start in range(0, self.count, BLOCK_ROWS):
-                part = codes[start : start + BLOCK_ROWS]
+            block = np.empty((min(COMPARED_ROWS, self.count), self.dim), dtype=np.float32)
+            for start in range(0, self.count, COMPARED_ROWS):
+                part = codes[start : start + COMPARED_ROWS]
                 np.copyto(block[: len(part)], part)
                 np.dot(block[: len(part)], wanted, out=cosines[start : start + len(part)])
             cosines *= self.rows.steps[: self.count]

@@ -42,6 +42,7 @@ class RelationalReadView:
         self._bound_as = bound_as
         self._translating = translating
         self._bearing: dict[str, int] = {}  # term -> items that hold it
+        self._vectors: dict[int, bytes] = {}  # read once: a second search comes by many of the same
         cube = tables.cubes.find(cube_id)
         self._cube: CubeRow | None = cube
         self.cube_id = cube_id
@@ -112,9 +113,11 @@ class RelationalReadView:
         if not state.margin:
             return _best(nos, cosines.astype(np.float64), limit=limit, allowed=allowed)
         near = _near(nos, cosines, limit=limit, margin=state.margin, allowed=allowed)
+        if not near:
+            return {}
         with self._translating():
-            nos, matrix = vector_table(self._tables.recall.vectors_of(self._cube.no, near))
-        return _best(nos, (matrix @ wanted).astype(np.float64), limit=limit, allowed=None) if near else {}
+            nos, matrix = vector_table(self._compared(near))
+        return _best(nos, (matrix @ wanted).astype(np.float64), limit=limit, allowed=None)
 
     def vectors(self, nos: Sequence[int]) -> dict[int, Vectors]:
         """Read from the tables: a few are asked for at a time."""
@@ -122,8 +125,18 @@ class RelationalReadView:
             return {}
         with self._translating():
             self._refuse_other_model()
-            found = self._tables.recall.vectors_of(self._cube.no, nos)
-        return {no: np.frombuffer(value, dtype="<f4") for no, value in found}
+            found = {no: self._vectors[no] for no in nos if no in self._vectors}
+            if unknown := [no for no in nos if no not in found]:
+                found.update(self._tables.recall.vectors_of(self._cube.no, unknown))
+        return {no: np.frombuffer(value, dtype="<f4") for no, value in found.items()}
+
+    def _compared(self, live: Sequence[int]) -> list[tuple[int, bytes]]:
+        """The vectors of these live items as the tables have them, by number."""
+        known = self._vectors
+        missing = [no for no in live if no not in known]
+        if missing and self._cube is not None:
+            known.update(self._tables.recall.vectors_of_live(self._cube.no, missing))
+        return [(no, known[no]) for no in sorted(live) if no in known]
 
     def search_links(
         self, links: Sequence[str], *, limit: int, allowed: frozenset[int] | None = None
@@ -181,6 +194,13 @@ class RelationalReadView:
         with self._translating():
             found = self._tables.recall.items(self._cube.no, self.cube_id, nos)
         return [found[no] for no in nos if no in found]
+
+    def texts(self, nos: Sequence[int]) -> dict[int, str]:
+        """Read from the tables."""
+        if self._cube is None or not nos:
+            return {}
+        with self._translating():
+            return self._tables.recall.texts(self._cube.no, nos)
 
     def participants(self) -> frozenset[str]:
         """Everyone who takes part in the cube's live items, as written."""

@@ -17,6 +17,7 @@ _CHANGED = "SELECT no, seq FROM item WHERE cube_no = ? AND seq > ? ORDER BY seq"
 # The plus signs keep the planner off the indexes by cube: the numbers are the short way.
 _FACETS = f"SELECT {FACET_COLUMNS} FROM item WHERE +cube_no = ? AND +live = 1 AND no IN ({{marks}})"
 _ITEMS = f"SELECT item.no, {ITEM_COLUMNS} FROM item WHERE +cube_no = ? AND +live = 1 AND no IN ({{marks}})"
+_TEXTS = "SELECT no, memory FROM item WHERE +cube_no = ? AND +live = 1 AND no IN ({marks})"
 _POSTINGS = "SELECT item_no, tf, length FROM posting WHERE cube_no = ? AND term = ?"
 _POSTINGS_OF = (
     "SELECT item_no, tf, length FROM posting WHERE cube_no = ? AND term = ? AND item_no IN ({marks})"
@@ -34,6 +35,7 @@ _VECTORS_OF = """
 SELECT vector.item_no, vector.value FROM item JOIN vector ON vector.item_no = item.no
 WHERE +item.cube_no = ? AND +item.live = 1 AND item.no IN ({marks})
 """
+_VECTORS_OF_LIVE = "SELECT item_no, value FROM vector WHERE item_no IN ({marks})"
 _LINKED = f"SELECT item_no FROM mention WHERE cube_no = ? AND sort = {LINK} AND live = 1 AND name = ?"
 _BEFORE = """
 SELECT no FROM item
@@ -105,6 +107,13 @@ class SqliteRecall:
             for row in self.connection.execute(_VECTORS_OF.format(marks=marks(len(part))), (cube_no, *part))
         ]
 
+    def vectors_of_live(self, cube_no: int, nos: Sequence[int]) -> list[tuple[int, bytes]]:
+        return [
+            row
+            for part in chunks(nos)
+            for row in self.connection.execute(_VECTORS_OF_LIVE.format(marks=marks(len(part))), part)
+        ]
+
     def nearest(
         self, cube_no: int, vector: bytes, *, live: int, limit: int, allowed: frozenset[int] | None
     ) -> list[tuple[int, bytes]] | None:
@@ -133,6 +142,12 @@ class SqliteRecall:
             for part in chunks(nos)
             for row in self.connection.execute(_ITEMS.format(marks=marks(len(part))), (cube_no, *part))
         }
+
+    def texts(self, cube_no: int, nos: Sequence[int]) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for part in chunks(nos):
+            found.update(self.connection.execute(_TEXTS.format(marks=marks(len(part))), (cube_no, *part)))
+        return found
 
     def participants(self, cube_no: int) -> frozenset[str]:
         return frozenset(row[0] for row in self.connection.execute(_PARTICIPANTS, {"cube": cube_no}))

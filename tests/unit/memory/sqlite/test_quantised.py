@@ -27,6 +27,7 @@ def chance() -> np.random.Generator:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteStore]:
     monkeypatch.setattr(vector_states, "QUANTISED_MIN", 100)
     monkeypatch.setattr(vector_states, "BLOCK_ROWS", 64)
+    monkeypatch.setattr(vector_states, "COMPARED_ROWS", 48)
     with SqliteStore(tmp_path / "m.db", clock=ManualClock()) as opened:
         opened.bind_embedder("m", DIM)
         yield opened
