@@ -14,7 +14,7 @@ end
 function Q.save_ends()
   local any = false
   for lane, rows in pairs(Q.ends) do
-    Q.many('HSET', Q.key_of('out', lane), rows.rows, 2)
+    Q.many('HSET', Q.key_of('info', lane), rows.rows, 2)
     for first = 1, #rows.keys, CHUNK do
       any = true
       local last = math.min(first + CHUNK - 1, #rows.keys)
@@ -23,7 +23,7 @@ function Q.save_ends()
            table.concat(rows.keys, ' ', first, last))
       Q.count('settled', last - first + 1)
     end
-    if not Q.find_lane(lane).there then call('EXPIRE', Q.key_of('out', lane), KEPT_S) end
+    if not Q.find_lane(lane).there then call('EXPIRE', Q.key_of('info', lane), KEPT_S) end
   end
   if any then Q.trim_rows() end
 end
@@ -41,8 +41,16 @@ function Q.commit()
   Q.save_ends()
   Q.save_heads()
   Q.save_tags()
-  for _, L in ipairs(Q.lane_list) do Q.save_lane(L) end
-  local set, drop = {}, {}
+  local opened, closed, set, drop = {}, {}, {}, {}
+  for _, L in ipairs(Q.lane_list) do
+    Q.save_lane(L)
+    if L.there ~= L.was_there then
+      local changed = L.there and opened or closed
+      changed[#changed + 1] = L.lane
+    end
+  end
+  Q.many('SADD', B .. 'lanes', opened)
+  Q.many('SREM', B .. 'lanes', closed)
   for name in pairs(Q.counters_dirty) do
     if Q.counters[name] == 0 then
       drop[#drop + 1] = name

@@ -106,7 +106,7 @@ function Q.enter_followup(at)
   local lane, key = ARGV[at], ARGV[at + 1]
   if call('HEXISTS', B .. 'where', key) == 0 then
     local L, new = Q.open_lane(lane), Q.new_arrivals({})
-    call('HDEL', Q.key_of('out', lane), key)
+    call('HDEL', Q.key_of('info', lane), '=' .. key)
     Q.enter(L, new, key, ARGV[at + 2], ARGV[at + 5], ARGV[at + 4], ARGV[at + 3], tonumber(ARGV[at + 6]))
     Q.arrived(L, new)
     Q.many('HSET', B .. 'where', new.wheres, 2)

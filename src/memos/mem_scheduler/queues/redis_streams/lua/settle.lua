@@ -10,8 +10,6 @@ end
 function Q.close_lane(L)
   call('UNLINK', Q.key_of('at', L.lane), L.stream, Q.key_of('back', L.lane), Q.key_of('x', L.lane),
        Q.key_of('aside', L.lane))
-  call('SREM', B .. 'lanes', L.lane)
-  call('EXPIRE', Q.key_of('info', L.lane), KEPT_S)
   L.there, L.f, L.dirty = false, {}, {}
   if Q.count('lanes:' .. L.class, -1) == 0 then
     Q.set_counter('vt:' .. L.class, 0)
@@ -75,7 +73,8 @@ function Q.refresh(L)
   end
 end
 
--- What this call settled, by lane: rows of `out`, and the keys in the order in which they leave.
+-- What this call settled, by lane: rows of `info`, each under "=" and its key, and the keys in the order in which
+-- they leave.
 Q.ends = {}
 
 function Q.end_row(L, key, state, started, attempts, error)
@@ -84,7 +83,7 @@ function Q.end_row(L, key, state, started, attempts, error)
     rows = { rows = {}, keys = {} }
     Q.ends[L.lane] = rows
   end
-  rows.rows[#rows.rows + 1] = key
+  rows.rows[#rows.rows + 1] = '=' .. key
   rows.rows[#rows.rows + 1] =
     state .. ' ' .. (started or '-') .. ' ' .. WALL .. ' ' .. (attempts or 0) .. '\n' .. (error or '')
   return rows
@@ -99,7 +98,7 @@ function Q.all_done(L, keys, started)
   rows.keys[#rows.keys + 1] = keys[1]
   local at, list, last = #rows.rows, rows.rows, #rows.keys
   for i = 2, #keys do
-    list[at + 1] = keys[i]
+    list[at + 1] = '=' .. keys[i]
     list[at + 2] = text
     at = at + 2
     rows.keys[last + i - 1] = keys[i]
@@ -187,13 +186,14 @@ function Q.trim_rows()
     local names = {}
     for key in string.gmatch(keys, '%S+') do names[#names + 1] = key end
     local drop = old and #names or math.min(over, #names)
-    local gone = {}
+    local gone, places = {}, call('HMGET', B .. 'where', unpack(names, 1, drop))
     for i = 1, drop do
-      -- a key may be back: a dead letter that was retried
-      if call('HEXISTS', B .. 'where', names[i]) == 0 then gone[#gone + 1] = names[i] end
+      if not places[i] then -- a key may be back: a dead letter that was retried
+        gone[#gone + 1] = names[i]
+        gone[#gone + 1] = '=' .. names[i]
+      end
     end
     Q.many('HDEL', Q.key_of('info', lane), gone)
-    Q.many('HDEL', Q.key_of('out', lane), gone)
     Q.count('settled', -drop)
     if drop == #names then
       call('LPOP', list)
