@@ -4,12 +4,10 @@
 -- entries are leased; what is handed back while others hold batches of the lane stands in `back`; without
 -- other holders the cursor goes back to the start, so that an ordered lane keeps its order.
 
-Q.lanes, Q.lane_list = {}, {}
-
 function Q.key_of(kind, lane) return B .. kind .. ':' .. lane end
 
 function Q.find_lane(lane)
-  local L = Q.lanes[lane]
+  local L = C.lanes[lane]
   if L then return L end
   local flat = call('HGETALL', Q.key_of('at', lane))
   local f = {}
@@ -19,8 +17,8 @@ function Q.find_lane(lane)
   local user, class = string.match(lane, '^([^/]*)/.*/([^/]*)$')
   L = { lane = lane, user = user, class = class, f = f, dirty = {}, there = #flat > 0, was_there = #flat > 0,
         stream = Q.key_of('lane', lane), head_known = true }
-  Q.lanes[lane] = L
-  Q.lane_list[#Q.lane_list + 1] = L
+  C.lanes[lane] = L
+  C.lane_list[#C.lane_list + 1] = L
   return L
 end
 

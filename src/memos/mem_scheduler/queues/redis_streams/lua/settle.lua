@@ -1,10 +1,8 @@
 -- What follows any change to a lane, and what becomes of messages that leave it.
 
-Q.woken, Q.woken_any, Q.due_changed = {}, false, false
-
 function Q.wake(label)
-  Q.woken[label] = true
-  Q.woken_any = true
+  C.woken[label] = true
+  C.woken_any = true
 end
 
 function Q.close_lane(L)
@@ -24,10 +22,9 @@ function Q.close_lane(L)
 end
 
 -- How many messages wait in lanes whose head has a label: what changed, written by `commit`.
-Q.heads = {}
 function Q.save_heads()
-  for label, by in pairs(Q.heads) do Q.add_hash(B .. 'heads', label, by) end
-  Q.heads = {}
+  for label, by in pairs(C.heads) do Q.add_hash(B .. 'heads', label, by) end
+  C.heads = {}
 end
 
 function Q.refresh(L)
@@ -38,12 +35,12 @@ function Q.refresh(L)
   local label, due = L.f.hl, Q.num(L, 'hd')
   local counted = Q.num(L, 'hw')
   if label ~= L.f.hc then
-    if L.f.hc then Q.heads[L.f.hc] = (Q.heads[L.f.hc] or 0) - counted end
-    if label then Q.heads[label] = (Q.heads[label] or 0) + q end
+    if L.f.hc then C.heads[L.f.hc] = (C.heads[L.f.hc] or 0) - counted end
+    if label then C.heads[label] = (C.heads[label] or 0) + q end
     Q.put(L, 'hc', label or '')
     Q.put(L, 'hw', q)
   elseif q ~= counted then
-    Q.heads[label] = (Q.heads[label] or 0) + q - counted
+    C.heads[label] = (C.heads[label] or 0) + q - counted
     Q.put(L, 'hw', q)
   end
   local wanted
@@ -59,7 +56,7 @@ function Q.refresh(L)
     if L.f.bl ~= L.f.hd then
       call('ZADD', B .. 'blocked', due, L.lane)
       Q.put(L, 'bl', L.f.hd)
-      Q.due_changed = true
+      C.due_changed = true
     end
   elseif L.f.bl then
     call('ZREM', B .. 'blocked', L.lane)
@@ -75,13 +72,11 @@ end
 
 -- What this call settled, by lane: rows of `info`, each under "=" and its key, and the keys in the order in which
 -- they leave.
-Q.ends = {}
-
 function Q.end_row(L, key, state, started, attempts, error)
-  local rows = Q.ends[L.lane]
+  local rows = C.ends[L.lane]
   if not rows then
     rows = { rows = {}, keys = {} }
-    Q.ends[L.lane] = rows
+    C.ends[L.lane] = rows
   end
   rows.rows[#rows.rows + 1] = '=' .. key
   rows.rows[#rows.rows + 1] =
