@@ -1,18 +1,20 @@
 """Relative dates in a statement made absolute against the day it was made ("yesterday" -> "on 7 May 2023").
 
 A derived statement is read long after its turn, so "last week" must not stay in it. What names a day gives
-a day; what names a week, month or year gives that, no finer. Words that can mean two days stay as they are
+a day; what names a week, month, quarter or year gives that, no finer. Words that can mean two days stay as they are
 and are reported as left over: the caller then makes no statement. Weeks begin on Monday. Pure.
 """
 
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")  # fmt: skip
+_QUARTERS = ("first", "second", "third", "fourth")
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _NUMBERS = {
     **{word: n for n, word in enumerate(("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"), 1)},
@@ -34,15 +36,15 @@ class Dated:
 @dataclass(frozen=True, slots=True)
 class _Span:
     start: datetime
-    unit: str  # day, week, month, year
+    unit: str  # day, week, weekend, month, quarter, year
 
 
 _COUNT = r"(?P<count>a couple of|an?|one|two|three|four|five|six|seven|eight|nine|ten|\d{1,3})"
 _ENGLISH = re.compile(
     rf"\b(?P<before>(?:for|since|until|till|by|from|of|to|during|before|after)\s+)?(?:(?P<word>the day before yesterday|yesterday(?: (?:morning|afternoon|evening|night))?|today|tonight|last night"
     rf"|this (?:morning|afternoon|evening)|the day after tomorrow|tomorrow(?: (?:morning|afternoon|evening|night))?)"
-    rf"|{_COUNT} (?P<unit>day|week|month|year)s? ago"
-    rf"|(?P<which>last|next|this) (?P<period>week|month|year|weekend)"
+    rf"|{_COUNT} (?P<unit>day|week|month|year)s? ago(?: (?P<same>today|yesterday))?"
+    rf"|(?P<which>last|next|this) (?P<period>week|month|quarter(?! (?:of|mile|hour))|year|weekend)"
     rf"|(?:on )?last (?P<weekday>monday|tuesday|wednesday|thursday|friday|saturday|sunday))\b(?!')",
     re.I,
 )
@@ -55,8 +57,9 @@ _LEFT = re.compile(
 )
 _CHINESE = re.compile(
     r"(?P<word>大前天|前天|昨天|昨晚|今天|今早|今晚|明天|后天)(?:早上|上午|中午|下午|晚上)?"
-    r"|(?P<count>[一二两三四五六七八九十]|\d{1,3})个?(?P<unit>天|周|星期|月|年)前"
-    r"|(?P<period>上周(?![一二三四五六日天末])|上个?星期(?![一二三四五六日天])|上个?月|去年|前年|今年|明年|这个月|本月)"
+    r"|(?P<count>[一二两三四五六七八九十]|\d{1,3})个?(?P<unit>天|周|星期|月|年)前(?:的?(?P<same>今天|昨天))?"
+    r"|(?P<year>[去前]年)的?(?P<same_day>今天|昨天)"
+    r"|(?P<period>上周(?![一二三四五六日天末])|上个?星期(?![一二三四五六日天])|上个?月|上个?季度|本季度|去年|前年|今年|明年|这个月|本月)"
 )
 _HAN_WORDS = {
     "大前天": -3,
@@ -115,7 +118,7 @@ def _span(found: re.Match[str], day: datetime) -> _Span | None:
         return _Span(day + timedelta(days=shift), "day")
     if found["unit"]:
         count = found["count"].lower()
-        return _ago(_NUMBERS.get(count) or int(count), found["unit"].lower(), day)
+        return _ago(_NUMBERS.get(count) or int(count), found["unit"].lower(), day, found["same"])
     if found["weekday"]:
         back = (day.weekday() - _DAYS.index(found["weekday"].lower())) % 7
         return _Span(day - timedelta(days=back or 7), "day")
@@ -131,14 +134,23 @@ def _period(period: str, shift: int, day: datetime) -> _Span | None:
         return _Span(day - timedelta(days=day.weekday() + 2), "weekend")
     if period == "week":
         return _Span(day - timedelta(days=day.weekday()) + timedelta(weeks=shift), "week")
+    if period == "quarter":
+        return _Span(_month(day.replace(month=3 * ((day.month - 1) // 3) + 1, day=1), 3 * shift), "quarter")
     if period == "year":
         return _Span(day.replace(year=day.year + shift, month=1, day=1), "year")
     return _Span(_month(day, shift), "month")
 
 
-def _ago(count: int, unit: str, day: datetime) -> _Span | None:
+def _ago(count: int, unit: str, day: datetime, same: str | None = None) -> _Span | None:
+    """So many units ago; `same`: seen from that day ("two years ago today"), which names a day."""
     if count > COUNT_MAX:
         return None
+    if same:
+        day -= timedelta(days=same.lower() in ("yesterday", "昨天"))
+        if unit in ("month", "year", "月", "年"):
+            first = _month(day, -count * (12 if unit in ("year", "年") else 1))
+            return _Span(first.replace(day=min(day.day, monthrange(first.year, first.month)[1])), "day")
+        return _Span(day - timedelta(days=count * (1 if unit in ("day", "天") else 7)), "day")
     if unit in ("day", "天"):
         return _Span(day - timedelta(days=count), "day")
     if unit in ("week", "周", "星期"):
@@ -158,11 +170,15 @@ def _han_span(found: re.Match[str], day: datetime) -> _Span | None:
         return _Span(day + timedelta(days=_HAN_WORDS[found["word"]]), "day")
     if found["unit"]:
         count = found["count"]
-        return _ago(_NUMBERS.get(count) or int(count), found["unit"], day)
+        return _ago(_NUMBERS.get(count) or int(count), found["unit"], day, found["same"])
+    if found["year"]:
+        return _ago(1 if found["year"] == "去年" else 2, "年", day, found["same_day"])
     period = found["period"]
     if period.endswith("年"):
         shift = {"前": -2, "去": -1, "今": 0, "明": 1}[period[0]]
         return _Span(day.replace(year=day.year + shift, month=1, day=1), "year")
+    if period.endswith("季度"):
+        return _period("quarter", -1 if period.startswith("上") else 0, day)
     if period.endswith("月"):
         return _Span(_month(day, -1 if period.startswith("上") else 0), "month")
     return _period("week", -1, day)
@@ -177,6 +193,8 @@ def _in_english(span: _Span) -> str:
         return f"on {_day_month(span.start)}"
     if span.unit in ("week", "weekend"):
         return f"in the {span.unit} of {_day_month(span.start)}"
+    if span.unit == "quarter":
+        return f"in the {_QUARTERS[span.start.month // 3]} quarter of {span.start.year}"
     return (
         f"in {_MONTHS[span.start.month - 1]} {span.start.year}"
         if span.unit == "month"
@@ -190,4 +208,6 @@ def _in_chinese(span: _Span) -> str:
         return f"{start.year}年{start.month}月{start.day}日"
     if span.unit in ("week", "weekend"):
         return f"{start.year}年{start.month}月{start.day}日那一周"
+    if span.unit == "quarter":
+        return f"{start.year}年第{'一二三四'[start.month // 3]}季度"
     return f"{start.year}年{start.month}月" if span.unit == "month" else f"{start.year}年"

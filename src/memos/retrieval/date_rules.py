@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-_DAY = timedelta(days=1)
+DAY = timedelta(days=1)
 _MONTHS = [
     "january",
     "february",
@@ -55,14 +55,16 @@ _HAN_DIGITS = {character: number for number, character in enumerate("零一二�
     "两": 2,
     "〇": 0,
 }
-_SEASON_MONTHS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}  # of the north
+SEASON_MONTHS = {"spring": 3, "summer": 6, "autumn": 9, "fall": 9, "winter": 12}  # of the north
 
 MONTH = rf"(?:{'|'.join(_MONTHS)}|(?:jan|feb|mar|apr|jun|jul|aug|sept?|oct|nov|dec)\b\.?)"
 FULL_MONTH = "|".join(name for name in _MONTHS if name not in {"may", "march"})
 WEEKDAY = "|".join(_WEEKDAYS)
 COUNT = rf"\d{{1,3}}|{'|'.join(NUMBER_NAMES[1:])}|(?:a )?couple of|(?:a )?few|several|an?"
 HAN_COUNT = r"\d{1,3}|[一二两三四五六七八九十]{1,3}|几"
-_YEAR = r"(?:19|20)\d\d"
+YEAR = r"(?:19|20)\d\d"
+YEAR_SAID = rf"{YEAR}|(?:last|previous|this|next) year"
+HAN_YEAR_SAID = r"(?:(?:19|20)\d\d|[一二][零〇一二三四五六七八九]{3})年|前年|去年|今年|明年|后年"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +91,13 @@ class Rule:
 
 
 def of_day(day: date) -> Span:
-    return Span(day, day + _DAY)
+    return Span(day, day + DAY)
 
 
 def of_week(day: date) -> Span:
     """The week of a day, Monday first."""
     monday = day - timedelta(days=day.weekday())
-    return Span(monday, monday + 7 * _DAY)
+    return Span(monday, monday + 7 * DAY)
 
 
 def of_month(year: int, month: int, *, recurring: bool = False) -> Span:
@@ -107,7 +109,28 @@ def of_year(year: int) -> Span:
     return Span(date(year, 1, 1), date(year + 1, 1, 1))
 
 
-def _add_months(day: date, months: int) -> date:
+def of_part(parts: int, number: int, year: int | None, today: date) -> Span:
+    """One of the quarters (`parts` 4) or halves (2) of a year; without one the last that has begun."""
+    months = 12 // parts
+    month = (number - 1) * months + 1
+    in_year = year if year is not None else today.year if month <= today.month else today.year - 1
+    first = date(in_year, month, 1)
+    return Span(first, add_months(first, months), recurring=year is None)
+
+
+def of_season(name: str, step: int | None, year: int | None, today: date) -> Span:
+    """A season; without a year the last that has begun, "last summer" one that is over."""
+    month = SEASON_MONTHS[name]
+    in_year = year
+    if in_year is None:
+        in_year = today.year if month <= today.month else today.year - 1
+        over = add_months(date(in_year, month, 1), 3) <= today
+        in_year += {1: 1, -1: 0 if over else -1}.get(step or 0, 0)
+    first = date(in_year, month, 1)
+    return Span(first, add_months(first, 3), recurring=step is None and year is None)
+
+
+def add_months(day: date, months: int) -> date:
     """The first of the month that is so many months away."""
     year, month = divmod(day.year * 12 + day.month - 1 + months, 12)
     return date(year, month + 1, 1)
@@ -119,9 +142,9 @@ def _unit_away(unit: str, count: int, today: date) -> Span:
         return of_day(today + timedelta(days=count))
     if unit == "week":
         day = today + timedelta(weeks=count)
-        return Span(day - 3 * _DAY, day + 4 * _DAY)
+        return Span(day - 3 * DAY, day + 4 * DAY)
     if unit == "month":
-        away = _add_months(today, count)
+        away = add_months(today, count)
         return of_month(away.year, away.month)
     return of_year(today.year + count)
 
@@ -132,18 +155,18 @@ def _unit_of_calendar(unit: str, step: int, today: date) -> Span:
         return of_week(today + timedelta(weeks=step))
     if unit == "weekend":
         monday = of_week(today + timedelta(weeks=step)).first
-        return Span(monday + 5 * _DAY, monday + 7 * _DAY)
+        return Span(monday + 5 * DAY, monday + 7 * DAY)
     return _unit_away(unit, step, today)
 
 
 def _stretch(unit: str, count: int, today: date) -> Span:
     """The last `count` units up to and including today."""
     if unit in {"day", "week"}:
-        return Span(today - timedelta(days=count * (7 if unit == "week" else 1)), today + _DAY)
+        return Span(today - timedelta(days=count * (7 if unit == "week" else 1)), today + DAY)
     if unit == "month":
-        month = _add_months(today, -count)
-        return Span(month + (min(today.day, monthrange(month.year, month.month)[1]) - 1) * _DAY, today + _DAY)
-    return Span(date(today.year - count, today.month, min(today.day, 28)), today + _DAY)
+        month = add_months(today, -count)
+        return Span(month + (min(today.day, monthrange(month.year, month.month)[1]) - 1) * DAY, today + DAY)
+    return Span(date(today.year - count, today.month, min(today.day, 28)), today + DAY)
 
 
 def _weekday(number: int, step: int | None, today: date) -> Span:
@@ -153,7 +176,7 @@ def _weekday(number: int, step: int | None, today: date) -> Span:
     if step == -1 and number < today.weekday():
         # On a Sunday "last Friday" is two days ago, not nine.
         return of_day(today - timedelta(days=today.weekday() - number))
-    return of_day(of_week(today + timedelta(weeks=step)).first + number * _DAY)
+    return of_day(of_week(today + timedelta(weeks=step)).first + number * DAY)
 
 
 def _month_without_year(month: int, step: int | None, today: date) -> Span:
@@ -175,17 +198,17 @@ def _day_of_month(month: int, day: int, year: int | None, today: date) -> Span:
         if this_year <= today
         else date(this_year.year - (4 if day == 29 and month == 2 else 1), month, day)
     )
-    return Span(found, found + _DAY, recurring=True)
+    return Span(found, found + DAY, recurring=True)
 
 
 # -- words ------------------------------------------------------------------------------------------
 
 
-def _number(word: str) -> int:
+def number_of(word: str) -> int:
     return int(word) if word.isdigit() else _NUMBER_WORDS[word]
 
 
-def _han_number(word: str) -> int:
+def han_number(word: str) -> int:
     """一 to 九十九, or digits; 几 ("a few") is three."""
     if word.isdigit():
         return int(word)
@@ -197,11 +220,11 @@ def _han_number(word: str) -> int:
     return (_HAN_DIGITS[tens[-1]] if tens else 1) * 10 + (_HAN_DIGITS[ones[0]] if ones else 0)
 
 
-def _month_number(word: str) -> int:
+def month_of(word: str) -> int:
     return _SHORT_MONTHS[word[:3]]
 
 
-def _step(word: str | None) -> int | None:
+def step_of(word: str | None) -> int | None:
     """Which way a word points; None where there is none."""
     if not word:
         return None
@@ -218,14 +241,36 @@ def _step(word: str | None) -> int | None:
     }.get(word, 0)
 
 
-def _optional(text: str | None) -> int | None:
-    return int(text) if text else None
+def year_said(text: str | None, today: date) -> int | None:
+    """The year of "2023" or "last year"; None for no text."""
+    if not text:
+        return None
+    return int(text) if text.isdigit() else today.year + (step_of(text.split()[0]) or 0)
 
 
-def _han_year(word: str) -> int:
+def han_year_said(text: str | None, today: date) -> int | None:
+    """The year of "2023年" or "去年"; None for no text."""
+    if not text:
+        return None
+    return today.year + HAN_YEARS[text] if text in HAN_YEARS else han_year(text.removesuffix("年"))
+
+
+def after_words(*words: str, more: Sequence[str] = ()) -> str:
+    """A pattern for the place right after one of the words and a blank, or of `more` as they are."""
+    before = [rf"(?<=\b{word} )" for word in words] + [rf"(?<=\b{text})" for text in more]
+    return f"(?:{'|'.join(before)})"
+
+
+def han_year(word: str) -> int:
     return int(
         "".join(str(_HAN_DIGITS[character]) if character in _HAN_DIGITS else character for character in word)
     )
+
+
+def _han_date(year: int, month: str, day: str | None) -> Span:
+    if day is None:
+        return of_month(year, han_number(month))
+    return of_day(date(year, han_number(month), han_number(day)))
 
 
 def _numeric(match: re.Match[str], _: date) -> Span:
@@ -233,20 +278,22 @@ def _numeric(match: re.Match[str], _: date) -> Span:
     return of_day(date(year, second, first) if first > 12 else date(year, first, second))
 
 
-def _season(match: re.Match[str], today: date) -> Span:
-    month = _SEASON_MONTHS[match[2]]
-    year = _optional(match[3])
-    step = _step(match[1])
-    if year is None:
-        year = today.year if month <= today.month else today.year - 1
-        over = _add_months(date(year, month, 1), 3) <= today
-        year += {1: 1, -1: 0 if over else -1}.get(step or 0, 0)
-    first = date(year, month, 1)
-    return Span(first, _add_months(first, 3), recurring=step is None and not match[3])
-
+# "may" and "march" are months after these words only, before a number that counts nothing, and at the end of a stretch.
+_VERBS = frozenset({"may", "march"})
+_AFTER_PREPOSITION = after_words(
+    *("in", "of", "since", "during", "by", "until", "before", "after", "early", "mid", "late"),
+    more=("early-", "mid-", "late-"),
+)
+_MEASURED = re.compile(
+    r" ?(?:km|kilomet|met(?:er|re)s|miles?|steps|people|persons|men|women|times|hours?|minutes?|seconds?|days?|weeks?|months?|years?"
+    r"|of (?:us|them|you)|percent|more|or)\b"
+)
+_ENDS_STRETCH = re.compile(
+    r"\b(?:between|from) (?:the )?(?:(?:early|mid|late)[ -])?\x00+ (?:and|to|until|till|through) $"
+)
 
 _EN_UNIT = r"(day|week|month|year)s?"
-_HAN_UNITS = {
+HAN_UNITS = {
     "天": "day",
     "日": "day",
     "周": "week",
@@ -255,7 +302,7 @@ _HAN_UNITS = {
     "月": "month",
     "年": "year",
 }
-_HAN_UNIT = "天|日|周|星期|礼拜|月|年"
+HAN_UNIT = "天|日|周|星期|礼拜|月|年"
 _HAN_WEEKDAYS = {
     **{character: number for number, character in enumerate("一二三四五六")},
     "日": 6,
@@ -271,7 +318,7 @@ _HAN_DAYS = {
     "大前天": -3, "前天": -2, "昨天": -1, "昨日": -1, "昨晚": -1, "今天": 0, "今日": 0, "今晚": 0, "今早": 0,
     "明天": 1, "明日": 1, "明晚": 1, "后天": 2, "大后天": 3,
 }  # fmt: skip
-_HAN_YEARS = {"前年": -2, "去年": -1, "今年": 0, "明年": 1, "后年": 2}
+HAN_YEARS = {"前年": -2, "去年": -1, "今年": 0, "明年": 1, "后年": 2}
 
 
 def _longest_first(words: dict[str, int]) -> str:
@@ -281,113 +328,124 @@ def _longest_first(words: dict[str, int]) -> str:
 def _han_weekday(match: re.Match[str], today: date) -> Span:
     day = _HAN_WEEKDAYS[match[2]]
     if match[2] == "末":
-        return _unit_of_calendar("weekend", _step(match[1]) or 0, today)
+        return _unit_of_calendar("weekend", step_of(match[1]) or 0, today)
     if not match[1]:
         return _weekday(day, None, today)
-    return of_day(of_week(today + timedelta(weeks=_step(match[1]) or 0)).first + day * _DAY)
+    return of_day(of_week(today + timedelta(weeks=step_of(match[1]) or 0)).first + day * DAY)
 
 
-def _rule(pattern: str, read: Reading) -> Rule:
+def rule(pattern: str, read: Reading) -> Rule:
     return Rule(re.compile(pattern), read)
 
 
 ENGLISH_RULES = (
-    _rule(
+    rule(
         r"\b(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)",
         lambda m, _: of_day(date(int(m[1]), int(m[2]), int(m[3]))),
     ),
-    _rule(rf"\b({_YEAR})-(\d{{2}})(?![\d-])", lambda m, _: of_month(int(m[1]), int(m[2]))),
-    _rule(r"\b(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})\b", _numeric),
-    _rule(
-        rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({MONTH}),?(?: ({_YEAR})\b)?",
-        lambda m, today: _day_of_month(_month_number(m[2]), int(m[1]), _optional(m[3]), today),
+    rule(rf"\b({YEAR})-(\d{{2}})(?![\d-])", lambda m, _: of_month(int(m[1]), int(m[2]))),
+    rule(r"\b(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})\b", _numeric),
+    rule(
+        rf"\b(\d{{1,2}})(?:st|nd|rd|th)?(?: of)? ({MONTH}),?(?: ({YEAR_SAID})\b)?",
+        lambda m, today: _day_of_month(month_of(m[2]), int(m[1]), year_said(m[3], today), today),
     ),
-    _rule(
-        rf"\b({MONTH}) (?:the )?(\d{{1,2}})(?:st|nd|rd|th)?\b(?!:\d)(?:,? ({_YEAR})\b)?",
-        lambda m, today: _day_of_month(_month_number(m[1]), int(m[2]), _optional(m[3]), today),
+    rule(
+        rf"\b({MONTH}) (?:the )?(\d{{1,2}})(?:st|nd|rd|th)?\b(?![:.]\d|%)(?:,? ({YEAR_SAID})\b)?",
+        lambda m, today: (
+            None
+            if m[1] in _VERBS and _MEASURED.match(m.string, m.end())
+            else _day_of_month(month_of(m[1]), int(m[2]), year_said(m[3], today), today)
+        ),
     ),
-    _rule(rf"\b({MONTH})(?: of|,)? ({_YEAR})\b", lambda m, _: of_month(int(m[2]), _month_number(m[1]))),
-    _rule(rf"\b({_longest_first(_EN_DAYS)})\b", lambda m, today: of_day(today + _EN_DAYS[m[1]] * _DAY)),
-    _rule(
+    rule(rf"\b({MONTH})(?: of|,)? ({YEAR})\b", lambda m, _: of_month(int(m[2]), month_of(m[1]))),
+    rule(
+        rf"\b({FULL_MONTH}|{_AFTER_PREPOSITION}(?:may|march)) (?:of )?((?:last|previous|this|next) year)\b",
+        lambda m, today: of_month(year_said(m[2], today) or today.year, month_of(m[1])),
+    ),
+    rule(rf"\b({_longest_first(_EN_DAYS)})\b", lambda m, today: of_day(today + _EN_DAYS[m[1]] * DAY)),
+    rule(
         rf"\b({COUNT}) {_EN_UNIT} (?:ago|earlier|before now)\b",
-        lambda m, today: _unit_away(m[2], -_number(m[1]), today),
+        lambda m, today: _unit_away(m[2], -number_of(m[1]), today),
     ),
-    _rule(rf"\bin ({COUNT}) {_EN_UNIT}\b", lambda m, today: _unit_away(m[2], _number(m[1]), today)),
-    _rule(
+    rule(rf"\bin ({COUNT}) {_EN_UNIT}\b", lambda m, today: _unit_away(m[2], number_of(m[1]), today)),
+    rule(
         rf"\b(?:last|past|previous) ({COUNT}) {_EN_UNIT}\b",
-        lambda m, today: _stretch(m[2], _number(m[1]), today),
+        lambda m, today: _stretch(m[2], number_of(m[1]), today),
     ),
-    _rule(
+    rule(
         r"\b(?:over|during|in|within) the (?:last|past) (day|week|month|year)\b",
         lambda m, today: _stretch(m[1], 1, today),
     ),
-    _rule(
+    rule(
         r"\b(last|past|previous|this|next|coming) (weekend|week|month|year)\b",
-        lambda m, today: _unit_of_calendar(m[2], _step(m[1]) or 0, today),
+        lambda m, today: _unit_of_calendar(m[2], step_of(m[1]) or 0, today),
     ),
-    _rule(
+    rule(
         rf"\b(?:(last|past|previous|this|next|coming) )?({WEEKDAY})\b",
-        lambda m, today: _weekday(_WEEKDAYS.index(m[2]), _step(m[1]), today),
+        lambda m, today: _weekday(_WEEKDAYS.index(m[2]), step_of(m[1]), today),
     ),
-    _rule(
-        rf"\b(?:(last|previous|this|next|coming) )?(spring|summer|autumn|fall|winter)\b(?: of)?(?: ({_YEAR})\b)?",
-        lambda m, today: None if m[2] in {"spring", "fall"} and not m[1] and not m[3] else _season(m, today),
-    ),
-    _rule(
+    rule(
         rf"\b(last|previous|this|next|coming) ({'|'.join(_MONTHS)})\b",
-        lambda m, today: _month_without_year(_month_number(m[2]), _step(m[1]), today),
+        lambda m, today: _month_without_year(month_of(m[2]), step_of(m[1]), today),
     ),
-    _rule(
-        rf"\b(?:({FULL_MONTH})|(?:in|of|since|during|by|until|before|after|early|mid|late) (may|march))\b",
-        lambda m, today: _month_without_year(_month_number(m[1] or m[2]), None, today),
+    rule(
+        rf"\b(?:({FULL_MONTH})|{_AFTER_PREPOSITION}(may|march))\b",
+        lambda m, today: _month_without_year(month_of(m[1] or m[2]), None, today),
     ),
-    _rule(
-        r"(?<=\bbetween )(may|march)(?= and )|(?<=\bfrom )(may|march)(?= (?:to|until|till|through) )",
-        lambda m, today: _month_without_year(_month_number(m[1] or m[2]), None, today),
+    rule(
+        r"(?<=\bbetween )(may|march)(?= and )|(?<=\bfrom )(may|march)(?= (?:to|until|till|through) )"
+        r"|\b(may|march)(?= ?(?:-|–|—|to|through|until|till) ?(?:\x00|(?:may|march)\b))|(?<=\x00-)(may|march)\b|(?<=\x00–)(may|march)\b",
+        lambda m, today: _month_without_year(month_of(m[0]), None, today),
     ),
-    _rule(
+    rule(
+        r"\b(may|march)\b",
+        lambda m, today: (
+            _month_without_year(month_of(m[1]), None, today)
+            if _ENDS_STRETCH.search(m.string, max(0, m.start() - 64), m.start())
+            else None
+        ),
+    ),
+    rule(
         r"\b((?:19|20)\d)0s\b",
         lambda m, _: Span(date(int(m[1]) * 10, 1, 1), date(int(m[1]) * 10 + 10, 1, 1)),
     ),
-    _rule(rf"(?<![\d.:/-])\b({_YEAR})\b(?![.:/-]?\d)", lambda m, _: of_year(int(m[1]))),
+    rule(rf"(?<![\d.:/-])\b({YEAR})\b(?![.:/-]?\d)", lambda m, _: of_year(int(m[1]))),
 )
 
 CHINESE_RULES = (
-    _rule(
-        r"((?:19|20)\d\d|[一二][零〇一二三四五六七八九]{3})年(\d{1,2}|[一二三四五六七八九十]{1,3})月(?:(\d{1,2}|[一二三四五六七八九十]{1,3})[日号])?",
-        lambda m, today: (
-            of_day(date(_han_year(m[1]), _han_number(m[2]), _han_number(m[3])))
-            if m[3]
-            else of_month(_han_year(m[1]), _han_number(m[2]))
-        ),
+    rule(
+        rf"({HAN_YEAR_SAID})的?(\d{{1,2}}|[一二三四五六七八九十]{{1,3}})月(?:份)?(?:(\d{{1,2}}|[一二三四五六七八九十]{{1,3}})[日号])?",
+        lambda m, today: _han_date(han_year_said(m[1], today) or today.year, m[2], m[3]),
     ),
-    _rule(r"((?:19|20)\d\d|[一二][零〇一二三四五六七八九]{3})年", lambda m, _: of_year(_han_year(m[1]))),
-    _rule(
+    rule(r"((?:19|20)\d\d|[一二][零〇一二三四五六七八九]{3})年", lambda m, _: of_year(han_year(m[1]))),
+    rule(
         r"(\d{1,2}|[一二三四五六七八九十]{1,3})月(\d{1,2}|[一二三四五六七八九十]{1,3})[日号]",
-        lambda m, today: _day_of_month(_han_number(m[1]), _han_number(m[2]), None, today),
+        lambda m, today: _day_of_month(han_number(m[1]), han_number(m[2]), None, today),
     ),
-    _rule(
-        rf"({HAN_COUNT})个?({_HAN_UNIT})(?:以前|之前|前)",
-        lambda m, today: _unit_away(_HAN_UNITS[m[2]], -_han_number(m[1]), today),
+    rule(
+        rf"({HAN_COUNT})个?({HAN_UNIT})(?:以前|之前|前)",
+        lambda m, today: _unit_away(HAN_UNITS[m[2]], -han_number(m[1]), today),
     ),
-    _rule(
-        rf"({HAN_COUNT})个?({_HAN_UNIT})(?:以后|之后|后)",
-        lambda m, today: _unit_away(_HAN_UNITS[m[2]], _han_number(m[1]), today),
+    rule(
+        rf"({HAN_COUNT})个?({HAN_UNIT})(?:以后|之后|后)",
+        lambda m, today: _unit_away(HAN_UNITS[m[2]], han_number(m[1]), today),
     ),
-    _rule(
-        rf"(?:过去|最近|近)({HAN_COUNT})个?({_HAN_UNIT})",
-        lambda m, today: _stretch(_HAN_UNITS[m[2]], _han_number(m[1]), today),
+    rule(
+        rf"(?:过去|最近|近)({HAN_COUNT})个?({HAN_UNIT})",
+        lambda m, today: _stretch(HAN_UNITS[m[2]], han_number(m[1]), today),
     ),
-    _rule(r"(上个?|这个?|本|下个?)?(?:周|星期|礼拜)([一二三四五六日天末])", _han_weekday),
-    _rule(
+    rule(
+        r"(?<!那)(?<!那个)(?<!当)(上个?|这个?|本|下个?)?(?:周|星期|礼拜)([一二三四五六日天末])", _han_weekday
+    ),
+    rule(
         r"(上个?|这个?|本|下个?)(?:周|星期|礼拜)",
-        lambda m, today: of_week(today + timedelta(weeks=_step(m[1]) or 0)),
+        lambda m, today: of_week(today + timedelta(weeks=step_of(m[1]) or 0)),
     ),
-    _rule(r"(上个?|这个?|本|下个?)月", lambda m, today: _unit_away("month", _step(m[1]) or 0, today)),
-    _rule(rf"({_longest_first(_HAN_DAYS)})", lambda m, today: of_day(today + _HAN_DAYS[m[1]] * _DAY)),
-    _rule(rf"({'|'.join(_HAN_YEARS)})", lambda m, today: of_year(today.year + _HAN_YEARS[m[1]])),
-    _rule(
+    rule(r"(上个?|这个?|本|下个?)月", lambda m, today: _unit_away("month", step_of(m[1]) or 0, today)),
+    rule(rf"({_longest_first(_HAN_DAYS)})", lambda m, today: of_day(today + _HAN_DAYS[m[1]] * DAY)),
+    rule(rf"({'|'.join(HAN_YEARS)})", lambda m, today: of_year(today.year + HAN_YEARS[m[1]])),
+    rule(
         r"(?<!\d)(1[0-2]|[1-9]|十[一二]?|[一二三四五六七八九])月(?!\d)",
-        lambda m, today: _month_without_year(_han_number(m[1]), None, today),
+        lambda m, today: _month_without_year(han_number(m[1]), None, today),
     ),
 )

@@ -11,17 +11,21 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TypeVar
 
 from memos.retrieval import date_rules
+from memos.retrieval.date_periods import PERIOD_CHINESE_RULES, PERIOD_ENGLISH_RULES, framed
 from memos.retrieval.date_rules import CHINESE_RULES, ENGLISH_RULES, Span
 
 Day = TypeVar("Day", date, datetime)
 
 RANGES_MAX = 8
 CHARACTERS_MAX = 20_000
+
+_ASCII_RULES = PERIOD_ENGLISH_RULES + ENGLISH_RULES
+_ALL_RULES = PERIOD_CHINESE_RULES + CHINESE_RULES + _ASCII_RULES
 
 # What "before May" and "since May" are open to; a margin keeps conversions between time zones possible.
 EARLIEST = date(1, 1, 3)
@@ -32,6 +36,9 @@ _AFTER = re.compile(r"\b(?:after|later than) (?:the )?$")
 _SINCE = re.compile(r"\b(?:since|starting) (?:the )?$")
 _BETWEEN = re.compile(r"\b(?:between|from) (?:the )?$|从$")
 _AND = re.compile(r"^ ?(?:and|to|until|till|through|-|–|—|到|至) ?(?:the )?$")
+_TO = re.compile(r"^ ?(?:-|–|—|~|到|至) ?$|^ (?:to|through|until|till) (?:the )?$")  # joins without "from"
+_AND_CHINESE = re.compile(r"^(?:和|与|跟)$")
+_BETWEEN_CHINESE = re.compile(r"^之?间")
 _BEFORE_CHINESE = re.compile(r"^(?:以前|之前|前)")
 _AFTER_CHINESE = re.compile(r"^(?:以后|之后|后)")
 _SINCE_CHINESE = re.compile(r"^(?:以来|起|开始)")
@@ -46,11 +53,11 @@ _ASKS_WHEN = re.compile(
 _TELLS_WHEN = re.compile(
     rf"\b(?:{date_rules.FULL_MONTH}|{date_rules.WEEKDAY}|yesterday|today|tonight|tomorrow|last night|weekend|recently|ago"
     r"|(?:in|of|since|during|by|until|before|after|early|mid|late|last|next) (?:may|march)|(?:may|march) \d{1,4}|\d{1,2}(?:st|nd|rd|th)? (?:of )?(?:may|march)"
-    r"|(?:last|this|next|past) (?:week|month|year|spring|summer|autumn|fall|winter|few|couple|\w+ (?:days|weeks|months|years))"
+    r"|(?:last|this|next|past) (?:week|month|quarter|year|spring|summer|autumn|fall|winter|few|couple|\w+ (?:days|weeks|months|years))"
     r"|(?:19|20)\d\ds?|\d{1,2}:\d\d|\d{1,2} ?[ap]\.?m|o'clock|noon|midnight|this (?:morning|afternoon|evening)"
     r"|(?:days|weeks|months|years) (?:later|before|after)|(?:for|in) (?:\w+ ){1,2}(?:days|weeks|months|years)|birthday|anniversary)\b"
     r"|[昨今明前后][天日年晚]|[上下本这]个?(?:周|星期|礼拜|月)|\d{1,4}[年月日号点]|[一二三四五六七八九十]月|[周星期]{1,2}[一二三四五六日天末]"
-    r"|[天周月年](?:以前|之前|前)|去年|最近|过去|刚才|早上|晚上|下午|中午"
+    r"|[天周月年](?:以前|之前|前)|去年|季度|半年|年代|[春夏秋冬][天季]|[年月][初底末]|最近|过去|刚才|早上|晚上|下午|中午"
 )
 
 
@@ -83,7 +90,7 @@ def date_ranges(text: str, reference: datetime) -> list[DateRange]:
     zoned = reference if reference.tzinfo is not None else reference.astimezone()
     folded = _fold(text)
     placed = sorted(_spans(folded, zoned.date()), key=lambda found: found[0])
-    joined = list(_joined(folded, placed, zoned.date()))
+    joined = list(_joined(folded, framed(folded, placed), zoned.date()))
     unique = list(dict.fromkeys(joined))[:RANGES_MAX]
     return [
         DateRange(
@@ -113,8 +120,7 @@ def _fold(text: str) -> str:
 def _spans(folded: str, today: date) -> Iterator[tuple[int, int, Span]]:
     """(begin, end, span) of each expression; what a rule has read is blanked for the later ones."""
     found = 0
-    rules = ENGLISH_RULES if folded.isascii() else CHINESE_RULES + ENGLISH_RULES
-    for rule in rules:
+    for rule in _ASCII_RULES if folded.isascii() else _ALL_RULES:
         blanked: list[tuple[int, int]] = []
         for match in rule.pattern.finditer(folded):
             span = _read(rule, match, today)
@@ -146,13 +152,9 @@ def _joined(folded: str, placed: list[tuple[int, int, Span]], today: date) -> It
         before, after = folded[max(0, begin - 16) : begin], folded[end : end + 4]
         follower = placed[index + 1] if index + 1 < len(placed) else None
         index += 1
-        if (
-            follower is not None
-            and _BETWEEN.search(before)
-            and _AND.match(folded[end : follower[0]])
-            and _in_year_of(follower[2], span).first < follower[2].end
-        ):
-            yield Span(_in_year_of(follower[2], span).first, follower[2].end)
+        stretch = _stretch(folded, before, (begin, end, span), follower)
+        if stretch is not None:
+            yield stretch
             index += 1
         elif _BEFORE.search(before) or _BEFORE_CHINESE.search(after):
             yield Span(EARLIEST, span.first)
@@ -164,12 +166,37 @@ def _joined(folded: str, placed: list[tuple[int, int, Span]], today: date) -> It
             yield span
 
 
-def _in_year_of(later: Span, earlier: Span) -> Span:
-    """`earlier`, moved to the year that only `later` names ("from January to March 2022")."""
-    if not earlier.recurring or later.recurring:
-        return earlier
-    starts = (_in_year(earlier.first, year) for year in (later.first.year, later.first.year - 1))
-    return replace(earlier, first=next((first for first in starts if first < later.end), earlier.first))
+def _stretch(
+    folded: str, before: str, one: tuple[int, int, Span], follower: tuple[int, int, Span] | None
+) -> Span | None:
+    """From one expression to the end of the next, where the words between them say so."""
+    if follower is None:
+        return None
+    gap = folded[one[1] : follower[0]]
+    if not (
+        _TO.match(gap)
+        or (_BETWEEN.search(before) and _AND.match(gap))
+        or (_AND_CHINESE.match(gap) and _BETWEEN_CHINESE.match(folded[follower[1] : follower[1] + 2]))
+    ):
+        return None
+    first, end = _in_one_year(one[2], follower[2])
+    return Span(first, end, one[2].recurring and follower[2].recurring) if first < end else None
+
+
+def _in_one_year(earlier: Span, later: Span) -> tuple[date, date]:
+    """First day and end of a stretch. A year that one side alone names holds for the other ("from January to March
+    2022"); where neither does, it is the last stretch that is over or has come to its end's month."""
+    first, end = earlier.first, later.end
+    if earlier.recurring and not later.recurring:
+        starts = (_in_year(first, year) for year in (later.first.year, later.first.year - 1))
+        first = next((start for start in starts if start < end), first)
+    elif later.recurring and not earlier.recurring:
+        shifts = (earlier.first.year - later.first.year, earlier.first.year - later.first.year + 1)
+        ends = (_in_year(end, end.year + shift) for shift in shifts)
+        end = next((one for one in ends if one > first), end)
+    elif earlier.recurring and first >= end:
+        first = _in_year(first, first.year - 1)
+    return first, end
 
 
 def _in_year(moment: Day, year: int) -> Day:

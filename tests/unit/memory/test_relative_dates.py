@@ -29,6 +29,12 @@ WHEN = datetime(2023, 5, 10, 23, 30, tzinfo=UTC)  # a Wednesday
         ("went last year", "went in 2022", (2022, 1, 1)),
         ("booked for last month", "booked for April 2023", (2023, 4, 1)),
         ("went a year ago", "went in 2022", (2022, 1, 1)),
+        ("married two years ago today", "married on 10 May 2021", (2021, 5, 10)),
+        ("met a year ago yesterday", "met on 9 May 2022", (2022, 5, 9)),
+        ("left a month ago today", "left on 10 April 2023", (2023, 4, 10)),
+        ("came a week ago today", "came on 3 May 2023", (2023, 5, 3)),
+        ("moved last quarter", "moved in the first quarter of 2023", (2023, 1, 1)),
+        ("ships this quarter", "ships in the second quarter of 2023", (2023, 4, 1)),
     ],
 )
 def test_english(text: str, expected: str, day: tuple[int, int, int]) -> None:
@@ -47,6 +53,9 @@ def test_english(text: str, expected: str, day: tuple[int, int, int]) -> None:
         ("上个月去了", "2023年4月去了"),
         ("去年去了", "2022年去了"),
         ("上周去了", "2023年5月1日那一周去了"),
+        ("两年前的今天结婚", "2021年5月10日结婚"),
+        ("去年今天结婚", "2022年5月10日结婚"),
+        ("上个季度搬家了", "2023年第一季度搬家了"),
     ],
 )
 def test_chinese(text: str, expected: str) -> None:
@@ -91,6 +100,17 @@ def test_the_day_is_that_of_the_speaker_and_borders_hold() -> None:
     assert absolute("yesterday", tokyo).text == "on 31 December 2022"
     assert absolute("last month", datetime(2023, 1, 31, tzinfo=UTC)).text == "in December 2022"
     assert absolute("last month", datetime(2023, 3, 31, tzinfo=UTC)).text == "in February 2023"
+    leap = datetime(2024, 2, 29, tzinfo=UTC)
+    assert absolute("a year ago today", leap).text == "on 28 February 2023"
+    assert absolute("a month ago today", datetime(2023, 3, 31, tzinfo=UTC)).text == "on 28 February 2023"
+    assert absolute("last quarter", datetime(2024, 1, 5, tzinfo=UTC)).text == "in the fourth quarter of 2023"
     early = datetime(1, 1, 1, tzinfo=UTC)
-    for text in ("yesterday", "last month", "last year", "999 years ago"):
+    for text in (
+        "yesterday",
+        "last month",
+        "last year",
+        "last quarter",
+        "999 years ago",
+        "2 years ago today",
+    ):
         assert absolute(text, early).happened_at is None
