@@ -67,6 +67,7 @@ class Options:
 
     quick: bool
     json_file: Path | None
+    flags: frozenset[str] = frozenset()  # those of the benchmark's own that were given
 
 
 def conditions() -> dict[str, str]:
@@ -134,8 +135,17 @@ def put_between_marks(text: str, name: str, table: str) -> str:
     return f"{text[: found.start()]}{first}\n{table}\n{last}{text[found.end() :]}"
 
 
-def main(title: str, measure: Callable[[Options], Sequence[Row]], *, settings: Mapping[str, object]) -> None:
-    """Read the command line, measure, print the table, write the JSON; exits with 1 if a bar is missed."""
+def main(
+    title: str,
+    measure: Callable[[Options], Sequence[Row]],
+    *,
+    settings: Mapping[str, object],
+    flags: Mapping[str, str] | None = None,
+) -> None:
+    """Read the command line, measure, print the table, write the JSON; exits with 1 if a bar is missed.
+
+    `flags`: switches of the benchmark's own (`--NAME`), and what each is for.
+    """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--quick", action="store_true", help="end within 45 s; slow rows stay empty")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
@@ -147,9 +157,12 @@ def main(title: str, measure: Callable[[Options], Sequence[Row]], *, settings: M
         default=[],
         help="put the table, as Markdown, between the marks `rows of NAME` of these files",
     )
+    for name, meaning in (flags or {}).items():
+        parser.add_argument(f"--{name}", action="store_true", help=meaning)
     given = parser.parse_args()
     before = conditions()
-    rows = measure(Options(quick=given.quick, json_file=given.json))
+    chosen = frozenset(name for name in flags or {} if getattr(given, name))
+    rows = measure(Options(quick=given.quick, json_file=given.json, flags=chosen))
     print(title)
     print("; ".join(f"{name} {value}" for name, value in before.items()))
     print("settings: " + ", ".join(f"{name}={value}" for name, value in settings.items()))

@@ -51,6 +51,13 @@ class PrivateRedis:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def pid(self) -> int:
+        """Of the running server; QueueUnavailable while none runs."""
+        if self._process is None:
+            raise QueueUnavailable(f"the redis-server of port {self.port} does not run")
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and wait until it answers. Does nothing while it runs."""
         if self._process is not None:
