@@ -224,9 +224,10 @@ class PostgresDatabase:
                 tables = self._enter(connection, (cube_id,))
             yield tables
         finally:
-            # The snapshot was only read: nothing is lost with the connection.
+            # The snapshot was only read: nothing is lost with the connection. Committed, since psycopg forgets its
+            # prepared statements at a ROLLBACK, and each would be planned anew in the next snapshot.
             with suppress(psycopg.Error):
-                connection.rollback()
+                connection.commit()
             self._views.putconn(connection)
 
     def _enter(self, connection: _Connection, cube_ids: Sequence[str] | None) -> PostgresTables:

@@ -18,6 +18,8 @@ from memos.memory.store import ItemFilter, Page
 VALUES_MAX = 10_000  # of one filter, as in every store
 
 _OF_CUBES = "item.cube_no = ANY (ARRAY(SELECT no FROM cube WHERE id = ANY (%(cube_ids)s)))"
+# Of one cube in a form of its own: it is one partition, whose rows an index gives in order.
+_OF_CUBE = "item.cube_no = (SELECT no FROM cube WHERE id = %(cube_id)s)"
 _OF_CUBE_NO = "item.cube_no = %(cube_no)s"
 _LIVE = "item.live"
 _STATUSES = "item.status = ANY (%(statuses)s)"
@@ -102,7 +104,10 @@ def find(session: Session, wanted: ItemFilter, *, limit: int, cursor: str | None
     fragments, values = _conditions(wanted)
     if not wanted.statuses:
         fragments.append(_NOT_DELETED)
-    if wanted.cube_ids:
+    if len(wanted.cube_ids) == 1:
+        fragments.append(_OF_CUBE)
+        values["cube_id"] = wanted.cube_ids[0]
+    elif wanted.cube_ids:
         fragments.append(_OF_CUBES)
         values["cube_ids"] = list(wanted.cube_ids)
     if limit < 1:

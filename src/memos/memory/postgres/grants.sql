@@ -11,6 +11,8 @@ BEGIN
     EXECUTE format('GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA %I TO %I', current_schema(), role);
     REVOKE EXECUTE ON FUNCTION enter_scope(text[]) FROM PUBLIC;
     EXECUTE format('GRANT EXECUTE ON FUNCTION enter_scope(text[]) TO %I', role);
+    REVOKE EXECUTE ON FUNCTION postings(bigint, text[]), bearing_items(bigint, text[]) FROM PUBLIC;
+    EXECUTE format('GRANT EXECUTE ON FUNCTION postings(bigint, text[]), bearing_items(bigint, text[]) TO %I', role);
     IF to_regclass('vector_index') IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON vector_index TO %I', role);
     END IF;

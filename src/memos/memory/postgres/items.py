@@ -39,17 +39,22 @@ UPDATE item SET user_id = %(user_id)s, kind = %(kind)s, status = %(status)s, liv
                 length = %(length)s, memory = %(memory)s, body = %(body)s, terms = %(terms)s
 WHERE cube_no = %(cube_no)s AND no = %(no)s
 """
+# By LATERAL and OFFSET an item is looked up by its key, whatever the planner thinks of tables it has no statistics of yet.
 _BY_ID = f"""
 SELECT {ITEM_COLUMNS}, item.no, item.terms, item.has_vector, cube.id
 FROM item_key
-JOIN item ON item.cube_no = item_key.cube_no AND item.no = item_key.no
+CROSS JOIN LATERAL (
+    SELECT * FROM item WHERE item.cube_no = item_key.cube_no AND item.no = item_key.no OFFSET 0
+) AS item
 JOIN cube ON cube.no = item.cube_no
 WHERE item_key.id = ANY (%(ids)s)
 """
 _BY_NO = f"""
 SELECT {ITEM_COLUMNS}, item.no, item.terms, item.has_vector, cube.id
 FROM item_key
-JOIN item ON item.cube_no = item_key.cube_no AND item.no = item_key.no
+CROSS JOIN LATERAL (
+    SELECT * FROM item WHERE item.cube_no = item_key.cube_no AND item.no = item_key.no OFFSET 0
+) AS item
 JOIN cube ON cube.no = item.cube_no
 WHERE item_key.no = ANY (%(nos)s)
 """

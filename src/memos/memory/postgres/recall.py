@@ -18,24 +18,14 @@ _CHANGED = "SELECT no, seq FROM item WHERE cube_no = %(cube)s AND seq > %(seq)s 
 _FACETS = f"SELECT {FACET_COLUMNS} FROM item WHERE cube_no = %(cube)s AND live AND no = ANY (%(nos)s)"
 _ITEMS = f"SELECT item.no, {ITEM_COLUMNS} FROM item WHERE cube_no = %(cube)s AND live AND no = ANY (%(nos)s)"
 _TEXTS = "SELECT no, memory FROM item WHERE cube_no = %(cube)s AND live AND no = ANY (%(nos)s)"
-_POSTINGS = """
-SELECT bearing.lexeme, lexicon.item_no, bearing.count, lexicon.length
-FROM lexicon, unnest(lexicon.lexemes, lexicon.counts) AS bearing (lexeme, count)
-WHERE lexicon.cube_no = %(cube)s AND lexicon.lexemes && %(lexemes)s::text[]
-  AND bearing.lexeme = ANY (%(lexemes)s)
-"""
+# Functions, since the index of terms cannot be used behind the fence: migrations/0005_postings.sql.
+_POSTINGS = "SELECT lexeme, item_no, count, length FROM postings(%(cube)s, %(lexemes)s)"
 _POSTINGS_OF = """
 SELECT bearing.lexeme, lexicon.item_no, bearing.count, lexicon.length
 FROM lexicon, unnest(lexicon.lexemes, lexicon.counts) AS bearing (lexeme, count)
 WHERE lexicon.cube_no = %(cube)s AND lexicon.item_no = ANY (%(nos)s) AND bearing.lexeme = ANY (%(lexemes)s)
 """
-_BEARING = """
-SELECT bearing.lexeme, count(*)
-FROM lexicon, unnest(lexicon.lexemes) AS bearing (lexeme)
-WHERE lexicon.cube_no = %(cube)s AND lexicon.lexemes && %(lexemes)s::text[]
-  AND bearing.lexeme = ANY (%(lexemes)s)
-GROUP BY bearing.lexeme
-"""
+_BEARING = "SELECT lexeme, items FROM bearing_items(%(cube)s, %(lexemes)s)"
 _VECTORS = """
 SELECT vector.item_no, vector.value
 FROM item JOIN vector ON vector.cube_no = item.cube_no AND vector.item_no = item.no

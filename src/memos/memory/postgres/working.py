@@ -13,12 +13,16 @@ from memos.memory.relational.rows import ITEM_COLUMNS, item_of, micros, moment
 
 _SELECT = f"""
 SELECT working.item_no, working.score, working.reason, working.admitted_at, {ITEM_COLUMNS}
-FROM working JOIN item ON item.cube_no = working.cube_no AND item.no = working.item_no
+FROM working CROSS JOIN LATERAL (
+    SELECT * FROM item WHERE item.cube_no = working.cube_no AND item.no = working.item_no OFFSET 0
+) AS item
 WHERE working.cube_no = %(cube)s ORDER BY working.place
 """
 _SELECT_PLACES = """
 SELECT working.item_no, item.id, working.score, working.reason, working.admitted_at
-FROM working JOIN item ON item.cube_no = working.cube_no AND item.no = working.item_no
+FROM working CROSS JOIN LATERAL (
+    SELECT * FROM item WHERE item.cube_no = working.cube_no AND item.no = working.item_no OFFSET 0
+) AS item
 WHERE working.cube_no = %(cube)s ORDER BY working.place
 """
 _HAS = "SELECT 1 FROM working WHERE cube_no = %(cube)s AND item_no = %(no)s"

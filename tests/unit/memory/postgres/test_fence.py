@@ -148,3 +148,47 @@ def test_the_journal_lets_nothing_go(store: PostgresStore, address: PostgresAddr
             owner.execute("SELECT set_config('search_path', %s, false)", (address.schema,))
             with pytest.raises(errors.RaiseException, match="append-only"):
                 owner.execute(statement)  # type: ignore[call-overload]
+
+
+def test_terms_are_found_within_the_scope_alone(store: PostgresStore, address: PostgresAddress) -> None:
+    """The functions that look past the policy show a cube's terms in a scope with it, and to nobody else."""
+    with psycopg.connect(address.url) as owner, as_program(address) as program:
+        owner.execute("SELECT set_config('search_path', %s, false)", (address.schema,))
+        [(cube, lexemes)] = owner.execute(
+            "SELECT cube_no, lexemes FROM lexicon JOIN cube ON cube.no = cube_no WHERE cube.id = 'other'"
+        ).fetchall()
+
+        def found() -> tuple[int, int]:
+            asked = {"cube": cube, "lexemes": lexemes}
+            postings = program.execute("SELECT * FROM postings(%(cube)s, %(lexemes)s)", asked).fetchall()
+            bearing = program.execute("SELECT * FROM bearing_items(%(cube)s, %(lexemes)s)", asked).fetchall()
+            return len(postings), len(bearing)
+
+        assert lexemes
+        assert found() == (0, 0)
+        program.execute("SELECT enter_scope(ARRAY['cube'])")
+        assert found() == (0, 0)
+        program.execute("SELECT enter_scope(ARRAY['cube', 'other'])")
+        assert found() == (len(lexemes), len(lexemes))
+        program.execute("SELECT set_config('memos.scope', '*', true)")
+        assert found() == (len(lexemes), len(lexemes))
+
+
+def test_terms_are_looked_up_in_the_index(opened: Open) -> None:
+    """A rare term among many memories is found without reading the cube's other terms, also behind the fence."""
+    store = opened()
+    for start in range(0, 3_000, 500):
+        store.apply([add(*(f"m{n}" for n in range(start, start + 500)), cube_id="large")])
+    with psycopg.connect(store._server.address.url, autocommit=True) as owner:
+        owner.execute("SELECT set_config('search_path', %s, false)", (store._server.address.schema,))
+        owner.execute("ANALYZE lexicon")
+    with store._database.read(("large",)) as tables:
+        cube = tables.cubes.find("large")
+        assert cube is not None
+        assert [len(found) for found in tables.recall.postings(cube.no, ["m7"]).values()] == [1]
+        assert tables.recall.bearing(cube.no, ["m8"]) == {"m8": 1}
+        read = tables.session.rows(
+            "SELECT relname, seq_tup_read FROM pg_stat_xact_user_tables "
+            "WHERE schemaname = current_schema() AND relname LIKE 'lexicon%%'"
+        )
+    assert sum(count for _, count in read) == 0, read
