@@ -30,6 +30,7 @@ class PrivatePostgres:
     """Runs from its construction to `close`; a context manager. ImportError without the package.
 
     `settings` are given to the server as they are; `cores` keeps it and all its processes on these.
+    `programs`: the folder of another PostgreSQL's.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class PrivatePostgres:
         fsync: bool = False,
         settings: tuple[str, ...] = QUICK,
         cores: AbstractSet[int] | None = None,
+        programs: Path | None = None,
     ) -> None:
-        self.programs = _programs()
+        self.programs = programs or _programs()
         self._folder = Path(tempfile.mkdtemp(prefix="memos-pg-"))
         self._folder.chmod(0o755)
         self.port = _free_port()

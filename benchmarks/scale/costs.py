@@ -10,7 +10,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,14 +66,26 @@ STORE_URL = "BENCH_STORE_URL"  # a database to be measured beside SQLite
 
 
 @contextmanager
-def installation(*, store_url: str = "", **scheduler: object) -> Iterator[Runtime]:
-    """A runtime over a folder of its own, started; its memory in a schema of its own at `store_url`, if given."""
-    with tempfile.TemporaryDirectory(prefix="memos-scale-") as folder, _schema(store_url) as store:
-        settings = Settings.load({"MEMOS_HOME": folder, **store})
+def installation(
+    *, store_url: str = "", environment: Mapping[str, str] | None = None, **scheduler: object
+) -> Iterator[Runtime]:
+    """A runtime over a folder of its own, started; its memory in a schema of its own at `store_url`, if given.
+
+    `environment`: settings besides, such as those of a queue.
+    """
+    with _schema(store_url) as store, opened({**store, **(environment or {})}, **scheduler) as runtime:
+        yield runtime
+
+
+@contextmanager
+def opened(environment: Mapping[str, str], *, start: bool = True, **scheduler: object) -> Iterator[Runtime]:
+    """A runtime of these settings over a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="memos-scale-") as folder:
+        settings = Settings.load({"MEMOS_HOME": folder, **environment})
         memory = settings.memory.model_copy(update={"long_term_capacity": 200_000})
         changed = settings.scheduler.model_copy(update=scheduler)
         settings = settings.model_copy(update={"memory": memory, "scheduler": changed})
-        with build(settings) as runtime:
+        with build(settings, start=start) as runtime:
             yield runtime
 
 
