@@ -27,6 +27,7 @@ from memos.evaluation.metrics import percentile
 from memos.memory.indexer import without_names
 from memos.memory.item import Capacities, MemoryItem
 from memos.memory.moments import parse_moment
+from memos.memory.relational.store import RelationalStore
 from memos.memory.sqlite import SqliteStore
 from memos.memory.store import AddItems, IndexedItem
 from memos.models.base import Vectors
@@ -77,17 +78,17 @@ def measure(
     spread = texts[:: max(1, len(texts) // queries)][:queries]
     with tempfile.TemporaryDirectory(prefix="memos-scale-") as folder:
         with _opened(Path(folder), size) as store:
-            build_s = _fill(store, _Turns(conversations, embedder).items(size), embedder)
+            build_s = _fill(store, Turns(conversations, embedder).items(size), embedder)
         with _opened(Path(folder), size) as store:
             store.bind_embedder(embedder.fingerprint, embedder.dim)
-            timed = _Timed(embedder)
+            timed = Timed(embedder)
             retriever = HybridRetriever(store, timed)
             vectors = embedder.embed(spread)
             started = time.perf_counter()
             retriever.search(RecallRequest(query=spread[0], cube_ids=(CUBE,)))
             load_s = time.perf_counter() - started
-            taken = [_asked_ms(retriever, timed, text, CUBE) for text in spread]
-            loss = _loss(store, vectors)
+            taken = [asked_ms(retriever, timed, text, CUBE) for text in spread]
+            loss = loss_of(store, vectors)
         return Scale(
             size, build_s, size / build_s, load_s, loss, percentile(taken, 0.5), percentile(taken, 0.95)
         )
@@ -104,7 +105,7 @@ def many(
     """Fill `count` cubes with `each` items; then, for each bound of the cache, touch all of them in turn."""
     with tempfile.TemporaryDirectory(prefix="memos-scale-") as folder:
         with _opened(Path(folder), each) as store:
-            turns = _Turns(conversations, embedder)
+            turns = Turns(conversations, embedder)
             for number in range(count):
                 _fill(store, turns.items(each, cube_id=f"cube {number}"), embedder)
                 if number % 50 == 49:
@@ -123,17 +124,17 @@ def _touch(folder: Path, count: int, each: int, limit: int, texts: Sequence[str]
     embedder.embed(texts[:count])
     with _opened(folder, each, cache_bytes=limit) as store:
         store.bind_embedder(embedder.fingerprint, embedder.dim)
-        timed = _Timed(embedder)
+        timed = Timed(embedder)
         retriever = HybridRetriever(store, timed)
         gc.collect()
         before = highest = _rss_bytes()
         asked = itertools.cycle(texts)
         cold, warm = [], []
         for number in range(count):
-            cold.append(_asked_ms(retriever, timed, next(asked), f"cube {number}"))
+            cold.append(asked_ms(retriever, timed, next(asked), f"cube {number}"))
             highest = max(highest, _rss_bytes())
         for number in range(max(0, count - 20), count):
-            warm += [_asked_ms(retriever, timed, next(asked), f"cube {number}") for _ in range(5)]
+            warm += [asked_ms(retriever, timed, next(asked), f"cube {number}") for _ in range(5)]
         highest = max(highest, _rss_bytes())
     return Many(
         count,
@@ -147,7 +148,7 @@ def _touch(folder: Path, count: int, each: int, limit: int, texts: Sequence[str]
     )
 
 
-class _Timed:
+class Timed:
     """An embedder that knows the CPU time that it has taken."""
 
     def __init__(self, inner: DiskCachedEmbedder) -> None:
@@ -163,14 +164,14 @@ class _Timed:
             self.cpu_s += time.process_time() - cpu
 
 
-def _asked_ms(retriever: HybridRetriever, timed: _Timed, text: str, cube_id: str) -> float:
+def asked_ms(retriever: HybridRetriever, timed: Timed, text: str, cube_id: str) -> float:
     """CPU milliseconds of one recall, without encoding."""
     before, cpu = timed.cpu_s, time.process_time()
     retriever.search(RecallRequest(query=text, cube_ids=(cube_id,)))
     return 1_000 * (time.process_time() - cpu - (timed.cpu_s - before))
 
 
-def _loss(store: SqliteStore, queries: Vectors) -> float:
+def loss_of(store: RelationalStore, queries: Vectors) -> float:
     """Against all stored vectors, compared one by one."""
     missed = []
     with store._database.read() as tables:
@@ -217,7 +218,7 @@ def _fill(store: SqliteStore, items: Iterator[IndexedItem], embedder: DiskCached
     return taken
 
 
-class _Turns:
+class Turns:
     """The turns of all conversations, each read and encoded once."""
 
     def __init__(self, conversations: Sequence[locomo.Conversation], embedder: DiskCachedEmbedder) -> None:
