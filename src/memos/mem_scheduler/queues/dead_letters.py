@@ -1,4 +1,6 @@
-"""The dead letters of the in-memory queue: bounded, the oldest leave first and are counted."""
+"""The dead letters of the in-memory queue: bounded, the oldest leave first and are counted.
+
+A letter is a pack of one message."""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ from typing import TypeAlias
 
 from memos.errors import InvalidInput
 from memos.mem_scheduler.queues.base import DeadLetter
-from memos.mem_scheduler.queues.entries import Entry
+from memos.mem_scheduler.queues.packs import Pack
 from memos.mem_scheduler.schemas.message_schemas import check_text
 
-Entries: TypeAlias = list[Entry]  # `list` is the name of a method below
+Packs: TypeAlias = list[Pack]  # `list` is the name of a method below
 
 
 class MemoryDeadLetters:
@@ -23,22 +25,22 @@ class MemoryDeadLetters:
         lock: threading.Lock,
         *,
         letters_max: int,
-        requeue: Callable[[list[Entry]], None],
-        forget: Callable[[Entry], None],
+        requeue: Callable[[list[Pack]], None],
+        forget: Callable[[Pack], None],
     ) -> None:
         """`requeue` and `forget` are called with the lock held."""
         self._lock = lock
         self._letters_max = letters_max
         self._requeue = requeue
         self._forget = forget
-        self._letters: OrderedDict[str, Entry] = OrderedDict()
+        self._letters: OrderedDict[str, Pack] = OrderedDict()
         self.dropped = 0  # letters that the bound pushed out
 
     def __len__(self) -> int:
         return len(self._letters)
 
-    def put(self, entry: Entry) -> None:
-        self._letters[entry.key] = entry
+    def put(self, letter: Pack) -> None:
+        self._letters[letter.key] = letter
         while len(self._letters) > self._letters_max:
             _, oldest = self._letters.popitem(last=False)
             self.dropped += 1
@@ -49,11 +51,11 @@ class MemoryDeadLetters:
     ) -> list[DeadLetter]:
         found: list[DeadLetter] = []
         with self._lock:
-            for entry in reversed(self._letters.values()):
+            for letter in reversed(self._letters.values()):
                 if len(found) >= limit:
                     break
-                if label in (None, entry.label) and user_id in (None, entry.lane.user_id):
-                    found.append(entry.dead_letter())
+                if label in (None, letter.label) and user_id in (None, letter.lane.user_id):
+                    found.append(letter.dead_letter())
         return found
 
     def show(self, key: str) -> DeadLetter:
@@ -63,9 +65,9 @@ class MemoryDeadLetters:
     def edit(self, key: str, content: str) -> DeadLetter:
         check_text("content", content)
         with self._lock:
-            entry = self._find(key)
-            entry.edit(content)
-            return entry.dead_letter()
+            letter = self._find(key)
+            letter.edit(content)
+            return letter.dead_letter()
 
     def retry(self, keys: Sequence[str] | None = None) -> int:
         with self._lock:
@@ -76,20 +78,20 @@ class MemoryDeadLetters:
     def purge(self, keys: Sequence[str] | None = None) -> int:
         with self._lock:
             taken = self._take(keys)
-            for entry in taken:
-                self._forget(entry)
+            for letter in taken:
+                self._forget(letter)
         return len(taken)
 
-    def _find(self, key: str) -> Entry:
-        entry = self._letters.get(key)
-        if entry is None:
+    def _find(self, key: str) -> Pack:
+        letter = self._letters.get(key)
+        if letter is None:
             raise InvalidInput(f"there is no dead letter {key!r}; `memos dead list` names them")
-        return entry
+        return letter
 
-    def _take(self, keys: Sequence[str] | None) -> Entries:
+    def _take(self, keys: Sequence[str] | None) -> Packs:
         if keys is None:
             taken = list(self._letters.values())
             self._letters.clear()
             return taken
         found = (self._letters.pop(key, None) for key in keys)
-        return [entry for entry in found if entry is not None]
+        return [letter for letter in found if letter is not None]

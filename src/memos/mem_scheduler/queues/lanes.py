@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from memos.mem_scheduler.queues.base import Lane, LaneDepth
-from memos.mem_scheduler.queues.entries import Entry
+from memos.mem_scheduler.queues.packs import Pack
 
 
 @dataclass(slots=True, eq=False)
@@ -17,12 +17,16 @@ class Lease:
     epoch: int
     home: LaneQueue
     slot: int
-    entries: list[Entry]
-    labels: tuple[str, ...]
+    packs: list[Pack]
+    labels: dict[str, int]  # messages by label
     claimed_labels: frozenset[str]  # what the claim asked for
     claimed_at: float  # monotonic
     expires_at: float  # monotonic
     timer_at: float = 0.0  # when the queue looks at it next; not later than expires_at
+    count: int = field(init=False)  # messages in all its packs
+
+    def __post_init__(self) -> None:
+        self.count = sum(self.labels.values())
 
 
 class LaneQueue:
@@ -42,54 +46,61 @@ class LaneQueue:
         "ready_label",
         "running",
         "timer_at",
+        "waiting",
         "waiting_counted",
     )
 
     def __init__(self, lane: Lane) -> None:
         self.lane = lane
         self.name = str(lane)
-        self.queue: OrderedDict[str, Entry] = OrderedDict()
-        self.later: dict[str, Entry] = {}  # delayed messages
+        self.queue: OrderedDict[Pack, None] = OrderedDict()
+        self.waiting = 0  # messages in it
+        self.later: dict[Pack, None] = {}  # delayed messages
         self.leases: dict[int, Lease] = {}  # by slot
         self.held = 0  # messages in the lane: queued, delayed, leased and coalesced
         self.queued: dict[str, int] = {}  # by label, as the next two
         self.delayed: dict[str, int] = {}
         self.running: dict[str, int] = {}
-        self.newest: dict[str, Entry] = {}  # label -> the waiting message that a newer one may absorb
+        self.newest: dict[str, Pack] = {}  # label -> the waiting message that a newer one may absorb
         self.ready_label: str | None = None  # under which it stands in the fair order
         self.head_label: str | None = None  # under which its waiting messages are counted
         self.waiting_counted = 0
         self.timer_at = 0.0  # when the block of its head ends, as the queue's timers know it
 
     @property
-    def head(self) -> Entry | None:
-        return next(iter(self.queue.values()), None)
+    def head(self) -> Pack | None:
+        return next(iter(self.queue), None)
 
-    def append(self, entry: Entry) -> None:
-        self.queue[entry.key] = entry
-        add(self.queued, entry.label, 1)
+    def append(self, pack: Pack) -> None:
+        self.queue[pack] = None
+        self.count(pack.label, len(pack.keys))
 
-    def put_back(self, entries: list[Entry]) -> None:
+    def put_back(self, packs: list[Pack]) -> None:
         """Return messages to the head, in their order."""
-        for entry in reversed(entries):
-            self.queue[entry.key] = entry
-            self.queue.move_to_end(entry.key, last=False)
-            add(self.queued, entry.label, 1)
+        for pack in reversed(packs):
+            self.queue[pack] = None
+            self.queue.move_to_end(pack, last=False)
+            self.count(pack.label, len(pack.keys))
 
-    def take_out(self, entry: Entry) -> None:
-        """Remove a waiting message from wherever it stands."""
-        del self.queue[entry.key]
-        add(self.queued, entry.label, -1)
-        if self.newest.get(entry.label) is entry:
-            del self.newest[entry.label]
+    def count(self, label: str, number: int) -> None:
+        """So many messages more wait."""
+        self.waiting += number
+        add(self.queued, label, number)
 
-    def replace(self, entry: Entry, heir: Entry) -> None:
+    def take_out(self, pack: Pack) -> None:
+        """Remove waiting messages from wherever they stand."""
+        del self.queue[pack]
+        self.count(pack.label, -len(pack.keys))
+        if self.newest.get(pack.label) is pack:
+            del self.newest[pack.label]
+
+    def replace(self, pack: Pack, heir: Pack) -> None:
         """`heir`, of the same label, takes the place of a waiting message."""
-        waiting = [heir if one is entry else one for one in self.queue.values()]
+        waiting = [heir if one is pack else one for one in self.queue]
         self.queue.clear()
-        self.queue.update((one.key, one) for one in waiting)
-        if self.newest.get(entry.label) is entry:
-            self.newest[entry.label] = heir
+        self.queue.update(dict.fromkeys(waiting))
+        if self.newest.get(pack.label) is pack:
+            self.newest[pack.label] = heir
 
     def free_slot(self) -> int:
         slot = 0
@@ -98,13 +109,13 @@ class LaneQueue:
         return slot
 
     def depth(self, *, parked: bool, now: float, look_max: int) -> LaneDepth:
-        """`look_max`: waiting messages that are looked at for the lag."""
+        """`look_max`: waiting packs that are looked at for the lag."""
         waiting = dict(self.queued)
         oldest_s: dict[str, float] = {}
-        for entry in itertools.islice(self.queue.values(), look_max):
-            if entry.label not in oldest_s:
-                since = entry.ready_at if entry.blocked_since is None else entry.blocked_since
-                oldest_s[entry.label] = max(0.0, now - since)
+        for pack in itertools.islice(self.queue, look_max):
+            if pack.label not in oldest_s:
+                since = pack.ready_at if pack.blocked_since is None else pack.blocked_since
+                oldest_s[pack.label] = max(0.0, now - since)
                 if len(oldest_s) == len(waiting):
                     break
         return LaneDepth(

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import itertools
 import random as random_module
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from memos.clock import Clock
 from memos.mem_scheduler.queues.adaptive import BatchSizes
@@ -30,9 +29,9 @@ from memos.mem_scheduler.queues.base import (
 )
 from memos.mem_scheduler.queues.caps import UserCaps
 from memos.mem_scheduler.queues.columns import build_settled
-from memos.mem_scheduler.queues.entries import Entry, LaneId, Place, Values, deliveries_of
 from memos.mem_scheduler.queues.label_times import TimesByLabel
 from memos.mem_scheduler.queues.lanes import LaneQueue, Lease, add
+from memos.mem_scheduler.queues.packs import Call, LaneId, Pack, Place, deliveries_of, keys_of
 from memos.mem_scheduler.queues.ready import ReadyLanes
 from memos.mem_scheduler.queues.served import ServedLabels
 from memos.mem_scheduler.queues.status_table import StatusTable
@@ -47,7 +46,7 @@ _LEASED = Place.LEASED  # looking up a member of an enumeration costs more than 
 _DONE = Place.DONE
 _COMPLETED = TaskState.COMPLETED
 
-_Subject = Entry | LaneQueue | Lease
+_Subject = Pack | LaneQueue | Lease
 
 
 class Ledger:
@@ -62,7 +61,7 @@ class Ledger:
         source: random_module.Random,
         weight_of: Callable[[str], float],
         status_entries_max: int,
-        bury: Callable[[Entry], None],
+        bury: Callable[[Pack], None],
         user_batches_max: int = 0,
         instance: str = "",
     ) -> None:
@@ -93,34 +92,37 @@ class Ledger:
 
     def enter(
         self,
-        key: str,
-        values: Values,
+        call: Call,
+        touched: dict[LaneQueue, None],
         *,
-        lane_id: LaneId,
         now: float,
         wall: float,
         delay_s: float = 0.0,
         parent_key: str = "",
-    ) -> LaneQueue:
-        """A new message. The caller follows with `refresh` of the lane that is returned."""
-        line = self.lines.get(lane_id) or self._open(lane_id)
-        entry = Entry(key, line, values, enqueued_at=wall, ready_at=now)
-        if parent_key:
-            entry.parent_key = parent_key
-        line.held += 1
-        self.held += 1
-        self.table.add(entry)
-        if delay_s > 0:
-            self._delay(entry, line, now + delay_s)
-            return line
-        if self.policies.get(entry.label).coalesce:
-            self._absorb(line.newest.get(entry.label), entry, line)
-            line.newest[entry.label] = entry
-        elif line.newest:
-            line.newest.pop(entry.label, None)  # of a time in which the label coalesced: this one is newer
-        line.append(entry)
-        self._queued += 1
-        return line
+    ) -> None:
+        """New messages. Their lanes are added to `touched`: the caller follows with `refresh` of each."""
+        self.table.add(call)
+        self.held += len(call.keys)
+        for pack, lane_id in call.packs.items():
+            line = self.lines.get(lane_id) or self._open(lane_id)
+            touched[line] = None
+            pack.join(line, now=now, wall=wall)
+            line.held += len(pack.keys)
+            if parent_key:
+                pack.parent_key = parent_key
+            if delay_s > 0:
+                self._delay(pack, line, now + delay_s)
+                continue
+            self._queued += len(pack.keys)
+            if self.policies.get(pack.label).coalesce:
+                for one in self._apart(pack):
+                    self._absorb(line.newest.get(one.label), one, line)
+                    line.newest[one.label] = one
+                    line.append(one)
+                continue
+            if line.newest:
+                line.newest.pop(pack.label, None)  # of a time in which the label coalesced: this one is newer
+            line.append(pack)
 
     def refresh(self, line: LaneQueue, now: float) -> None:
         """After any change to a lane: its place in the ready order, its timer, its end; wake a waiter."""
@@ -140,17 +142,17 @@ class Ledger:
                 del self.lines[lane_id]
                 self.ready.closed(line)
 
-    def requeue(self, entries: list[Entry]) -> None:
+    def requeue(self, letters: list[Pack]) -> None:
         """Dead letters get fresh budgets and the end of their lanes."""
         now = self._clock.monotonic()
-        for entry in entries:
-            lane_id = (entry.lane.user_id, entry.lane.mem_cube_id, entry.lane.task_class)
+        for pack in letters:
+            lane_id = (pack.lane.user_id, pack.lane.mem_cube_id, pack.lane.task_class)
             line = self.lines.get(lane_id) or self._open(lane_id)
-            entry.begin_again(line, now)
-            line.append(entry)
+            pack.begin_again(line, now)
+            line.append(pack)
             self._queued += 1
-            line.held += 1 + len(entry.absorbed)
-            self.held += 1 + len(entry.absorbed)
+            line.held += 1 + len(pack.absorbed)
+            self.held += 1 + len(pack.absorbed)
             self.refresh(line, now)
 
     def _open(self, lane_id: LaneId) -> LaneQueue:
@@ -158,13 +160,13 @@ class Ledger:
         self.ready.opened(line)
         return line
 
-    def _absorb(self, older: Entry | None, entry: Entry, line: LaneQueue) -> None:
-        """`entry` will run for `older` too, which waits unrun. It runs in its own place: order stays."""
+    def _absorb(self, older: Pack | None, pack: Pack, line: LaneQueue) -> None:
+        """`pack` will run for `older` too, which waits unrun. It runs in its own place: order stays."""
         if older is None or len(older.absorbed) >= ABSORBED_MAX:
             return
         line.take_out(older)
         self._queued -= 1
-        entry.absorb((older, *older.absorbed))
+        pack.absorb((older, *older.absorbed))
 
     def joins(self, lane_id: LaneId, label: str, number: int) -> bool:
         """Whether so many new messages would be absorbed or absorb, so that no more wait than before."""
@@ -172,20 +174,20 @@ class Ledger:
         older = line.newest.get(label) if line is not None and self.policies.get(label).coalesce else None
         return older is not None and len(older.absorbed) + number <= ABSORBED_MAX
 
-    def _delay(self, entry: Entry, line: LaneQueue, due_at: float) -> None:
-        entry.place = Place.DELAYED
-        entry.due_at = due_at
-        line.later[entry.key] = entry
-        add(line.delayed, entry.label, 1)
-        self._delayed += 1
-        self._remind(due_at, entry)
+    def _delay(self, pack: Pack, line: LaneQueue, due_at: float) -> None:
+        pack.place = Place.DELAYED
+        pack.due_at = due_at
+        line.later[pack] = None
+        add(line.delayed, pack.label, len(pack.keys))
+        self._delayed += len(pack.keys)
+        self._remind(due_at, pack)
 
     def _remind(self, due_at: float, subject: _Subject) -> None:
         self.timers.push(due_at, subject)
         self._waiters.call_by(due_at)
 
     def _applies(self, subject: _Subject, due_at: float) -> bool:
-        if isinstance(subject, Entry):
+        if isinstance(subject, Pack):
             return subject.place is Place.DELAYED and subject.due_at == due_at
         if isinstance(subject, LaneQueue):
             head = subject.head
@@ -197,7 +199,7 @@ class Ledger:
     def look_after(self, now: float) -> None:
         """Everything that is due: ends of delays, ends of blocks, lost leases."""
         while (subject := self.timers.pop_due(now)) is not None:
-            if isinstance(subject, Entry):
+            if isinstance(subject, Pack):
                 self._ripen(subject, now)
             elif isinstance(subject, LaneQueue):
                 self.refresh(subject, now)
@@ -214,34 +216,35 @@ class Ledger:
         line = self.ready.pick(wanted)
         if line is None:
             return None
-        entries = self._take(line, wanted, batch_max, now)
-        counts = Counter([entry.label for entry in entries])
-        labels = tuple(counts)
+        packs = self._take(line, wanted, batch_max, now)
+        labels: dict[str, int] = {}
+        for pack in packs:
+            pack.place = _LEASED
+            pack.started_at = wall
+            pack.due_at = 0.0
+            labels[pack.label] = labels.get(pack.label, 0) + len(pack.keys)
         length_s = self.lease_s(labels)
         self._epoch += 1
         lease = Lease(
-            self._epoch, line, line.free_slot(), entries, labels, wanted, now, now + length_s, now + length_s
+            self._epoch, line, line.free_slot(), packs, labels, wanted, now, now + length_s, now + length_s
         )
-        for entry in entries:
-            entry.place = _LEASED
-            entry.started_at = wall
-        for label, number in counts.items():
-            add(line.queued, label, -number)
+        for label, number in labels.items():
+            line.count(label, -number)
             add(line.running, label, number)
-        self._queued -= len(entries)
-        self._running += len(entries)
+        self._queued -= lease.count
+        self._running += lease.count
         line.leases[lease.slot] = lease
         self.leases[lease.epoch] = lease
         if self.caps.leased(line.lane.user_id, lease.epoch):
             self.ready.set_aside(line.lane.user_id)
         self.served.leased(wanted)
         self.timers.push(lease.timer_at, lease)
-        self.ready.charge(line, len(entries))
+        self.ready.charge(line, lease.count)
         self.refresh(line, now)
-        deliveries = deliveries_of(entries, stream=line.name)
+        deliveries = deliveries_of(packs, stream=line.name)
         return Batch(line.lane, lease.slot, lease.epoch, deliveries, wall + length_s)
 
-    def lease_s(self, labels: Sequence[str]) -> float:
+    def lease_s(self, labels: Iterable[str]) -> float:
         """The length of a lease: the shortest of its labels'."""
         return min([self.policies.get(label).min_idle_ms for label in labels]) / 1000.0
 
@@ -251,61 +254,71 @@ class Ledger:
             lease.timer_at = lease.expires_at
             self._remind(lease.timer_at, lease)
 
-    def _take(
-        self, line: LaneQueue, wanted: frozenset[str], batch_max: int | None, now: float
-    ) -> list[Entry]:
-        """Take from the head what one batch may hold: a message whose lease was lost goes alone."""
-        limit = batch_max or len(line.queue)
-        entries: list[Entry] = []
+    def _take(self, line: LaneQueue, wanted: frozenset[str], batch_max: int | None, now: float) -> list[Pack]:
+        """Take from the head what one batch may hold: a message whose lease was lost goes alone. A pack that
+        does not fit whole is divided."""
+        limit = batch_max or line.waiting
+        packs: list[Pack] = []
+        count = 0
         seen = ""
-        for entry in line.queue.values():
-            if entry.label != seen:
-                seen = entry.label
+        for pack in line.queue:
+            if pack.label != seen:
+                seen = pack.label
                 if seen not in wanted:
                     break
                 limit = min(limit, self.policies.get(seen).batch_size_max, self._sizes.of(seen))
-            if len(entries) >= limit or entry.due_at > now or (entries and entry.recoveries):
+            if count >= limit or pack.due_at > now or (count and pack.recoveries):
                 break
-            entries.append(entry)
-            if entry.recoveries:
+            packs.append(pack)
+            count += len(pack.keys)
+            if pack.recoveries:
                 break
-        for entry in entries:
-            del line.queue[entry.key]
-            entry.due_at = 0.0
-            if line.newest and line.newest.get(entry.label) is entry:
-                del line.newest[entry.label]
-        return entries
+        last = packs[-1]
+        keep = 1 if last.recoveries else len(last.keys) - max(0, count - limit)
+        if keep < len(last.keys):  # the rest stays where the pack stands
+            packs[-1] = last.cut(0, keep)
+            self.table.stand_for(packs[-1])
+        else:
+            del line.queue[last]
+        for pack in packs[:-1]:
+            del line.queue[pack]
+        if line.newest:
+            for pack in packs:
+                if line.newest.get(pack.label) is pack:
+                    del line.newest[pack.label]
+        return packs
 
-    def _ripen(self, entry: Entry, now: float) -> None:
-        """A delay is over: the message joins the end of its lane."""
-        line = entry.line
-        self._undelay(entry, line)
-        entry.place = Place.QUEUED
-        entry.ready_at, entry.due_at = entry.due_at, 0.0
-        line.append(entry)
-        self._queued += 1
+    def _ripen(self, pack: Pack, now: float) -> None:
+        """A delay is over: the messages join the end of their lane."""
+        line = pack.line
+        self._undelay(pack, line)
+        pack.place = Place.QUEUED
+        pack.ready_at, pack.due_at = pack.due_at, 0.0
+        line.append(pack)
+        self._queued += len(pack.keys)
         self.refresh(line, now)
 
-    def _undelay(self, entry: Entry, line: LaneQueue) -> None:
-        del line.later[entry.key]
-        add(line.delayed, entry.label, -1)
-        self._delayed -= 1
+    def _undelay(self, pack: Pack, line: LaneQueue) -> None:
+        del line.later[pack]
+        add(line.delayed, pack.label, -len(pack.keys))
+        self._delayed -= len(pack.keys)
 
     def _lose(self, lease: Lease, now: float) -> None:
         """Nobody renewed the lease: its messages go back to the head, to be claimed one at a time."""
         self._end(lease)
         self._sizes.reset(lease.labels)
-        back: list[Entry] = []
-        for entry in lease.entries:
-            entry.recoveries += 1
-            entry.ready_at = now
-            fate = judge_lost(self.policies.get(entry.label), recoveries=entry.recoveries)
-            if entry.cancel_requested:
-                self._settle(entry, Place.CANCELLED, self._clock.now())
-            elif fate is Fate.DEAD:
-                self._bury(entry, f"its lease was lost {entry.recoveries} times: no worker survived the run")
-            else:
-                back.append(entry)
+        back: list[Pack] = []
+        for pack in lease.packs:
+            pack.recoveries += 1
+            pack.ready_at = now
+            dead = judge_lost(self.policies.get(pack.label), recoveries=pack.recoveries) is Fate.DEAD
+            for one in self._apart(pack) if dead or pack.asked else (pack,):
+                if one.key in one.asked:
+                    self._settle(one, Place.CANCELLED, self._clock.now())
+                elif dead:
+                    self._bury(one, f"its lease was lost {one.recoveries} times: no worker survived the run")
+                else:
+                    back.append(one)
         self._return(lease.home, back)
         self.refresh(lease.home, now)
 
@@ -317,57 +330,85 @@ class Ledger:
         self._record(lease, outcomes, now)
         wall = self._clock.now()
         if set(map(type, outcomes)) == {Done}:
-            for entry in lease.entries:
-                self._settle(entry, _DONE, wall)
-            return build_settled([entry.key for entry in lease.entries], _COMPLETED)
-        back: list[Entry] = []
-        settled = [
-            self._apply(entry, outcome, back, now, wall)
-            for entry, outcome in zip(lease.entries, outcomes, strict=True)
-        ]
+            keys = keys_of(lease.packs)
+            self._all_done(lease, wall)
+            return build_settled(keys, _COMPLETED)
+        back: list[Pack] = []
+        settled: list[Settled] = []
+        for pack in lease.packs:
+            own = outcomes[len(settled) : len(settled) + len(pack.keys)]
+            kinds = set(map(type, own))
+            together = not pack.asked and kinds in ({Done}, {Release})
+            for one, outcome in zip((pack,) if together else self._apart(pack), own):  # noqa: B905 - as above
+                keys = [*one.keys]
+                state, error = self._apply(one, outcome, back, now, wall)
+                settled += [Settled(key, state, error) for key in keys]
         self._return(lease.home, back)
         return settled
 
-    def _apply(self, entry: Entry, outcome: Outcome, back: list[Entry], now: float, wall: float) -> Settled:
+    def _all_done(self, lease: Lease, wall: float) -> None:
+        if len(lease.labels) > 1 or any(pack.retried or pack.absorbed for pack in lease.packs):
+            for pack in lease.packs:
+                self._settle(pack, _DONE, wall)
+            return
+        for pack in lease.packs:
+            pack.place = _DONE
+        lease.home.held -= lease.count
+        self.held -= lease.count
+        self.table.settle(lease.packs, wall)
+
+    def _apart(self, pack: Pack) -> list[Pack]:
+        """Each message of the pack as a pack of its own."""
+        if len(pack.keys) == 1:
+            return [pack]
+        singles = [pack.part(at, at + 1) for at in range(len(pack.keys))]
+        for one in singles:
+            self.table.stand_for(one)
+        return singles
+
+    def _apply(
+        self, pack: Pack, outcome: Outcome, back: list[Pack], now: float, wall: float
+    ) -> tuple[TaskState, str]:
+        """What becomes of messages that go the same way: several only where they are done or released."""
         if isinstance(outcome, Done):
-            self._settle(entry, _DONE, wall)
-            return Settled(entry.key, _COMPLETED)
+            self._settle(pack, _DONE, wall)
+            return _COMPLETED, ""
         if isinstance(outcome, Dead):
-            self._bury(entry, outcome.error)
-            return Settled(entry.key, TaskState.FAILED, outcome.error)
-        if entry.cancel_requested:
-            self._settle(entry, Place.CANCELLED, wall)
-            return Settled(entry.key, TaskState.CANCELLED)
-        entry.ready_at = now
+            self._bury(pack, outcome.error)
+            return TaskState.FAILED, outcome.error
+        if pack.key in pack.asked:
+            self._settle(pack, Place.CANCELLED, wall)
+            return TaskState.CANCELLED, ""
+        pack.ready_at = now
         if isinstance(outcome, Release):
-            back.append(entry)
-            return Settled(entry.key, TaskState.WAITING)
+            back.append(pack)
+            return TaskState.WAITING, ""
         verdict = judge_retry(
             outcome,
-            self.policies.get(entry.label),
-            attempts=entry.attempts,
-            blocked_s=None if entry.blocked_since is None else now - entry.blocked_since,
+            self.policies.get(pack.label),
+            attempts=pack.attempts,
+            blocked_s=None if pack.blocked_since is None else now - pack.blocked_since,
             source=self._random,
         )
-        entry.attempts = verdict.attempts
-        entry.error = verdict.error
-        entry.retried = True
+        pack.attempts = verdict.attempts
+        pack.error = verdict.error
+        pack.retried = True
         if verdict.fate is Fate.DEAD:
-            self._bury(entry, verdict.error)
-            return Settled(entry.key, TaskState.FAILED, verdict.error)
-        line = entry.line
+            self._bury(pack, verdict.error)
+            return TaskState.FAILED, verdict.error
+        line = pack.line
         if verdict.fate is Fate.HEAD:
-            if entry.blocked_since is None:
-                entry.blocked_since = now
-            entry.due_at = entry.ready_at = now + verdict.delay_s
-            back.append(entry)
+            if pack.blocked_since is None:
+                pack.blocked_since = now
+            pack.due_at = pack.ready_at = now + verdict.delay_s
+            back.append(pack)
         elif verdict.delay_s > 0:
-            self._delay(entry, line, now + verdict.delay_s)
+            self._delay(pack, line, now + verdict.delay_s)
         else:
-            entry.place = Place.QUEUED
-            line.append(entry)
+            pack.place = Place.QUEUED
+            line.append(pack)
             self._queued += 1
-        return Settled(entry.key, TaskState.RETRYING, verdict.error)
+        return TaskState.RETRYING, verdict.error
 
     def _end(self, lease: Lease) -> None:
         """Nobody holds these messages any more."""
@@ -379,107 +420,130 @@ class Ledger:
         if self.caps.ended(user_id, lease.epoch):
             for label in self.ready.bring_back(user_id):
                 self._waiters.call(label)
-        if len(lease.labels) == 1:
-            add(line.running, lease.labels[0], -len(lease.entries))
-        else:
-            for entry in lease.entries:
-                add(line.running, entry.label, -1)
-        self._running -= len(lease.entries)
+        for label, number in lease.labels.items():
+            add(line.running, label, -number)
+        self._running -= lease.count
 
     def _record(self, lease: Lease, outcomes: Sequence[Outcome], now: float) -> None:
         took_s = now - lease.claimed_at
-        if Release not in set(map(type, outcomes)):
-            self._sizes.record(lease.labels, len(lease.entries), took_s)
-        for label in lease.labels:
-            waited_s = [
-                lease.claimed_at - entry.ready_at
-                for entry, outcome in zip(lease.entries, outcomes, strict=True)
-                if entry.label == label and isinstance(outcome, Done)
-            ]
+        kinds = list(map(type, outcomes))
+        if Release not in kinds:
+            self._sizes.record(lease.labels, lease.count, took_s)
+        waits: dict[str, list[float]] = {label: [] for label in lease.labels}
+        at = 0
+        for pack in lease.packs:
+            done = kinds[at : at + len(pack.keys)].count(Done)
+            waits[pack.label] += [lease.claimed_at - pack.ready_at] * done
+            at += len(pack.keys)
+        for label, waited_s in waits.items():
             if waited_s:
                 self._times.record(label, waited_s=waited_s, ran_s=took_s)
 
-    def _return(self, line: LaneQueue, back: list[Entry]) -> None:
-        for entry in back:
-            entry.place = Place.QUEUED
+    def _return(self, line: LaneQueue, back: list[Pack]) -> None:
+        for pack in back:
+            pack.place = Place.QUEUED
+            self._queued += len(pack.keys)
         line.put_back(back)
-        self._queued += len(back)
 
-    def _settle(self, entry: Entry, place: Place, wall: float) -> None:
+    def _settle(self, pack: Pack, place: Place, wall: float) -> None:
         """Done or cancelled, with all that it runs for."""
-        line = entry.line
-        for one in entry.absorbed:
-            one.settle_with(entry, place)
-            self.table.settle(one, wall)
-        line.held -= 1 + len(entry.absorbed)
-        self.held -= 1 + len(entry.absorbed)
+        line = pack.line
+        count = len(pack.keys) + len(pack.absorbed)
+        for one in pack.absorbed:
+            one.settle_with(pack, place)
+            self.table.settle((one,), wall)
+        line.held -= count
+        self.held -= count
         if place is _DONE:
-            entry.error = ""
-        entry.place = place
-        self.table.settle(entry, wall)
+            pack.error = ""
+        pack.place = place
+        self.table.settle((pack,), wall)
 
-    def _bury(self, entry: Entry, error: str) -> None:
-        """To the dead letters; what it ran for waits there with it."""
-        line = entry.line
-        line.held -= 1 + len(entry.absorbed)
-        self.held -= 1 + len(entry.absorbed)
-        entry.place = Place.DEAD
-        entry.error = error
-        entry.finished_at = self._clock.now()
-        entry.leave()
-        self._put_dead(entry)
+    def _bury(self, pack: Pack, error: str) -> None:
+        """To the dead letters, one message; what it ran for waits there with it."""
+        line = pack.line
+        line.held -= 1 + len(pack.absorbed)
+        self.held -= 1 + len(pack.absorbed)
+        pack.place = Place.DEAD
+        pack.error = error
+        pack.finished_at = self._clock.now()
+        pack.leave()
+        self._put_dead(pack)
 
-    def forget_letter(self, entry: Entry) -> None:
+    def forget_letter(self, letter: Pack) -> None:
         """A dead letter is purged or pushed out: only its status row stays."""
         wall = self._clock.now()
-        for one in entry.absorbed:
-            one.settle_with(entry, Place.GONE)
-            self.table.settle(one, wall)
-        entry.place = Place.GONE
-        self.table.settle(entry, wall)
+        for one in letter.absorbed:
+            one.settle_with(letter, Place.GONE)
+            self.table.settle((one,), wall)
+        letter.place = Place.GONE
+        self.table.settle((letter,), wall)
 
     # -- cancelling -------------------------------------------------------------------------------
 
-    def cancel(self, entry: Entry, now: float) -> bool:
+    def cancel(self, key: str, now: float) -> bool:
         """Take a waiting message out; ask a running one to stop. True when it was taken out."""
-        if entry.place is Place.LEASED:
-            entry.cancel_requested = True
+        pack = self.table.get(key)
+        if pack is None:
             return False
-        if entry.place is Place.COALESCED:
-            runner = entry.into
+        if pack.place is Place.LEASED:
+            pack.asked |= {key}
+            return False
+        if pack.place is Place.COALESCED:
+            runner = pack.into
             if runner is None or runner.place not in (Place.QUEUED, Place.DELAYED):
                 return False  # its runner is at work or dead: it no longer waits
-            runner.absorbed = tuple(one for one in runner.absorbed if one is not entry)
-        elif entry.place is Place.DELAYED:
-            self._undelay(entry, entry.line)
-            if entry.absorbed:
-                heir = entry.hand_over()
-                entry.line.append(heir)
+            runner.absorbed = tuple(one for one in runner.absorbed if one is not pack)
+        elif pack.place is Place.DELAYED:
+            pack = self._single_out(pack, key)
+            if pack.absorbed:
+                heir = pack.hand_over()
+                pack.line.append(heir)
                 self._queued += 1
-        elif entry.place is Place.QUEUED:
-            if entry.absorbed:
-                entry.line.replace(entry, entry.hand_over())
+        elif pack.place is Place.QUEUED:
+            if pack.absorbed:
+                pack.line.replace(pack, pack.hand_over())
             else:
-                entry.line.take_out(entry)
-                self._queued -= 1
+                pack = self._single_out(pack, key)
         else:
             return False
-        line = entry.line
-        self._settle(entry, Place.CANCELLED, self._clock.now())
+        line = pack.line
+        self._settle(pack, Place.CANCELLED, self._clock.now())
         self.refresh(line, now)
         return True
+
+    def _single_out(self, pack: Pack, key: str) -> Pack:
+        """Take a waiting message out of its pack, and that out of its place when nothing is left of it."""
+        line, delayed = pack.line, pack.place is Place.DELAYED
+        if len(pack.keys) == 1:
+            if delayed:
+                self._undelay(pack, line)
+            else:
+                line.take_out(pack)
+                self._queued -= 1
+            return pack
+        at = pack.keys.index(key)
+        one = pack.cut(at, at + 1)
+        self.table.stand_for(one)
+        if delayed:
+            add(line.delayed, one.label, -1)
+            self._delayed -= 1
+        else:
+            line.count(one.label, -1)
+            self._queued -= 1
+        return one
 
     def clear(self) -> int:
         """Cancel everything that waits or runs; running leases are fenced. Returns how many messages."""
         wall = self._clock.now()
         count = 0
         for line in self.lines.values():
-            leased = [entry for lease in line.leases.values() for entry in lease.entries]
-            for entry in (*line.queue.values(), *line.later.values(), *leased):
-                for one in (*entry.absorbed, entry):
+            leased = [pack for lease in line.leases.values() for pack in lease.packs]
+            for pack in (*line.queue, *line.later, *leased):
+                for one in (*pack.absorbed, pack):
+                    count += len(one.keys)
                     one.place = Place.CANCELLED
-                    self.table.settle(one, wall)
-                    count += 1
+                    self.table.settle((one,), wall)
         for lease in self.leases.values():
             self.served.ended(lease.claimed_labels)
         self.leases.clear()
@@ -509,7 +573,7 @@ class Ledger:
                 lease.slot,
                 lease.epoch,
                 self._instance,
-                dict(Counter(entry.label for entry in lease.entries)),
+                dict(lease.labels),
                 held_s=now - lease.claimed_at,
                 expires_in_s=lease.expires_at - now,
             )

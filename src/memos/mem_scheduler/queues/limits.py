@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Lane, Outcome, Release, Retry, Settled
-from memos.mem_scheduler.queues.entries import LaneId
+from memos.mem_scheduler.queues.packs import LaneId
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 
 if TYPE_CHECKING:
     from memos.memory.store import Followup
 
 WEIGHT_MIN = 0.001
+_content_of = attrgetter("content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +52,27 @@ class Limits:
     def check_payloads(self, messages: Sequence[ScheduleMessageItem]) -> None:
         """InvalidInput for a content that is too long."""
         limit = self.payload_bytes_max
-        for message in messages:
-            content = message.content
+        contents = list(map(_content_of, messages))
+        if max(map(len, contents), default=0) * 4 <= limit:
+            return
+        for message, content in zip(messages, contents, strict=True):
             if len(content) * 4 > limit and len(content.encode(errors="surrogatepass")) > limit:
                 raise InvalidInput(
                     f"content of message {message.item_id!r} has more than {limit} bytes "
                     "(queue.payload_bytes_max): split it"
                 )
 
-    def check_room(self, lane_ids: Sequence[LaneId], *, held: int, held_by: Callable[[LaneId], int]) -> None:
-        """QueueFull when these messages do not all fit beside the `held` ones, `held_by` lane."""
-        if held + len(lane_ids) > self.messages_max:
-            raise self.refusal("", held=held, number=len(lane_ids))
-        for lane_id, number in Counter(lane_ids).items():
+    def check_room(
+        self, numbers: Mapping[LaneId, int], *, held: int, held_by: Callable[[LaneId], int]
+    ) -> None:
+        """QueueFull when so many messages by lane do not all fit beside the `held` ones, `held_by` lane."""
+        total = sum(numbers.values())
+        if held + total > self.messages_max:
+            raise self.refusal("", held=held, number=total)
+        for lane_id, number in numbers.items():
             in_lane = held_by(lane_id)
             if in_lane + number > self.lane_messages_max:
-                raise self.refusal(str(Lane(*lane_id)), held=in_lane, number=len(lane_ids))
+                raise self.refusal(str(Lane(*lane_id)), held=in_lane, number=total)
 
     def refusal(self, lane: str, *, held: int, number: int) -> QueueFull:
         """What a call of `number` messages is told when the lane ("": the queue) holds `held` already."""

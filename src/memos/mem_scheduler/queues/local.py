@@ -35,7 +35,6 @@ from memos.mem_scheduler.queues.base import (
     WhenFull,
 )
 from memos.mem_scheduler.queues.dead_letters import MemoryDeadLetters
-from memos.mem_scheduler.queues.entries import LaneId, Values, deliveries_of, lane_id_of, values_of
 from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.lanes import LaneQueue
@@ -49,6 +48,7 @@ from memos.mem_scheduler.queues.limits import (
     only_answer,
     weight_function,
 )
+from memos.mem_scheduler.queues.packs import Call, LaneId, deliveries_of, gather
 from memos.mem_scheduler.queues.policies import MemoryPolicyTable
 from memos.mem_scheduler.queues.waiters import Waiters
 from memos.mem_scheduler.schemas.keys import KeyMint
@@ -104,8 +104,8 @@ class LocalQueue:
         self._dead = MemoryDeadLetters(
             self._lock,
             letters_max=dead_letters_max,
-            requeue=lambda entries: self._ledger.requeue(entries),
-            forget=lambda entry: self._ledger.forget_letter(entry),
+            requeue=lambda letters: self._ledger.requeue(letters),
+            forget=lambda letter: self._ledger.forget_letter(letter),
         )
         self._ledger = Ledger(
             self._policies,
@@ -155,11 +155,10 @@ class LocalQueue:
         if idempotency_key is not None:
             scoped = ScopedKey.of(idempotency_key, [*messages, *(one.message for one in followups)])
         check_delays(delay_s, followups)
-        taken = self._values_of(messages)
-        chained = self._values_of([followup.message for followup in followups])
-        keys = self._mint.mint(len(taken)) if taken else []
-        answer = [*keys, *(followup.key for followup in followups)]
-        lane_ids = [lane_id_of(message) for message in messages]
+        self._limits.check_payloads(messages)
+        call = gather(self._mint.mint(len(messages)) if messages else [], messages)
+        chained = self._chained(followups)
+        answer = [*call.keys, *(followup.key for followup in followups)]
         with self._lock:
             self._refuse_closed()
             if token is not None and token in self._tokens:
@@ -170,14 +169,10 @@ class LocalQueue:
                 answered = self._known_answer(scoped, now)
                 if answered is not None:
                     return answered
-            if not inside_handler and not (
-                when_full == "coalesce" and delay_s <= 0 and self._all_join(lane_ids, messages)
-            ):
-                self._refuse_overflow(lane_ids)
+            if not inside_handler and not (when_full == "coalesce" and delay_s <= 0 and self._all_join(call)):
+                self._limits.check_room(call.by_lane(), held=self._ledger.held, held_by=self._held_by)
             touched: dict[LaneQueue, None] = {}
-            for key, values, lane_id in zip(keys, taken, lane_ids, strict=True):
-                line = self._ledger.enter(key, values, lane_id=lane_id, now=now, wall=wall, delay_s=delay_s)
-                touched[line] = None
+            self._ledger.enter(call, touched, now=now, wall=wall, delay_s=delay_s)
             self._chain(followups, chained, touched)
             for line in touched:
                 self._ledger.refresh(line, now)
@@ -229,18 +224,18 @@ class LocalQueue:
     def finish_all(self, finishes: Sequence[Finish]) -> list[list[Settled] | LeaseLost]:
         for one in finishes:
             check_outcomes(one.batch, one.outcomes)
-        chained = [self._values_of([followup.message for followup in one.followups]) for one in finishes]
+        chained = [self._chained(one.followups) for one in finishes]
         answers: list[list[Settled] | LeaseLost] = []
         with self._lock:
             now = self._clock.monotonic()
-            for one, values in zip(finishes, chained, strict=True):
+            for one, calls in zip(finishes, chained, strict=True):
                 lease = self._ledger.leases.get(one.batch.epoch)
                 if lease is None:
                     answers.append(lease_lost(one.batch))
                     continue
                 answers.append(self._ledger.settle_batch(lease, one.outcomes, now))
                 touched: dict[LaneQueue, None] = {lease.home: None}
-                self._chain(one.followups, values, touched)
+                self._chain(one.followups, calls, touched)
                 for line in touched:
                     self._ledger.refresh(line, now)
         return answers
@@ -264,8 +259,7 @@ class LocalQueue:
         with self._lock:
             now = self._clock.monotonic()
             for key in keys:
-                entry = self._ledger.table.get(key)
-                if entry is not None and self._ledger.cancel(entry, now):
+                if self._ledger.cancel(key, now):
                     taken.append(key)
         return taken
 
@@ -293,8 +287,7 @@ class LocalQueue:
 
     def live(self, keys: Collection[str]) -> set[str]:
         with self._lock:
-            found = ((key, self._ledger.table.get(key)) for key in keys)
-            return {key for key, entry in found if entry is not None}
+            return {key for key in keys if self._ledger.table.get(key) is not None}
 
     def statuses(
         self,
@@ -311,9 +304,9 @@ class LocalQueue:
 
     def get(self, keys: Sequence[str]) -> list[Delivery]:
         with self._lock:
-            found = [self._ledger.table.get(key) for key in keys]
-            live = [entry for entry in found if entry is not None and entry.home is not None]
-            return [one for entry in live for one in deliveries_of([entry], stream=entry.line.name)]
+            found = [(key, self._ledger.table.get(key)) for key in keys]
+            live = [pack.only(key) for key, pack in found if pack is not None and pack.home is not None]
+            return [one for pack in live for one in deliveries_of([pack], stream=pack.line.name)]
 
     def clear(self) -> int:
         with self._lock:
@@ -335,20 +328,18 @@ class LocalQueue:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _values_of(self, messages: Sequence[ScheduleMessageItem]) -> list[Values]:
-        self._limits.check_payloads(messages)
-        return [values_of(message) for message in messages]
+    def _chained(self, followups: Sequence[Followup]) -> list[Call]:
+        self._limits.check_payloads([followup.message for followup in followups])
+        return [gather([followup.key], [followup.message]) for followup in followups]
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise QueueUnavailable("the queue is closed; build a new runtime to go on")
 
-    def _refuse_overflow(self, lane_ids: list[LaneId]) -> None:
-        self._limits.check_room(lane_ids, held=self._ledger.held, held_by=self._held_by)
-
-    def _all_join(self, lane_ids: list[LaneId], messages: Sequence[ScheduleMessageItem]) -> bool:
-        labels = [message.label for message in messages]
-        wanted = Counter(zip(lane_ids, labels, strict=True))
+    def _all_join(self, call: Call) -> bool:
+        wanted: Counter[tuple[LaneId, str]] = Counter()
+        for pack, lane_id in call.packs.items():
+            wanted[lane_id, pack.label] += len(pack.keys)
         return all(self._ledger.joins(lane_id, label, n) for (lane_id, label), n in wanted.items())
 
     def _known_answer(self, scoped: ScopedKey, now: float) -> list[str] | None:
@@ -373,24 +364,21 @@ class LocalQueue:
     def _chain(
         self,
         followups: Sequence[Followup],
-        chained: list[Values],
+        chained: list[Call],
         touched: dict[LaneQueue, None],
     ) -> None:
         """Queue those followups that are not live yet; they are never refused."""
-        for followup, values in zip(followups, chained, strict=True):
-            known = self._ledger.table.get(followup.key)
-            if known is not None:
-                continue
-            line = self._ledger.enter(
-                followup.key,
-                values,
-                lane_id=lane_id_of(followup.message),
-                now=self._clock.monotonic(),
-                wall=self._clock.now(),
-                delay_s=followup.delay_s,
-                parent_key=followup.parent_key,
-            )
-            touched[line] = None
+        for followup, call in zip(followups, chained, strict=True):
+            if self._ledger.table.get(followup.key) is None:
+                self._ledger.table.give_way(followup.key)
+                self._ledger.enter(
+                    call,
+                    touched,
+                    now=self._clock.monotonic(),
+                    wall=self._clock.now(),
+                    delay_s=followup.delay_s,
+                    parent_key=followup.parent_key,
+                )
 
     def _pass_on(self) -> None:
         """A claim ends: one more waiter looks after what is left, now or when it is due."""

@@ -151,10 +151,13 @@ class ReadyLanes:
         return found is not None and found.order.has(labels)
 
     def _count(self, line: LaneQueue, label: str | None) -> None:
-        number = len(line.queue)
-        if label == line.head_label and number == line.waiting_counted:
-            return
+        number = line.waiting
         counts = self.waiting_by_head
+        if label == line.head_label:
+            if label is not None:
+                counts[label] += number - line.waiting_counted
+                line.waiting_counted = number
+            return
         if line.head_label is not None:
             left = counts[line.head_label] - line.waiting_counted
             if left:

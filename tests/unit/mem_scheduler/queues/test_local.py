@@ -10,8 +10,8 @@ import pytest
 
 from memos.errors import ConfigError
 from memos.mem_scheduler.queues.base import Done
-from memos.mem_scheduler.queues.entries import Entry
 from memos.mem_scheduler.queues.local import LocalQueue
+from memos.mem_scheduler.queues.packs import Pack
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.testing import ManualClock
 
@@ -66,10 +66,11 @@ def test_lanes_and_payloads_go_when_their_work_is_done() -> None:
         queue.cancel([row.key for row in queue.statuses(user_id=f"{round_}")])
     gc.collect()
     # By type: `isinstance` asks every object of the process for its class, and some vendors' answer with a warning.
-    mine = weakref.WeakSet(one for one in gc.get_objects() if type(one) is Entry)
+    mine = weakref.WeakSet(one for one in gc.get_objects() if type(one) is Pack)
     assert not queue.depth().lanes
     assert len(queue.statuses()) == 50
-    assert all(not one.values for one in mine if one.key in {row.key for row in queue.statuses()})
+    kept = {row.key for row in queue.statuses()}
+    assert all(not one.fields for one in mine if not kept.isdisjoint(one.keys))
     assert len(queue._ledger.timers) <= 64
     assert not queue._ledger.lines
     assert not queue._ledger.ready._classes

@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 from memos.mem_scheduler.queues.base import Batch, Delivery
 from memos.mem_scheduler.queues.columns import build_deliveries
-from memos.mem_scheduler.queues.entries import LaneId
 from memos.mem_scheduler.queues.ledger import ABSORBED_MAX
+from memos.mem_scheduler.queues.packs import LaneId
 from memos.mem_scheduler.queues.served import SERVED_S
 from memos.mem_scheduler.queues.sqlite import calls, history
 from memos.mem_scheduler.queues.sqlite.codec import (

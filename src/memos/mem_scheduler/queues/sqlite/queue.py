@@ -47,7 +47,6 @@ from memos.mem_scheduler.queues.base import (
     TaskStatus,
     WhenFull,
 )
-from memos.mem_scheduler.queues.entries import LaneId, lane_id_of
 from memos.mem_scheduler.queues.idempotency import ScopedKey, refuse_more_keys
 from memos.mem_scheduler.queues.instance import Identity
 from memos.mem_scheduler.queues.limits import (
@@ -59,6 +58,7 @@ from memos.mem_scheduler.queues.limits import (
     weight_function,
 )
 from memos.mem_scheduler.queues.local import TOKENS_MAX
+from memos.mem_scheduler.queues.packs import LaneId, lane_id_of
 from memos.mem_scheduler.queues.sqlite import history, instances, ledger, reading, settling
 from memos.mem_scheduler.queues.sqlite.boot import boot_id, carry_over
 from memos.mem_scheduler.queues.sqlite.dead import SqliteDeadLetters
@@ -212,7 +212,9 @@ class SqliteQueue:
             joins = when_full == "coalesce" and delay_s <= 0 and _all_join(session, lane_ids, messages)
             if not inside_handler and not joins:
                 self._limits.check_room(
-                    lane_ids, held=session.counters.held, held_by=lambda lane_id: _held_by(session, lane_id)
+                    Counter(lane_ids),
+                    held=session.counters.held,
+                    held_by=lambda lane_id: _held_by(session, lane_id),
                 )
             touched = ledger.enter(session, keys, messages, lane_ids, delay_s=delay_s) if keys else []
             touched += _chain(session, followups)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.adaptive import BatchSizes
 from memos.mem_scheduler.queues.base import PolicyTable
-from memos.mem_scheduler.queues.entries import LaneId
+from memos.mem_scheduler.queues.packs import LaneId
 from memos.mem_scheduler.queues.policies import slots_of
 from memos.mem_scheduler.queues.sqlite.order import FairLanes
 from memos.mem_scheduler.queues.sqlite.rows import LANE_COLUMNS, Counters, LaneRow, save_lanes
