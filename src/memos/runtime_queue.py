@@ -54,6 +54,8 @@ def build_queue(settings: Settings, clock: Clock, store: MemoryStore) -> TaskQue
             clock=clock,
             prefix=chosen.redis_prefix,
             reconnect_s=chosen.redis_reconnect_s,
+            wait_replicas=chosen.redis_wait_replicas,
+            wait_replicas_s=chosen.redis_wait_replicas_s,
             random=random.Random(),
             **bounds,
         )

@@ -70,6 +70,10 @@ class QueueSettings(Section):
     redis_reconnect_s: float = Field(
         10.0, ge=0, description="how long a call waits for a server that is away"
     )
+    redis_wait_replicas: int = Field(
+        0, ge=0, description="replicas that have to hold what is submitted before a submit returns; 0: none"
+    )
+    redis_wait_replicas_s: float = Field(1.0, gt=0, description="how long a submit waits for them")
     messages_max: int = Field(200_000, ge=1, description="messages in the whole queue")
     lane_messages_max: int = Field(20_000, ge=1, description="messages in one lane")
     payload_bytes_max: int = Field(4 * 1024 * 1024, ge=1, description="bytes of one message's content")
@@ -97,6 +101,11 @@ class QueueSettings(Section):
                     f"backend={self.backend!r} and use_redis={self.use_redis} (MOS_SCHEDULER_USE_REDIS_QUEUE) "
                     "disagree; unset one of them"
                 )
+        if self.redis_wait_replicas and self.redis_wait_replicas_s >= self.redis_timeout_s:
+            raise ValueError(
+                f"redis_wait_replicas_s={self.redis_wait_replicas_s:g} has to be under redis_timeout_s="
+                f"{self.redis_timeout_s:g}, which ends any answer"
+            )
         if self.redis_url is not None:
             named = sorted(
                 name

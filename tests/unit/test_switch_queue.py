@@ -40,6 +40,12 @@ def installation(
     drop_keys(redis_address(), prefix)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks go at once: the server of these tests does not fail."""
+    monkeypatch.setattr("memos.mem_scheduler.queues.redis_streams.queue.FORGETS_S", 0.0)
+
+
 def work(runtime: Runtime, text: str) -> None:
     runtime.chat.writer.write(text, user_id="u", cube_ids=["c"], read="later")
     run_until_idle(runtime.scheduler)

@@ -2,12 +2,14 @@
 
 * At start: followups that are committed but not queued (a crash between commit and finish, with the
   queue's memory gone) are queued, under their derived keys; so is the reading of raw items that is due.
+* Every round: the reading of raw items that is due and on no way: its server was killed before it was queued,
+  or the queue was away, or has lost it. What is young is left to the call that stores it.
 * From the first task on the store knows which queue serves it (`Service`), until that is empty and idle.
 * Every round: marks whose message and parent are both settled are swept, held against the queue, never
-  by age. A dead letter counts as live, so that its retry still finds its mark. While another queue
+  by age alone, and not as long as a server that fails might bring the message back. A dead letter counts as live, so that its retry still finds its mark. While another queue
   serves the store too nothing is swept.
 * Every round: outbox rows whose message was cancelled, or ran inside another one (coalesced), are
-  ticked, or the next start would bring them back.
+  ticked, or the next start would bring them back; those that the queue has lost are queued again.
 * Every round: what the scheduler added (memories to look over for forgetting).
 * Every round: dead letters that the queue itself made of messages whose workers died are told of.
 """
@@ -15,10 +17,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 
 from memos import log
-from memos.clock import Clock
+from memos.clock import Clock, utc
 from memos.errors import MemosError
 from memos.mem_scheduler.queues.base import TaskQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -36,6 +39,11 @@ MARKS_MAX = 16_384
 FOLLOWUPS_CHUNK = 500
 LETTERS_MAX = 200
 TELL_AFTER_S = 1.0
+UNREAD_AFTER_S = 5.0  # an idle queue has read what is older
+UNREAD_BUSY_AFTER_S = 60.0  # and a busy one most of it
+UNREAD_OVERLAP = timedelta(seconds=300.0)
+UNREAD_MAX = 200  # of a round: each asks the queue
+_READ = frozenset({TaskState.COMPLETED})
 SETTLED = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.CANCELLED})
 
 
@@ -53,8 +61,12 @@ class Housekeeper:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._marks_limit = MARKS_MIN
+        self._looked_until = utc(self._since)  # over what is due to be read
+        self._settled_since: dict[str, float] = {}  # marks that were looked at, and since when they may go
+        self._looked: set[Unread] = set()  # what is due and was looked at since a little before
         self._duties: list[Callable[[], int]] = [
             self._service.renew,
+            self.emit_late,
             self.tell_letters,
             self.tick_settled,
             self.sweep,
@@ -100,7 +112,35 @@ class Housekeeper:
 
         One that was given up or cancelled in this queue's memory is not brought back behind its back.
         """
-        waiting = [one for one in all_unread(self._store) if not self._is_known(one)]
+        waiting = [one for one in all_unread(self._store) if self._states_of(one) <= _READ]
+        self._queue_unread(waiting)
+        if waiting:
+            logger.info("unread.emitted_at_start", messages=len(waiting))
+        return len(waiting)
+
+    def emit_late(self) -> int:
+        """Queue the reading of what was added a while ago and of which the queue has never heard; how many
+        messages. What it has heard of, it has done or given up, whatever the items say."""
+        depth = self._queue.depth(lanes=False)
+        idle = not depth.remaining and not depth.running
+        until = utc(self._clock.now() - (UNREAD_AFTER_S if idle else UNREAD_BUSY_AFTER_S))
+        if until <= self._looked_until:
+            return 0
+        # What was begun long ago may have been committed just now.
+        since = self._looked_until - UNREAD_OVERLAP
+        due = [one for one in all_unread(self._store, since=since, until=until) if one not in self._looked]
+        looked, rest = due[:UNREAD_MAX], due[UNREAD_MAX:]
+        waiting = [one for one in looked if not self._states_of(one)]
+        self._queue_unread(waiting)
+        self._looked_until = rest[0].since if rest else until
+        self._looked = {
+            one for one in (*self._looked, *looked) if one.since > self._looked_until - UNREAD_OVERLAP
+        }
+        if waiting:
+            logger.warning("unread.emitted", messages=len(waiting))
+        return len(waiting)
+
+    def _queue_unread(self, waiting: Sequence[Unread]) -> None:
         for first in range(0, len(waiting), FOLLOWUPS_CHUNK):
             chunk = [
                 Followup(
@@ -118,13 +158,11 @@ class Housekeeper:
                 for one in waiting[first : first + FOLLOWUPS_CHUNK]
             ]
             self._queue.submit([], followups=chunk, inside_handler=True)
-        if waiting:
-            logger.info("unread.emitted_at_start", messages=len(waiting))
-        return len(waiting)
 
-    def _is_known(self, one: Unread) -> bool:
+    def _states_of(self, one: Unread) -> set[TaskState]:
+        """What became of the messages that would read it, as far as the queue knows of any."""
         found = self._queue.statuses(user_id=one.user_id, item_id=one.item_id, limit=100)
-        return any(status.state is not TaskState.COMPLETED for status in found)
+        return {status.state for status in found}
 
     def sweep(self) -> int:
         """One round over the marks; returns how many went."""
@@ -136,18 +174,31 @@ class Housekeeper:
             return 0
         live = self._queue.live({key for pair in marks for key in pair if key})
         settled = [key for key, parent in marks if key not in live and parent not in live]
+        settled = self._settled_for(self._queue.identity.forgets_s, settled)
         swept = self._store.sweep(settled, queue_id=self._service.queue_id) if settled else 0
         # Old marks of dead letters must not hide newer ones that could go: look further next time.
         full = len(marks) == self._marks_limit
         self._marks_limit = min(MARKS_MAX, self._marks_limit * 2) if full and swept == 0 else MARKS_MIN
         return swept
 
+    def _settled_for(self, seconds: float, keys: list[str]) -> list[str]:
+        """Those that looks since so long ago have found settled, and no look between as live."""
+        now = self._clock.monotonic()
+        self._settled_since = {key: self._settled_since.get(key, now) for key in keys}
+        return [key for key in keys if now - self._settled_since[key] >= seconds]
+
     def tick_settled(self) -> int:
-        """Take followups out of the outbox that are settled without having ticked; returns how many."""
-        gone = [one.key for one in self._orphans() if self._is_settled(one)]
+        """Take followups out of the outbox that are settled without having ticked, and queue those that the queue
+        has lost; returns how many."""
+        orphans = [(one, self._states_of_followup(one)) for one in self._orphans()]
+        gone = [one.key for one, states in orphans if states & SETTLED]
         if gone:
             self._store.tick(gone)
-        return len(gone)
+        lost = [one for one, states in orphans if not states][:FOLLOWUPS_CHUNK]
+        if lost:
+            self._queue.submit([], followups=lost, inside_handler=True)
+            logger.warning("outbox.emitted", messages=len(lost))
+        return len(gone) + len(lost)
 
     def tell_letters(self) -> int:
         """Tell of new dead letters; returns how many."""
@@ -161,11 +212,11 @@ class Housekeeper:
         for duty in tuple(self._duties):
             self._guarded(duty)
 
-    def _is_settled(self, followup: Followup) -> bool:
+    def _states_of_followup(self, followup: Followup) -> set[TaskState]:
         statuses = self._queue.statuses(
             user_id=followup.message.user_id, item_id=followup.message.item_id, limit=100
         )
-        return any(one.key == followup.key and one.state in SETTLED for one in statuses)
+        return {one.state for one in statuses if one.key == followup.key}
 
     def _orphans(self) -> list[Followup]:
         """Unticked followups that neither are in the queue themselves nor have a parent there."""

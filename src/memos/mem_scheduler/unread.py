@@ -1,8 +1,8 @@
 """Raw items that still have to be read: the messages that ask for it, made at the add and after a crash.
 
 What is due stands in the store, on the items; a message only says when. Both sides make the same groups,
-item ids and keys of the same items, so that a scheduler that starts queues nothing that is queued already,
-and brings back what an in-memory queue lost.
+item ids and keys of the same items, so that a scheduler that looks through the store queues nothing that is
+queued already, and brings back what was stored while the queue was away, or was lost with its memory.
 """
 
 from __future__ import annotations
@@ -69,12 +69,15 @@ def _parts(items: Sequence[MemoryItem]) -> Iterator[Sequence[MemoryItem]]:
         yield items[first : first + ITEMS_OF_A_MESSAGE]
 
 
-def all_unread(store: MemoryStore) -> list[Unread]:
-    """What is due in the whole store, the oldest first."""
+def all_unread(
+    store: MemoryStore, *, since: datetime | None = None, until: datetime | None = None
+) -> list[Unread]:
+    """What is due in the whole store, the oldest first; of what was added in between where that is given."""
     found: list[MemoryItem] = []
     cursor: str | None = None
+    wanted = ItemFilter(read=(ReadState.DUE,), raw=True, created_from=since, created_to=until)
     while len(found) < DUE_MAX:
-        page = store.find(ItemFilter(read=(ReadState.DUE,), raw=True), limit=PAGE_SIZE, cursor=cursor)
+        page = store.find(wanted, limit=PAGE_SIZE, cursor=cursor)
         found += page.items
         cursor = page.next_cursor
         if cursor is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,30 @@ def test_marks_go_when_message_and_parent_are_settled(still: Parts) -> None:
     still.scheduler.keep_house()
     assert marks(still) == 0
     assert still.store.pending_followups() == []
+
+
+def test_marks_outlast_what_a_failing_server_may_bring_back(
+    still: Parts, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that may forget that a message is done delivers it again: the mark is there for as long as that."""
+    identity = replace(still.queue.identity, forgets_s=30.0)
+    monkeypatch.setattr(type(still.queue), "identity", property(lambda queue: identity))
+    kept = still.queue.live
+    still.store.apply_once("done", [])
+    for seconds, left in ((0.0, 1), (29.0, 1), (2.0, 0)):
+        clock.advance(seconds)
+        still.scheduler._housekeeper.sweep()
+        assert marks(still) == left
+    still.store.apply_once("back", [])
+    still.scheduler._housekeeper.sweep()
+    clock.advance(20.0)
+    monkeypatch.setattr(still.queue, "live", lambda keys: {"back"})
+    still.scheduler._housekeeper.sweep()
+    monkeypatch.setattr(still.queue, "live", kept)
+    for seconds, left in ((20.0, 1), (29.0, 1), (2.0, 0)):
+        clock.advance(seconds)
+        still.scheduler._housekeeper.sweep()
+        assert marks(still) == left
 
 
 def test_marks_of_dead_letters_stay(still: Parts, clock: ManualClock) -> None:
@@ -81,6 +106,22 @@ def test_committed_followups_are_queued_after_the_queue_was_lost(tmp_path: Path,
         assert parts.store.working(CUBE).version == 1
         parts.scheduler.keep_house()
         assert parts.store.pending_followups() == []
+
+
+def test_a_followup_that_a_failing_server_forgot_is_queued_again(
+    still: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A running scheduler brings it back, once; what the queue has heard of is left to it."""
+    still.remember("A puppy named Max.")
+    still.scheduler.submit_messages(message("query", "the puppy's name?"))
+    still.scheduler.run_once()
+    still.scheduler._housekeeper.round()
+    assert [one.label for one in still.queue.statuses()].count("mem_update") == 1
+    forgetful = LocalQueue(clock=still.clock, random=random.Random(1))
+    monkeypatch.setattr(still.scheduler._housekeeper, "_queue", forgetful)
+    for _ in range(2):
+        still.scheduler._housekeeper.round()
+        assert [one.label for one in forgetful.statuses()] == ["mem_update"]
 
 
 def test_followups_whose_parent_still_runs_are_left_to_it(still: Parts) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from datetime import timedelta
 from pathlib import Path
 
-from tests.unit.mem_scheduler.parts import CUBE, USER, Parts, assembled
+import pytest
+from tests.unit.mem_scheduler.parts import CUBE, USER, Parts, assembled, message
 
+from memos.errors import QueueUnavailable
 from memos.mem_chat.writer import ConversationWriter
 from memos.mem_scheduler.queues.local import LocalQueue
 from memos.mem_scheduler.schemas.task_schemas import TaskState
@@ -20,7 +23,8 @@ from memos.testing import ManualClock
 
 def write(parts: Parts, *texts: str, cube_id: str = CUBE, user_id: str = USER) -> None:
     """Add turns whose reading is to come."""
-    parts.clock.advance(1.0)  # type: ignore[attr-defined]
+    if isinstance(parts.clock, ManualClock):
+        parts.clock.advance(1.0)
     writer = ConversationWriter(
         store=parts.store,
         indexer=parts.services.indexer,
@@ -101,6 +105,82 @@ def test_only_live_turns_are_due(still: Parts) -> None:
         still.store.apply([SetStatus((item_id,), status, "test")])
     (one,) = all_unread(still.store)
     assert json.loads(one.content) == ids[3:]
+
+
+def round_after(parts: Parts, clock: ManualClock, seconds: float) -> list[str]:
+    """The labels that wait behind a round of the housekeeper so much later."""
+    clock.advance(seconds)
+    parts.scheduler._housekeeper.round()
+    return [one.label for one in parts.queue.statuses() if one.state is TaskState.WAITING]
+
+
+def stored_unheard(parts: Parts, text: str) -> None:
+    """Add a turn while the queue is away."""
+
+    def away(*_: object, **__: object) -> object:
+        raise QueueUnavailable("away")
+
+    kept = parts.queue.submit
+    parts.queue.submit = away  # type: ignore[method-assign,assignment]
+    write(parts, text)
+    parts.queue.submit = kept  # type: ignore[method-assign]
+
+
+def test_what_was_stored_while_the_queue_was_away_is_read(still: Parts, clock: ManualClock) -> None:
+    """A running scheduler finds it by itself, not before the call that stores it has had its time, and once."""
+    stored_unheard(still, "I live in Paris.")
+    assert still.queue.statuses() == []
+    assert round_after(still, clock, 4.0) == []
+    assert round_after(still, clock, 10.0) == ["mem_read"]
+    assert round_after(still, clock, 10.0) == ["mem_read"]
+    still.drain()
+    assert [item.memory for item in still.store.find(ItemFilter(raw=False)).items] == [
+        "The user lives in Paris."
+    ]
+    assert round_after(still, clock, 100.0) == []
+
+
+def test_a_busy_queue_is_given_more_time(still: Parts, clock: ManualClock) -> None:
+    """While tasks wait what is due is mostly theirs: what is older is looked at, once, and so many a round."""
+    still.scheduler.register_handlers({"other": lambda messages: None})
+    still.scheduler.submit_messages(message("other", "x"))
+    stored_unheard(still, "I live in Paris.")
+    assert round_after(still, clock, 30.0) == ["other"]
+    assert sorted(round_after(still, clock, 40.0)) == ["mem_read", "other"]
+    still.scheduler._housekeeper._looked_until -= timedelta(seconds=1.0)  # another round
+    asked: list[str] = []
+    statuses = still.queue.statuses
+
+    def watched(**wanted: object) -> object:
+        asked.append(str(wanted.get("item_id")))
+        return statuses(**wanted)  # type: ignore[arg-type]
+
+    still.queue.statuses = watched  # type: ignore[method-assign,assignment]
+    still.scheduler._housekeeper.emit_late()
+    assert asked == []
+
+
+def test_a_look_at_much_goes_on_where_it_ended(
+    still: Parts, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than a round looks at is not skipped."""
+    monkeypatch.setattr("memos.mem_scheduler.housekeeper.UNREAD_MAX", 2)
+    still.scheduler.register_handlers({"other": lambda messages: None})
+    still.scheduler.submit_messages(message("other", "x"))
+    for number in range(5):
+        stored_unheard(still, f"I love sushi{number}.")
+    clock.advance(100.0)
+    assert [still.scheduler._housekeeper.emit_late() for _ in range(4)] == [2, 2, 1, 0]
+
+
+def test_what_a_handler_of_ones_own_leaves_due_is_not_brought_back(still: Parts, clock: ManualClock) -> None:
+    """Whoever reads in his own way is asked once."""
+    seen: list[object] = []
+    still.scheduler.register_handlers({"mem_read": seen.extend})
+    write(still, "I live in Paris.")
+    still.drain()
+    assert round_after(still, clock, 100.0) == []
+    assert (len(seen), len(all_unread(still.store))) == (1, 1)
 
 
 def test_a_started_scheduler_reads_what_is_due(tmp_path: Path) -> None:

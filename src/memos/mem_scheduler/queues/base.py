@@ -223,11 +223,13 @@ class Instance:
 @dataclass(frozen=True, slots=True)
 class QueueIdentity:
     """`id` names the queue as long as it keeps its messages, whoever opens it; "": it is gone with the process.
-    `place` is for people; `instance` is the queue object's own name."""
+    `place` is for people; `instance` is the queue object's own name. `forgets_s`: how far back a server that fails
+    may take it (a failover to a replica that is behind, a file that is synced now and then)."""
 
     id: str
     place: str
     instance: str
+    forgets_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

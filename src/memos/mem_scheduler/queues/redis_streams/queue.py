@@ -24,7 +24,7 @@ Keys begin with "<prefix>:{ms:0}:". A lane is "<user>/<cube>/<class>", percent-e
     back:<lane>    list: entries handed back while others hold batches of the lane
     aside:<lane>   hash: payloads of delayed messages and of those that another runs for
     x:<lane>       hash: exceptional state by key (failed, lost, cancelled, coalesced, delayed)
-    info:<lane>    hash: status rows, key -> since submit, =key -> since the end; kept for 7 days
+    info:<lane> out:<lane>   hashes: status rows since submit, since the end; kept for 7 days
     where          hash: key -> its place and lane, for every live message
     leases leased  hash and sorted set: who holds what until when
     ready:<label> turn:<label>:<user> flow:<class> capped:<user>   the fair order
@@ -32,6 +32,7 @@ Keys begin with "<prefix>:{ms:0}:". A lane is "<user>/<cube>/<class>", percent-e
     dead dead_order absorbed:<lane>   dead letters
     instances instances_seen   who claims
     seen seen_order idempotent idempotent_ends task:<user>/<task> cancelled times:<label> timed finished reply:<call> store
+    waited         a text, for WAIT; kept for a minute
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ from memos.mem_scheduler.queues.redis_streams.batches import (
 )
 from memos.mem_scheduler.queues.redis_streams.connection import RedisAddress, check_server
 from memos.mem_scheduler.queues.redis_streams.dead import RedisDeadLetters
+from memos.mem_scheduler.queues.redis_streams.lines import Replicas
 from memos.mem_scheduler.queues.redis_streams.policies import RedisPolicyTable
 from memos.mem_scheduler.queues.redis_streams.reading import (
     StatusRows,
@@ -118,6 +120,7 @@ if TYPE_CHECKING:
     from memos.memory.store import Followup
 
 
+FORGETS_S = 30.0  # replicas are behind by less, and a file is synced each second
 PREFIX = "scheduler:messages:stream:v2.0"  # the documented default
 _HELD_MAX = 10_000
 
@@ -137,7 +140,8 @@ class RedisStreamsQueue:
     `weights` is a user's share against others' under contention: 1 where nothing is said, at least 0.001;
     they are stored for all instances. `random` is the source of retry jitter; `name` begins the name under
     which this queue claims. `server_time=False` takes the time
-    from `clock` instead of the server: for tests that drive it.
+    from `clock` instead of the server: for tests that drive it. `wait_replicas`: how many replicas have to hold what is
+    submitted before `submit` returns; when too few say so within `wait_replicas_s` it raises QueueUnavailable.
     Raises QueueUnavailable when the server does not answer, ConfigError when it cannot hold the queue.
     """
 
@@ -156,6 +160,8 @@ class RedisStreamsQueue:
         idempotency_ttl_s: float = 86_400.0,
         user_batches_max: int = 0,
         reconnect_s: float = 10.0,
+        wait_replicas: int = 0,
+        wait_replicas_s: float = 1.0,
         random: random_module.Random | None = None,
         weights: Mapping[str, float] | None = None,
         name: str = "",
@@ -190,6 +196,9 @@ class RedisStreamsQueue:
         self._rings = 0
         self._closed = False
         self._plans: dict[tuple[frozenset[str], int], tuple[str, str]] = {}
+        self._replicas = (
+            Replicas(wait_replicas, wait_replicas_s, f"{self._base}waited") if wait_replicas else None
+        )
         self._server = Server(
             self.address,
             Scripts(
@@ -258,7 +267,8 @@ class RedisStreamsQueue:
     def identity(self) -> QueueIdentity:
         if not self._id:
             self._id = self._kept_or_put("id", secrets.token_hex(16))
-        return QueueIdentity(self._id, f"{self.prefix} at {self.address}", self._identity.name)
+        place = f"{self.prefix} at {self.address}"
+        return QueueIdentity(self._id, place, self._identity.name, FORGETS_S)
 
     def _kept_or_put(self, name: str, value: str) -> str:
         """What the server keeps by that name, which is `value` from the first call on."""
@@ -325,7 +335,12 @@ class RedisStreamsQueue:
         if tasks:
             options["tasks"] = tasks
         reply = self._server.run(
-            "submit", to_json(options), lanes, *arguments, *followup_arguments(followups)
+            "submit",
+            to_json(options),
+            lanes,
+            *arguments,
+            *followup_arguments(followups),
+            replicas=None if inside_handler else self._replicas,
         )
         self._policies.follow(int(reply[1]))
         if reply[0] == "known":

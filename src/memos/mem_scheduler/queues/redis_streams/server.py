@@ -10,19 +10,22 @@ import contextlib
 import random as random_module
 import threading
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import redis
 
 from memos import log
 from memos.clock import Clock
+from memos.errors import QueueUnavailable
 from memos.mem_scheduler.queues.redis_streams.connection import (
     RedisAddress,
     connect,
     is_passing,
     translated,
 )
-from memos.mem_scheduler.queues.redis_streams.lines import Lines
+from memos.mem_scheduler.queues.redis_streams.lines import Lines, NotReplicated, Replicas
 from memos.mem_scheduler.queues.redis_streams.scripts import Scripts
 
 logger = log.get_logger(__name__)
@@ -84,21 +87,35 @@ class Server:
         again: int | None = None,
         wait_s: float = 0.0,
         repeated: Repeated | None = None,
+        replicas: Replicas | None = None,
     ) -> Any:
-        """Run a script. `again`: the argument that becomes "1" when the call is repeated."""
+        """Run a script. `again`: the argument that becomes "1" when the call is repeated. `replicas`: those that
+        have to hold it; QueueUnavailable when they do not, although the script ran."""
+        wanted = None if replicas is None else replace(replicas, key="")
         arguments = [self._user_batches_max, *args]
 
         def once() -> Any:
             time = "" if self._server_time else f"{self._clock.monotonic()!r} {self._clock.now()!r}"
-            return self._scripts.run(self.lines.ask, name, time, *arguments)
+            ask = self.lines.ask if wanted is None else partial(self.lines.ask, replicas=wanted)
+            return self._scripts.run(ask, name, time, *arguments)
 
         def on_repeat() -> None:
+            nonlocal wanted
+            wanted = replicas  # the script may find that it ran, and write nothing
             if again is not None:
                 arguments[1 + again] = "1"
             if repeated is not None:
                 repeated.happened = True
 
-        return self.ask(once, wait_s=wait_s, on_repeat=on_repeat)
+        try:
+            return self.ask(once, wait_s=wait_s, on_repeat=on_repeat)
+        except NotReplicated as few:
+            assert replicas is not None
+            raise QueueUnavailable(
+                f"the Redis at {self._address} took the call, but {few.held} of {replicas.number} replicas hold it "
+                f"after {replicas.wait_s:g} s (redis_wait_replicas): it is carried out, unless the server fails "
+                "before they do"
+            ) from few
 
     def ask(
         self, ask: Callable[[], Any], *, wait_s: float = 0.0, on_repeat: Callable[[], None] = lambda: None
