@@ -23,6 +23,8 @@ from types import TracebackType
 
 import psycopg
 
+from benchmarks.processes import children_of, is_alive
+
 QUICK = ("shared_buffers=64MB", "full_page_writes=off")  # for tests, which do not test the disk
 
 
@@ -113,10 +115,16 @@ class PrivatePostgres:
         raise RuntimeError("the private PostgreSQL does not answer")
 
     def kill(self) -> None:
-        """SIGKILL to the server and all its processes, as when the machine's power goes."""
+        """SIGKILL to the server and all its processes, which are sessions of their own."""
         assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
+        os.kill(self._process.pid, signal.SIGSTOP)  # it makes no more of them
+        killed = [*children_of(self._process.pid), self._process.pid]
+        for pid in killed:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait()
+        while any(is_alive(pid) for pid in killed):
+            time.sleep(0.01)
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:

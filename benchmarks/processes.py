@@ -1,4 +1,4 @@
-"""The processor time that processes have used, from /proc: a server's own, and all that it started."""
+"""What /proc says of processes: the processor time of a server and all that it started, its children, who lives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def cpu_s(pid: int) -> float:
     own = (
         sum(int(field) for field in fields[11:15]) / _TICKS_A_SECOND
     )  # user, system, and the same of the dead
-    return own + sum(_of_child(child) for child in _children(pid))
+    return own + sum(_of_child(child) for child in children_of(pid))
 
 
 def all_cpu_s(pids: Iterable[int]) -> float:
@@ -30,7 +30,13 @@ def _of_child(pid: int) -> float:
         return 0.0  # it ended just now, and is counted with its parent from the next look on
 
 
-def _children(pid: int) -> list[int]:
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that only waits to be fetched does not."""
+    return _read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] not in ([], ["Z"])
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that it started and that still are."""
     return [
         int(child)
         for thread in Path(f"/proc/{pid}/task").iterdir()

@@ -25,7 +25,8 @@
     │   ├── ItemGone                    it existed and was deleted
     │   ├── SubjectErased               its user was erased after the task was submitted
     │   ├── VersionConflict             somebody wrote in between; read again and retry
-    │   ├── StoreUnavailable            locked, full disk, unwritable, connection lost
+    │   ├── StoreUnavailable            locked, full disk, unwritable, a statement that takes too long
+    │   │   └── StoreAway               its server does not answer, whatever is asked
     │   ├── StoreCorrupt                the file is not a healthy database
     │   ├── SchemaTooNew                written by a newer version of this program
     │   └── EmbedderMismatch            vectors of another model; names `memos reembed`
@@ -179,9 +180,14 @@ class VersionConflict(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be read or written right now (locked, disk full, read-only, connection lost)."""
+    """The store cannot be read or written right now (locked, disk full, read-only)."""
 
     retryable = True
+
+
+class StoreAway(StoreUnavailable):
+    """The store's server does not answer, starts, or fails over. Nothing is wrong with what was asked: a task
+    that meets it is handed back to the queue and loses none of its attempts."""
 
 
 class StoreCorrupt(StoreError):

@@ -160,6 +160,8 @@ class Proxy:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        for _ in range(3):  # transports close a turn of the loop later
+            await asyncio.sleep(0)
 
     async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._refusing:
@@ -187,6 +189,8 @@ class Proxy:
             pass  # it is closed; a cancelled task would be reported as a fault of its own
         finally:
             self._links.discard(link)
+            writer.close()
+            requests.close()
 
     async def _pass(
         self, link: _Link, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool

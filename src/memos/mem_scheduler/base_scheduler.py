@@ -72,6 +72,7 @@ DEFAULT_CUBE_ID = "default"
 CLAIM_WAIT_S = 1.0
 CLAIM_SLACK_S = 0.5
 QUEUE_DOWN_WAIT_S = 1.0
+STORE_AWAY_WAIT_S = 1.0
 THREAD_JOIN_S = 5.0
 WAKE_S = 0.05
 
@@ -601,6 +602,8 @@ class BaseScheduler:
             except BaseException:
                 self._leases.drop(batch)
                 raise
+            if ended.store_away:  # or it would be claimed and handed back without end
+                stop_asked.wait(STORE_AWAY_WAIT_S)
             settler.take(ended)
             return GOES_ON
 

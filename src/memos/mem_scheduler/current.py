@@ -67,6 +67,7 @@ class BatchRun:
         self._applied: set[str] = set()
         self._closed = False
         self.traceparent = ""  # of the call that runs
+        self.store_away = False  # whether a call ended with that
 
     @property
     def closed(self) -> bool:

@@ -4,6 +4,8 @@ The outcome of a call
 * it returns: its messages are done;
 * RetryLater: they run again after the delay, which does not count as a failure;
 * Discard: a message alone is dead-lettered at once;
+* StoreAway: the store's server is away, and no message is worse for it: all are handed back, and the worker
+  waits a moment before it tells (one that is older than a day fails as by any other exception);
 * SubjectErased: its user was erased after it was submitted; it ends as cancelled, whatever else its call came
   to, and neither its error nor what it chains is kept;
 * TaskCancelled: messages that were cancelled end as cancelled, others have failed;
@@ -40,6 +42,7 @@ from memos.errors import (
     QueueError,
     RateLimited,
     RetryLater,
+    StoreAway,
     SubjectErased,
     TaskCancelled,
 )
@@ -67,6 +70,7 @@ from memos.mem_scheduler.workers import CoroutineRunner
 logger = log.get_logger(__name__)
 
 ERROR_CHARS_MAX = 2_000
+STORE_AWAY_S_MAX = 86_400.0  # how long a message may wait for the store
 _DONE = Done()  # one for all: a list of new ones costs as much as a short handler
 # How every handler is reached, `async def` ones through a future: of no use to who looks for a fault.
 _OUR_CALLS = frozenset({__file__, workers.__file__, concurrent.futures._base.__file__})
@@ -83,6 +87,7 @@ class Ended:
     batch: Batch
     run: BatchRun
     outcomes: Sequence[Outcome]
+    store_away: bool = False  # some of it was handed back for that
 
 
 class Dispatcher:
@@ -160,7 +165,8 @@ class Dispatcher:
             running(run),
             context.bound(user=batch.lane.user_id, cube=batch.lane.mem_cube_id, trace="", task="", path=""),
         ):
-            return Ended(batch, run, self._outcomes(batch, run, stop_asked))
+            outcomes = self._outcomes(batch, run, stop_asked)
+        return Ended(batch, run, outcomes, store_away=run.store_away)
 
     def _asked_to_stop(self, key: str) -> bool:
         try:
@@ -372,6 +378,14 @@ class Dispatcher:
         except TaskCancelled as stopped:
             error = error_text(stopped)
             return [Retry(error, delay_s=0.0, counts=not run.is_cancelled(one.key)) for one in members]
+        except StoreAway as away:
+            error = error_text(away)
+            now = self._clock.now()
+            if all(now - one.enqueued_at < STORE_AWAY_S_MAX for one in members):
+                run.store_away = True
+                logger.warning("handler.store_away", label=label, messages=len(members))
+                return [Release() for _ in members]
+            return None if len(members) > 1 else [Retry(error)]
         except Discard as discard:
             error = error_text(discard)
             return [Dead(error)] if len(members) == 1 else None

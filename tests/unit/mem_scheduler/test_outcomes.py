@@ -10,7 +10,7 @@ import pytest
 from tests.unit.mem_scheduler.parts import USER, Parts, message
 
 from memos import log
-from memos.errors import Discard, PartialFailure, RateLimited, RetryLater
+from memos.errors import Discard, PartialFailure, RateLimited, RetryLater, StoreAway
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import QUERY_TASK_LABEL, TASK_STATUS_LOG, TaskState
@@ -160,6 +160,38 @@ def test_a_rate_limit_sets_the_pause(still: Parts, clock: ManualClock) -> None:
     clock.advance(1.5)
     still.drain()
     assert len(runs) == 2
+
+
+def test_an_absent_store_costs_no_attempt(still: Parts, clock: ManualClock) -> None:
+    """While the store's server is away messages go back to the queue, in order, however often."""
+    runs: list[str] = []
+
+    def handler(batch: Batch) -> None:
+        runs.append(batch[0].item_id)
+        if len(runs) <= 20:
+            raise StoreAway("no answer")
+
+    still.scheduler.register_handlers({"mem_read": handler})
+    still.scheduler.submit_messages([message("mem_read", item_id=name) for name in ("x", "y")])
+    for _ in range(30):
+        still.scheduler.run_once()
+        clock.advance(1.0)
+    assert still.queue.dead.list() == []
+    assert runs[-2:] == ["x", "y"] and set(runs[:-2]) == {"x"}
+    assert states(still, "y") == [TaskState.COMPLETED]
+
+
+def test_a_store_that_stays_away_is_a_failure_in_the_end(still: Parts, clock: ManualClock) -> None:
+    """What is older than a day is given up like anything else that fails."""
+
+    def handler(batch: Batch) -> None:
+        raise StoreAway("no answer")
+
+    still.scheduler.register_handlers({"job": handler})
+    still.scheduler.submit_messages(message("job", item_id="x"))
+    clock.advance(86_401.0)
+    run_to_the_end(still, clock)
+    assert states(still, "x") == [TaskState.FAILED]
 
 
 def test_rate_limits_count_as_no_failure(still: Parts, clock: ManualClock) -> None:

@@ -2,7 +2,7 @@
 restart of the server.
 
 Guarantees: a write transaction is committed or rolled back whole; a reader's transaction is one snapshot;
-errors come out as `StoreError`. Every transaction runs as the program's role, in a scope (which cubes it may
+errors come out as `StoreError`; a server that says nothing for longer than a statement may take is given up. Every transaction runs as the program's role, in a scope (which cubes it may
 see), and both end with it. A connection is tried before it is used, so a restarted server costs no error
 once it is back.
 
@@ -13,7 +13,8 @@ for no connection that only another such thread will give back.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -35,7 +36,34 @@ logger = log.get_logger(__name__)
 
 SERVER_VERSION_MIN = 140_000
 CONNECT_TIMEOUT_MIN_S = 2  # what libpq takes at least
+SILENCE_GRACE_S = 5.0  # over the statement time-out, by which the server itself would have spoken
 _Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class _Listening(_Connection):
+    """A connection that is closed when its server says nothing for `silence_s`. A machine that is gone without a
+    word, or a black hole on the way, would otherwise hold its caller for as long as TCP hopes."""
+
+    silence_s: float | None = None  # no bound while it is being made: that has a time-out of its own
+
+    def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        if self.silence_s is not None:
+            gen = self._bounded(gen, time.monotonic() + self.silence_s)
+        return super().wait(gen, *args, **options)
+
+    def _bounded(self, gen: Generator[Any, Any, Any], ends_at: float) -> Generator[Any, Any, Any]:
+        """`gen`, until then. psycopg resumes it now and then although nothing came."""
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() >= ends_at:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError("the server says nothing")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
 
 _CONFIGURE = """
 SELECT set_config('search_path', %(search_path)s, false),
@@ -156,8 +184,18 @@ class PostgresDatabase:
     def _has_index(connection: _Connection) -> bool:
         return vector_index.dim_of(Session(connection)) > 0
 
-    def _pool(self, kind: str, isolation: IsolationLevel, *, read_only: bool) -> ConnectionPool[_Connection]:
-        def configure(connection: _Connection) -> None:
+    def _pool(self, kind: str, isolation: IsolationLevel, *, read_only: bool) -> ConnectionPool[_Listening]:
+        silence_s = self.bounds.statement_timeout_s + SILENCE_GRACE_S
+
+        def check(connection: _Listening) -> None:
+            """One that does not answer within the time in which a new one is made is not used."""
+            connection.silence_s = min(silence_s, float(_timeout(self.address)))
+            try:
+                ConnectionPool.check_connection(connection)
+            finally:
+                connection.silence_s = silence_s
+
+        def configure(connection: _Listening) -> None:
             path = [connection.execute(_QUOTE, {"name": self.address.schema}).fetchone()]
             if self.extension is not None:
                 path.append(connection.execute(_QUOTE, {"name": self.extension[1]}).fetchone())
@@ -174,9 +212,11 @@ class PostgresDatabase:
             connection.commit()
             connection.isolation_level = isolation
             connection.read_only = read_only
+            connection.silence_s = silence_s
 
-        pool: ConnectionPool[_Connection] = ConnectionPool(
+        pool: ConnectionPool[_Listening] = ConnectionPool(
             self.address.url,
+            connection_class=_Listening,
             kwargs={"connect_timeout": _timeout(self.address), "application_name": f"memos {kind}"},
             min_size=0,
             max_size=self.bounds.pool_max,
@@ -184,7 +224,7 @@ class PostgresDatabase:
             reconnect_timeout=self.bounds.pool_timeout_s,
             num_workers=1,
             configure=configure,
-            check=ConnectionPool.check_connection,
+            check=check,
             name=f"memos {kind}",
             open=False,
         )

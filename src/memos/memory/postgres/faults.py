@@ -12,7 +12,18 @@ import psycopg
 from psycopg import errors
 from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
-from memos.errors import InvalidInput, MemosError, StoreCorrupt, StoreError, StoreUnavailable, VersionConflict
+from memos.errors import (
+    InvalidInput,
+    MemosError,
+    StoreAway,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+    VersionConflict,
+)
+
+# Connections that break, too many of them, and a server that stops, crashed or starts.
+_AWAY = ("08", "53300", "57P")
 
 
 def translate(error: psycopg.Error, name: str) -> MemosError:
@@ -34,14 +45,14 @@ def translate(error: psycopg.Error, name: str) -> MemosError:
     if isinstance(error, PoolClosed):
         return StoreUnavailable(f"{name}: the store is closed; open it again")
     if isinstance(error, PoolTimeout | TooManyRequests):
-        return StoreUnavailable(
+        return StoreAway(
             f"{name}: no connection was free for MEMOS_STORE__POOL_TIMEOUT_S, or the server does not answer; "
             "try again, or raise MEMOS_STORE__POOL_MAX"
         )
     if isinstance(error, errors.DiskFull):
         return StoreUnavailable(f"{name}: the server's disk is full; nothing of this change was kept")
     if isinstance(error, errors.ReadOnlySqlTransaction):
-        return StoreUnavailable(f"{name}: the server takes no writes (a standby?); connect to the primary")
+        return StoreAway(f"{name}: the server takes no writes (a standby?); connect to the primary")
     if isinstance(error, errors.UndefinedTable | errors.InvalidSchemaName | errors.UndefinedColumn):
         return StoreCorrupt(
             f"{name}: the store's tables are not as they should be ({code}); run `memos migrate`"
@@ -55,9 +66,8 @@ def translate(error: psycopg.Error, name: str) -> MemosError:
             f"a text to be stored holds a NUL character, or a value PostgreSQL does not take ({code or 'client'})"
         )
     if isinstance(error, psycopg.OperationalError):
-        return StoreUnavailable(
-            f"{name}: the connection is lost or the server refuses ({code or 'no answer'})"
-        )
+        kind = StoreAway if not code or code.startswith(_AWAY) else StoreUnavailable
+        return kind(f"{name}: the connection is lost or the server refuses ({code or 'no answer'})")
     return StoreError(f"{name}: {type(error).__name__} ({code})")
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 from tests.postgres import BOUNDS, PrivatePostgres, Schemas, required
 
-from memos.errors import StoreUnavailable
+from memos.chaos.proxy import Proxy
+from memos.errors import StoreAway, StoreUnavailable
 from memos.memory.item import WorkingEntry
 from memos.memory.postgres import PostgresAddress, PostgresStore
 from memos.memory.postgres.session import Session
@@ -200,3 +204,59 @@ def test_the_server_is_killed_inside_the_transaction(private: PrivatePostgres) -
             private.start()
             check_once(store, before)
     schemas.drop()
+
+
+@pytest.mark.parametrize("fault", ["stall", "half_open", "refuse", "slow"])
+def test_a_server_that_says_nothing_is_given_up(
+    schemas: Schemas, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A black hole, dead connections nobody told of and a cut end as StoreAway within a bound; the store goes on
+    with new ones. A line that is only slow ends nothing."""
+    monkeypatch.setattr("memos.memory.postgres.connection.SILENCE_GRACE_S", 1.8)
+    with schemas.lent() as address:
+        port = int(re.search(r":(\d+)/", address.url)[1])  # type: ignore[index]
+        with Proxy("127.0.0.1", port) as proxy:
+            behind = replace(
+                address, url=address.url.replace(f":{port}/", f":{proxy.port}/"), connect_timeout_s=2.0
+            )
+            bounds = replace(BOUNDS, statement_timeout_s=0.2, pool_timeout_s=3.0)
+            store = PostgresStore(behind, clock=ManualClock(), bounds=bounds)
+            store.apply([add("a")])
+            match fault:
+                case "stall":
+                    proxy.stall(True)
+                case "half_open":
+                    proxy.half_open()
+                case "refuse":
+                    proxy.refuse(True)
+                case _:
+                    proxy.slow(0.3)
+            began = time.monotonic()
+            if fault in ("stall", "refuse"):
+                with pytest.raises(StoreAway):
+                    store.apply([add("b")])
+                proxy.stall(False)
+                proxy.refuse(False)
+            store.apply([add("c")])
+            assert time.monotonic() - began < 60.0  # TCP itself would wait for a quarter of an hour
+            assert {one.id for one in store.get(["a", "c"])} == {"a", "c"}
+            store.close()
+
+
+def test_silence_in_the_middle_of_a_transaction(schemas: Schemas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that falls silent between two statements ends the transaction as StoreAway, whole or not at all."""
+    monkeypatch.setattr("memos.memory.postgres.connection.SILENCE_GRACE_S", 1.8)
+    with schemas.lent() as address:
+        port = int(re.search(r":(\d+)/", address.url)[1])  # type: ignore[index]
+        with Proxy("127.0.0.1", port) as proxy:
+            behind = replace(address, url=address.url.replace(f":{port}/", f":{proxy.port}/"))
+            store = PostgresStore(
+                behind, clock=ManualClock(), bounds=replace(BOUNDS, statement_timeout_s=0.2)
+            )
+            store.apply([add("a")])
+            with at_statement(5, lambda session: proxy.stall(True)), pytest.raises(StoreAway):
+                task(store)
+            proxy.stall(False)
+            assert task(store).fresh
+            assert [one.use_count for one in store.get(["a"])] == [1]
+            store.close()
