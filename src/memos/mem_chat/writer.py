@@ -3,7 +3,8 @@
 When `write` returns, every item is committed and can be recalled, in all cubes or in none. Deeper reading
 (facts, preferences) follows as a `mem_read` task, or is part of the same transaction, as the caller asks.
 What holds a secret or tries to give orders is stored in quarantine: kept, never recalled, and said. A turn
-that is sent again (the same message id, or text, speaker and time, in its session) is not stored twice.
+that is sent again (the same message id, or text, speaker and time, in its session) is not stored twice, whichever
+process it comes to: what such a turn is, is its id too, so that of two that store it at once one is refused.
 Files that come with the messages are read first, and stored in the same transaction (`mem_chat.documents`).
 If the queue refuses the task, the memories stay and `Written.task_error` says why; reading that is due is
 queued again when a scheduler starts.
@@ -11,13 +12,14 @@ queued again when a scheduler starts.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from memos import context, log
 from memos.clock import Clock, SystemClock
@@ -89,6 +91,7 @@ class _Draft:
     indexed: list[IndexedItem] = field(default_factory=list)
     learned: list[Learned] = field(default_factory=list)
     documents: list[Settled] = field(default_factory=list)
+    named: bool = False  # whether an id is the turn's own
 
 
 class ConversationWriter:
@@ -187,15 +190,18 @@ class ConversationWriter:
             for left in reversed(range(CONFLICT_TRIES)):
                 draft = _Draft(skipped=dict.fromkeys(passed))
                 for cube_id in cube_ids:
-                    self._draft(draft, conversation, reading_of(cube_id), cube_id, read, prepared)
+                    # In the end under any id: the turn's own may be that of one that was deleted.
+                    self._draft(
+                        draft, conversation, reading_of(cube_id), cube_id, read, prepared, named=left > 0
+                    )
                 try:
                     applied = self._store.apply(_changes(draft, reason), cause=cause)
                     break
-                except VersionConflict:  # a fact changed since it was looked at
+                except VersionConflict:  # a fact changed since it was looked at, or a turn was stored
                     if not left:
                         raise
-                except InvalidInput:  # another process stored the same document a moment ago
-                    if not left or not any(one.indexed for one in draft.documents):
+                except InvalidInput:  # another process stored the same document or turn a moment ago
+                    if not left or not (draft.named or any(one.indexed for one in draft.documents)):
                         raise
         tell_capacity(self._store, applied.archived, cause=cause, sink=self._sink)
         derived = tuple(item for one in draft.learned for item in one.added if item.live)
@@ -238,10 +244,13 @@ class ConversationWriter:
         cube_id: str,
         read: ReadWhen,
         prepared: Sequence[Prepared],
+        *,
+        named: bool,
     ) -> None:
         """Screen the turns of one cube, index the new ones and read them where that is wanted at once."""
         draft.skipped.update(dict.fromkeys(reading.skipped))
-        known = self._known(conversation, reading.items)
+        ids_given = {turn.message_id for turn in conversation.turns if turn.message_id}
+        known = self._known(ids_given, reading.items)
         fresh: list[MemoryItem] = []
         for item, index in zip(reading.items, reading.indexes, strict=True):
             twin = known.get(item.id)
@@ -252,6 +261,9 @@ class ConversationWriter:
                     draft.answer.append(twin)
                 draft.skipped[Skipped(index, f"it is stored already as {twin.id}")] = None
                 continue
+            if named and _is_told(item, ids_given):
+                item = replace(item, id=_own_id(item, ids_given))
+                draft.named = True
             verdict = check(item, tokens_max=self._tokens_max)
             if verdict.action is Action.QUARANTINE:
                 due = ReadState.NONE if read == "never" else ReadState.DUE
@@ -274,10 +286,10 @@ class ConversationWriter:
             raw = [one.item for one in indexed if one.item.live]
             draft.learned.append(self._learner.read(cube_id, raw, stored=False))
 
-    def _known(self, conversation: Conversation, items: Sequence[MemoryItem]) -> dict[str, MemoryItem]:
-        """New item -> the stored turn that it is once more: a call that was sent again."""
-        named = {turn.message_id for turn in conversation.turns if turn.message_id}
-        told = [item for item in items if item.happened_at or item.sources[0].message_id in named]
+    def _known(self, named: Set[str], items: Sequence[MemoryItem]) -> dict[str, MemoryItem]:
+        """New item -> the stored turn that it is once more: a call that was sent again. `named`: the message
+        ids that the caller gave."""
+        told = [item for item in items if _is_told(item, named)]
         if not told:
             return {}
         wanted = ItemFilter(
@@ -399,6 +411,20 @@ def _take(draft: _Draft, settled: Settled) -> None:
         document = settled.document
         reason = f"{document.name} is stored already as {document.file_id}"
         draft.skipped[Skipped(settled.index, reason)] = None
+
+
+def _is_told(item: MemoryItem, named: Set[str]) -> bool:
+    """Whether a turn can be told from another one that says the same: by its message id, or by its time."""
+    return bool(item.happened_at) or item.sources[0].message_id in named
+
+
+def _own_id(item: MemoryItem, named: Set[str]) -> str:
+    """The id that every process gives to this turn."""
+    key = _name_key(item) if item.sources[0].message_id in named else _time_key(item)
+    where = (item.cube_id, item.user_id, item.session_id)
+    text = json.dumps([*where, *key, item.extra.get("part")], default=str, ensure_ascii=False)
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+    return str(UUID(bytes=digest, version=5))
 
 
 def _name_key(item: MemoryItem) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ from memos.memory.indexer import Indexer
 from memos.memory.item import ItemStatus, MemoryItem, ReadState
 from memos.memory.reader import MemReader
 from memos.memory.sqlite import SqliteStore
-from memos.memory.store import ItemFilter, UpdateItem
+from memos.memory.store import ItemFilter, SetStatus, UpdateItem
 from memos.memory.token_count import count_tokens
 from memos.testing import ManualClock
 
@@ -251,6 +251,36 @@ def test_a_call_that_is_sent_again_stores_nothing_twice(bench: Bench, fields: di
         {"session_id": "s", "user_id": "v"},
     ):
         assert bench.write([turn("See you.", **fields)], **others).skipped == ()
+
+
+@pytest.mark.parametrize("fields", [{"message_id": "m1"}, {"chat_time": "2023-05-08T13:56:00Z"}])
+def test_a_call_that_comes_to_two_processes_at_once_is_stored_once(
+    bench: Bench, fields: dict[str, str]
+) -> None:
+    """Another process stores the same turn between the look and the commit: its turn is the answer."""
+    first: list[Any] = []
+    real = bench.store.apply
+
+    def apply(changes: Sequence[Any], **wanted: Any) -> Any:
+        bench.store.apply = real  # type: ignore[method-assign]
+        first.append(bench.write([turn("See you.", **fields)], session_id="s", read="later"))
+        return real(changes, **wanted)
+
+    bench.store.apply = apply  # type: ignore[method-assign]
+    second = bench.write([turn("See you.", **fields)], session_id="s", read="later")
+    assert [item.id for item in second.items] == [item.id for item in first[0].items]
+    assert len(bench.items()) == len(bench.queue.messages) == len(second.skipped) == 1
+
+
+def test_a_turn_that_was_deleted_can_be_said_again(bench: Bench) -> None:
+    """The id of a turn that was deleted stays taken: the same turn is stored anew under another one."""
+    told = [turn("See you.", message_id="m1")]
+    (deleted,) = bench.write(told, session_id="s").items
+    bench.store.apply([SetStatus((deleted.id,), ItemStatus.DELETED, "test")])
+    (anew,) = bench.write(told, session_id="s").items
+    assert anew.id != deleted.id
+    assert [one.id for one in bench.items() if one.live] == [anew.id]
+    assert [one.id for one in bench.write(told, session_id="s").items] == [anew.id]
 
 
 @pytest.mark.parametrize(
