@@ -125,7 +125,7 @@ def parts(tmp_path: Path) -> Iterator[dict[str, list[Part]]]:
         assert migrate.process is not None
         assert migrate.process.wait(ROOMY_S) == 0, (tmp_path / "migrate.log").read_text()
         made: dict[str, list[Part]] = {"api": [], "worker": []}
-        for name in ("worker", "api", "worker", "api"):  # /ready says no while nobody serves the queue
+        for name in ("api", "worker", "api", "worker"):
             log = tmp_path / f"{name}-{len(made[name])}.log"
             part = Part(name, environment, port=free_port(), home=tmp_path / "home", log=log)
             opened.callback(part.end)

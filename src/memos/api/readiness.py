@@ -1,7 +1,8 @@
 """Whether a server lives, is ready for work, and how its memory is: answers that are true.
 
 `health` says that the process answers and its store can be read. `ready` tries every part that a request
-needs and names the one that fails. `memory_health` looks through the memories themselves.
+needs and names the one that fails; that no worker serves the queue it says too, and stays ready: a server that
+stores and searches is of use without one, and a balancer that took all servers out would make it worse. `memory_health` looks through the memories themselves.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def health(runtime: Runtime) -> dict[str, Any]:
 def ready(runtime: Runtime) -> tuple[bool, dict[str, str]]:
     """Whether every part that requests need works, and what each says: "ok", or what is wrong.
 
-    A scheduler that is stopped on purpose (the settings leave it to other processes) is no fault; that nobody
-    at all serves the queue is. The embedder is said, and no reason to refuse work: recall goes on without.
+    The scheduler and the embedder are said, and no reason to refuse work: tasks wait for whoever comes to serve
+    the queue, and recall goes on without vectors.
     """
     checks: dict[str, str] = {}
 
@@ -53,8 +54,8 @@ def ready(runtime: Runtime) -> tuple[bool, dict[str, str]]:
 
     tried("store", lambda: _store(runtime))
     tried("queue", lambda: _queue(runtime))
-    tried("scheduler", lambda: _scheduler(runtime))
     is_ready = all(said == "ok" for said in checks.values())
+    tried("scheduler", lambda: _scheduler(runtime))
     missing = runtime.embedder_missing
     checks["embedder"] = missing or ("ok" if runtime.embedder is not None else "none configured")
     return is_ready, checks
@@ -74,7 +75,7 @@ def _queue(runtime: Runtime) -> str:
 def _scheduler(runtime: Runtime) -> str:
     if runtime.scheduler._running or runtime.queue.instances():
         return "ok"
-    return "nobody serves the queue: start the scheduler here, or a worker"
+    return "no worker serves the queue, tasks wait: start the scheduler here, or a worker"
 
 
 def memory_health(runtime: Runtime, cube_ids: Sequence[str]) -> dict[str, Any]:

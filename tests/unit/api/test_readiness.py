@@ -25,11 +25,18 @@ def client(runtime: Runtime) -> Iterator[TestClient]:
         yield opened
 
 
-def test_a_server_is_ready_when_somebody_serves_its_queue(client: TestClient, runtime: Runtime) -> None:
-    """Nobody serves: not ready, and said; the scheduler runs: ready. Health is about the process alone."""
+def test_a_server_without_a_worker_is_ready_and_says_so(client: TestClient, runtime: Runtime) -> None:
+    """It stores and searches: it stays with the balancer while nobody serves the queue, and the answer, a metric
+    and the lag tell who looks."""
     answer = client.get("/ready")
-    assert answer.status_code == 503 and "nobody serves" in answer.json()["checks"]["scheduler"]
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert "no worker serves the queue" in answer.json()["checks"]["scheduler"]
+    assert "\nmemos_queue_instances 0.0\n" in client.get("/metrics").text
     assert client.get("/health").status_code == 200
+    added = {"user_id": "u", "messages": [{"role": "user", "content": "My boat is called Petrel."}]}
+    assert client.post("/product/add", json=added).status_code == 200
+    found = client.post("/product/search", json={"user_id": "u", "query": "boat"}).json()["data"]["text_mem"]
+    assert [one["memory"] for part in found for one in part["memories"]] == ["My boat is called Petrel."]
     runtime.scheduler.start()
     answer = client.get("/ready")
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
