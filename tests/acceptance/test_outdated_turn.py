@@ -93,3 +93,86 @@ def test_what_else_the_older_turn_said_is_still_answered(
     told.add(new)
     assert kept in told.search(question)[0]
     assert kept in told.chat(question)
+
+
+SEVERAL = [
+    (
+        "I live in Paris. I work at Google.",
+        "I moved to Lyon last week.",
+        ("Which city do I live in?", "Paris", "Lyon", "I live in Paris"),
+        ("Where do I work?", "Google"),
+    ),
+    (
+        "I work at Google and I live in Paris.",
+        "I moved to Lyon last week.",
+        ("Which city do I live in?", "Paris", "Lyon", "I live in Paris"),
+        ("Where do I work?", "Google"),
+    ),
+    (
+        "我在谷歌工作。我住在巴黎。",
+        "我上周搬到了里昂。",
+        ("我住在哪个城市？", "巴黎", "里昂", "我住在巴黎"),
+        ("我在哪里工作？", "谷歌"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("turn", "new", "moved", "still"), SEVERAL, ids=["sentences", "clauses", "chinese"])
+def test_the_outdated_clause_alone_stands_behind_what_holds(
+    told: Told, turn: str, new: str, moved: tuple[str, ...], still: tuple[str, ...]
+) -> None:
+    """The turn stays as it was said and is not corrected; of what it says the home is marked, found behind the
+    newer one and left out of the answer, while the employer is found first and answered."""
+    question, gone, holds, clause = moved
+    told.add(turn)
+    assert gone in told.chat(question)
+    told.add(new)
+    [home] = [
+        one
+        for one in told.runtime.store.find(ItemFilter(cube_ids=("u",), raw=False)).items
+        if holds in one.memory
+    ]
+    row = told.turns()[turn]
+    assert row.extra["outdated_clauses"] == [{"text": clause, "by": home.id}]
+    assert "corrected_by" not in row.extra
+    found = told.search(question)
+    assert holds in found[0] and turn in found
+    answer = told.chat(question)
+    assert holds in answer and gone not in answer
+    question, kept = still
+    assert kept in told.search(question)[0]
+    answer = told.chat(question)
+    assert kept in answer and gone not in answer
+    assert told.runtime.store.verify() == []
+
+
+def test_the_hit_says_which_clause_and_what_holds(told: Told) -> None:
+    """In the documented metadata of a search."""
+    told.add("I live in Paris. I work at Google.")
+    told.add("I moved to Lyon last week.")
+    asked = APISearchRequest(user_id="u", query="Where do I work?", relativity=0, top_k=10)
+    data = told.handlers.search.handle_search_memories(asked).data or {}
+    [turn] = [one for one in data["text_mem"][0]["memories"] if one["memory"].endswith("I work at Google.")]
+    [marked] = turn["metadata"]["info"]["outdated_clauses"]
+    [holds] = told.runtime.store.find(ItemFilter(cube_ids=("u",), ids=(marked["by"],))).items
+    assert marked["text"] == "I live in Paris" and "Lyon" in holds.memory
+
+
+def test_what_holds_again_is_not_held_back(told: Told) -> None:
+    """After a move back the older turn's clause, outdated by a fact that is gone itself, is told as it was said."""
+    told.add("I live in Paris. I work at Google.")
+    told.add("I moved to Lyon last week.")
+    told.add("I moved back to Paris yesterday.")
+    assert "Paris" in told.search("Which city do I live in?")[0]
+    answer = told.chat("Which city do I live in?")
+    assert "Paris" in answer and "Lyon" not in answer
+
+
+def test_a_newer_successor_takes_over_the_mark(told: Told) -> None:
+    """The clause names the fact that holds now, once."""
+    told.add("I live in Paris. I work at Google.")
+    told.add("I moved to Lyon last week.")
+    told.add("I moved to Oslo yesterday.")
+    [marked] = told.turns()["I live in Paris. I work at Google."].extra["outdated_clauses"]
+    [holds] = told.runtime.store.find(ItemFilter(cube_ids=("u",), ids=(marked["by"],))).items
+    assert "Oslo" in holds.memory and holds.live

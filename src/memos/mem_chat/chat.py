@@ -29,6 +29,7 @@ from memos.mem_chat.events import (
     Text,
     Time,
 )
+from memos.mem_chat.outdated import live_successors, still_holding, with_marks
 from memos.mem_chat.prefixes import PrefixChat, Sampling
 from memos.mem_chat.prompt import BLOCK_SHARE, language_of, preference_markdown, prompt_of, suggestions
 from memos.mem_chat.prompt import TOKENS_MAX as PROMPT_TOKENS_MAX
@@ -292,9 +293,10 @@ class MemChat:
     ) -> Iterator[ChatEvent]:
         query = turn.query
         block = self._block(query)
+        told = (*hits, *working)
         prompt = prompt_of(
             query,
-            (*hits, *working),
+            with_marks(told, live_successors(self._store, told)),
             preferences,
             today=utc(self._clock.now()),
             tokens_max=self._prompt_tokens_max,
@@ -379,10 +381,13 @@ class MemChat:
 
     def _quote(self, turn: _Turn, hits: tuple[Hit, ...], remarks: list[str]) -> Iterator[ChatEvent]:
         shown = {hit.item.id for hit in hits}
+        successors = live_successors(self._store, hits)
         evidence = [
-            _evidence(hit, asker=turn.query.user_id)
+            _evidence(hit, text, asker=turn.query.user_id)
             for hit in hits
-            if not _is_quotation(hit) and not shown.intersection(corrections_of(hit.item))
+            if not _is_quotation(hit)
+            and not shown.intersection(corrections_of(hit.item))
+            and (text := still_holding(hit.item, successors))
         ]
         answer = self._answerer.answer(turn.query.query, evidence)
         if self._llm is None:
@@ -459,13 +464,13 @@ def _is_quotation(hit: Hit) -> bool:
     return hit.item.role == "assistant" and hit.item.extra.get("answered_by") == MARK
 
 
-def _evidence(hit: Hit, *, asker: str) -> Evidence:
+def _evidence(hit: Hit, text: str, *, asker: str) -> Evidence:
     item = hit.item
     # Told as "you said", unless it was another user of the cube who said it.
     other = item.user_id if item.role == "user" and item.user_id != asker else ""
     return Evidence(
         id=item.id,
-        text=item.memory,
+        text=text,
         speaker=item.participants[0] if item.participants else other,
         role=item.role,
         said_at=item.happened_at or item.created_at,

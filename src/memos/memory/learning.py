@@ -352,7 +352,11 @@ class _Work:
                 for item in (*self.after.values(), *(one.item for one in self.new.values()))
                 if item.id in self.superseded and not item.live
             ),
-            outdated={one.indexed.item.id: corrections_of(one.indexed.item)[-1] for one in self.outdated},
+            outdated={
+                one.indexed.item.id: by[-1]
+                for one in self.outdated
+                if (by := corrections_of(one.indexed.item))
+            },
             left_out=tuple(self.left_out),
             conflicts=tuple(self.conflicts),
             reasons=reasons,

@@ -3,8 +3,9 @@
 Such a turn stays as it was said, live and recallable; `extra["corrected_by"]` of it names the fact that
 holds, by which recall puts that one first (`memos.retrieval.corrected`). With a displaced fact go the
 facts that it had displaced itself, as far as their value is another than the one that holds now. A turn
-that the newer fact was read from as well says what holds, and is left alone; so is one that says more
-than one thing, since what else it says holds still.
+that the newer fact was read from as well says what holds, and is left alone. Of one that says more than one
+thing the clause that states the displaced fact is marked (`extra["outdated_clauses"]`), since what else it says holds
+still; where rules find no such clause it is left alone.
 """
 
 from __future__ import annotations
@@ -12,12 +13,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from memos.memory.extract import slot_tag
+from memos.memory.extract import slot_tag, speaker_of
 from memos.memory.item import ItemStatus, MemoryItem
-from memos.memory.sentences import clauses, sentences
-from memos.memory.slots import fact_of
+from memos.memory.sentences import clauses, opened, sentences
+from memos.memory.slots import fact_of, facts
 from memos.memory.store import IndexedItem, ItemFilter, MemoryStore, UpdateItem
-from memos.retrieval.corrected import CORRECTED_BY, CORRECTS, corrections_of
+from memos.retrieval.corrected import (
+    CORRECTED_BY,
+    CORRECTS,
+    OUTDATED_CLAUSES,
+    corrections_of,
+    outdated_clauses,
+)
 from memos.retrieval.keywords import analyse
 
 SUPERSEDED_BY = "superseded_by"  # in an item's `extra`: the item that holds in its place
@@ -39,24 +46,48 @@ def outdated_turns(
     before: dict[str, MemoryItem] = {}
     after: dict[str, MemoryItem] = {}
     for fact, heir in displaced:
-        ids = _origins((fact, *_displaced_before(store, cube_id, fact, heir)))
-        ids -= _origins((heir,))
+        gone = (fact, *_displaced_before(store, cube_id, fact, heir))
+        ids = _origins(gone) - _origins((heir,))
         for turn in (*_stored(store, cube_id, ids), *(one for one in coming if one.id in ids)):
-            if _says_more(turn):
-                continue
             current = after.get(turn.id, turn)
-            by = list(dict.fromkeys([*corrections_of(current), heir.id]))
-            if by != list(corrections_of(current)):
+            marked = _marked(current, gone, heir) if _says_more(turn) else _corrected(current, heir)
+            if marked != current:
                 before.setdefault(turn.id, turn)
-                after[turn.id] = replace(current, extra={**current.extra, CORRECTED_BY: by})
+                after[turn.id] = marked
     return [
         UpdateItem(
             IndexedItem(item, analyse(item.memory)),
             before[item_id].version,
-            f"outdated: {', '.join(corrections_of(item))} holds",
+            f"outdated: {', '.join(holding(item))} holds",
         )
         for item_id, item in after.items()
     ]
+
+
+def holding(turn: MemoryItem) -> tuple[str, ...]:
+    """The ids of what holds in place of what the turn says, or of a clause of it."""
+    return tuple(dict.fromkeys([*corrections_of(turn), *(one.by for one in outdated_clauses(turn))]))
+
+
+def _corrected(turn: MemoryItem, heir: MemoryItem) -> MemoryItem:
+    by = list(dict.fromkeys([*corrections_of(turn), heir.id]))
+    same = by == list(corrections_of(turn))
+    return turn if same else replace(turn, extra={**turn.extra, CORRECTED_BY: by})
+
+
+def _marked(turn: MemoryItem, gone: Iterable[MemoryItem], heir: MemoryItem) -> MemoryItem:
+    """The turn with the clauses marked that state a displaced fact; the newest of what displaced one counts."""
+    told = {(fact.identity, fact.folded_value) for item in gone if (fact := fact_of(item)) is not None}
+    marks = {one.text: one.by for one in outdated_clauses(turn)}
+    for sentence in sentences(turn.memory):
+        for clause in clauses(sentence):
+            stated = facts(opened(clause), speaker_of(turn), chinese=sentence.chinese)
+            if clause in turn.memory and any(
+                (one.fact.identity, one.fact.folded_value) in told for one in stated
+            ):
+                marks[clause] = heir.id
+    kept = [{"text": text, "by": by} for text, by in marks.items()]
+    return replace(turn, extra={**turn.extra, OUTDATED_CLAUSES: kept}) if kept else turn
 
 
 def last_heir(item_id: str, heirs: Mapping[str, str]) -> str:

@@ -340,7 +340,7 @@ class HybridRetriever:
             named = self._named(views, ids, request)
             return {one: item for one, item in named.items() if past is None or past.holds(item)}
 
-        return with_corrections_first(told, fetch, top_k=request.top_k)
+        return with_corrections_first(told, fetch, top_k=request.top_k, query=request.query)
 
     def _named(
         self, views: Sequence[ReadView], ids: Collection[str], request: RecallRequest

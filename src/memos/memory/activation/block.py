@@ -21,7 +21,7 @@ from memos.memory.item import MemoryItem, MemoryKind
 from memos.memory.store import ItemFilter, MemoryStore
 from memos.memory.token_count import count_tokens
 from memos.prompts import Language, load
-from memos.retrieval.corrected import corrections_of
+from memos.retrieval.corrected import corrections_of, outdated_clauses
 
 CONFLICT_TRIES = 4
 MARK_TOKENS = 4  # "- m7 " before a line, and its end
@@ -172,7 +172,12 @@ class MemoryBlocks:
 
 def shown(item: MemoryItem) -> bool:
     """Whether an item may stand in a block: live, not contradicted; preferences stand with the question."""
-    return item.live and item.kind is not MemoryKind.PREFERENCE and not corrections_of(item)
+    return (
+        item.live
+        and item.kind is not MemoryKind.PREFERENCE
+        and not corrections_of(item)
+        and not outdated_clauses(item)
+    )
 
 
 def header_of(system_prompt: str, language: Language) -> str:
