@@ -4,7 +4,8 @@ submit_batch      the Redis queue, 500 a call, against pipelined XADD of the sam
 submit_single     one message a call, against one XADD a round trip
 drain             a whole scheduler with a no-op handler, against XREADGROUP 500 + XACK
 cycle             500 in over 100 lanes, claimed and finished, again and again, against the bare cycle (one
-                  stream); cycle_4_lanes: the same over four (no bar: for information)
+                  stream); what one claim brought is settled together, as a scheduler does with batches that
+                  end at the same time; cycle_4_lanes: the same over four (no bar: for information)
 vs_dramatiq …     tasks/s of that scheduler against one worker of theirs on the same server
 idle_p50, _p99    from submit to the waiting claim's return, against a blocked XREADGROUP
 urgent_10k, _100k p99 of an urgent message past a backlog of that size, against idle_p99 (100k: against 10k)

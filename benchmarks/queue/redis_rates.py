@@ -1,6 +1,6 @@
 """The Redis queue against the floors of its server, ours and the floor's taken in turn in every round.
 
-submit and cycle go through the queue itself; drain goes through a whole scheduler with its production
+submit and cycle go through the queue itself, several batches settled in one call as a scheduler does it; drain goes through a whole scheduler with its production
 defaults (16 workers, heartbeat, status, metrics) and a no-op handler, as a user would have it.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.queue.redis_floors import Floor
 from benchmarks.queue.redis_site import redis_runtime
-from benchmarks.queue.workload import BACKLOG, LABEL, SUBMIT_SIZE, USERS, drain, messages
+from benchmarks.queue.workload import BACKLOG, LABEL, SUBMIT_SIZE, USERS, drain_together, messages
 from memos.mem_scheduler.queues.base import TaskQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 
@@ -120,7 +120,7 @@ def _timed(count: int, call: Callable[[], object]) -> float:
 
 def _drained(queue: TaskQueue) -> float:
     started = time.perf_counter()
-    count = sum(drain(queue))
+    count = drain_together(queue)
     rate = count / (time.perf_counter() - started)
     assert count == BACKLOG
     return rate
@@ -130,5 +130,5 @@ def _cycle(queue: TaskQueue, ones: list[ScheduleMessageItem]) -> float:
     started = time.perf_counter()
     for _ in range(BACKLOG // SUBMIT_SIZE):
         queue.submit(ones)
-        assert sum(drain(queue)) == SUBMIT_SIZE
+        assert drain_together(queue) == SUBMIT_SIZE
     return BACKLOG / (time.perf_counter() - started)

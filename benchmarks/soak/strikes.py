@@ -73,7 +73,7 @@ def lose_queue_replies(site: Site, seconds: float) -> None:
     """A script is carried out and its reply never comes, several times."""
     until_s = time.monotonic() + seconds
     for _ in range(REPLIES):
-        until(site.queue_line.lose_reply(b"EVALSHA").is_set, "a script")
+        until(site.queue_line.lose_reply(b"FCALL").is_set, "a script")
     time.sleep(max(0.0, until_s - time.monotonic()))
 
 

@@ -80,6 +80,7 @@ def test_a_bad_wire(server: PrivateRedis, tmp_path: Path, nursery: Nursery, what
                         server.ask("CLIENT KILL TYPE normal")
                     case _:
                         server.ask("SCRIPT FLUSH")
+                        server.ask("FUNCTION FLUSH")
                 site.write(Stood(begun, now() + 1.0, 0, what))
             site.drain()
             proxy.slow(0)

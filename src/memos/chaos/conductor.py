@@ -248,6 +248,7 @@ class _Run:
                     ask(server.host, server.port, "CLIENT KILL TYPE normal")
             case "script_flush":
                 ask(server.host, server.port, "SCRIPT FLUSH")
+                ask(server.host, server.port, "FUNCTION FLUSH")
             case "server_kill":
                 assert server.private is not None
                 server.private.kill()

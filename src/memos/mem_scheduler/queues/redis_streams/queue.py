@@ -24,7 +24,7 @@ Keys begin with "<prefix>:{ms:0}:". A lane is "<user>/<cube>/<class>", percent-e
     back:<lane>    list: entries handed back while others hold batches of the lane
     aside:<lane>   hash: payloads of delayed messages and of those that another runs for
     x:<lane>       hash: exceptional state by key (failed, lost, cancelled, coalesced, delayed)
-    info:<lane> out:<lane>   hashes: status rows since submit, since the end; kept for 7 days
+    info:<lane>    hash: status rows, key -> since submit, =key -> since the end; kept for 7 days
     where          hash: key -> its place and lane, for every live message
     leases leased  hash and sorted set: who holds what until when
     ready:<label> turn:<label>:<user> flow:<class> capped:<user>   the fair order

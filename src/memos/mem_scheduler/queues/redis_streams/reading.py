@@ -126,8 +126,8 @@ def instances_of(text: str) -> list[Instance]:
 class StatusRows:
     """Status rows of the queue whose keys begin with `base`.
 
-    `info:<lane>` has a row for each message since it was submitted, `out:<lane>` one since it ended; what
-    lies between follows from the leases and the exceptional states, read in the same step.
+    `info:<lane>` has a row for each message since it was submitted, and one under "=" and its key since it
+    ended; what lies between follows from the leases and the exceptional states, read in the same step.
     """
 
     def __init__(self, client: redis.Redis, base: str, *, run: Callable[..., Any]) -> None:
@@ -183,9 +183,11 @@ class StatusRows:
         leases, *replies = self._run("rows", *arguments)
         running = _running_since(leases)
         for number, lane in enumerate(lanes):
-            info, out, states = map(_pairs, replies[3 * number : 3 * number + 3])
-            for key, text in info.items():
-                row = _row(lane, key, text, out.get(key), states, running, wall)
+            rows, states = map(_pairs, replies[2 * number : 2 * number + 2])
+            for key, text in rows.items():
+                if key.startswith("="):
+                    continue
+                row = _row(lane, key, text, rows.get(f"={key}"), states, running, wall)
                 if row is not None:
                     yield row
 

@@ -1,8 +1,12 @@
 """The Lua scripts: each is one step of the queue that happens whole or not at all.
 
-A script is made of the common parts (`lua/base.lua` … `commit.lua`) and its own file, is called by its
-hash and sent again when the server has forgotten it (a restart, SCRIPT FLUSH). All but `submit` carry
-`allow-oom`: a full Redis refuses new work and can still be drained.
+All of them, with their common parts (`lua/base.lua` … `commit.lua`), are one library of functions, which the
+server keeps made: to make the parts anew costs a script more than its commands. The library is named by the hash
+of its text, so that versions stand beside each other, and is sent when the server does not have it (a new or
+restarted server, FUNCTION FLUSH). Where functions are refused (an ACL user without them, a server that has none)
+each script is called by its hash instead, and sent again when the server has forgotten it (SCRIPT FLUSH).
+
+All but `submit` carry `allow-oom`: a full Redis refuses new work and can still be drained.
 """
 
 from __future__ import annotations
@@ -36,8 +40,9 @@ _NAMES = (
     "operators",
     "rows",
 )
-_READS = dict.fromkeys(("depth", "get", "operators", "rows"), " flags=no-writes,allow-oom")
-_FLAGS = {"submit": "", **_READS}
+_NO_WRITES = ("depth", "get", "operators", "rows")
+_BEGIN = "Q.begin("
+_VERSION = "@VERSION@"
 _LAG_LOOK = 32  # of LAG_LOOK_MAX: each is read with its payload
 
 
@@ -58,23 +63,95 @@ class Scripts:
             f"local INSTANCES_MAX, SEEN_S, LAG_LOOK = {INSTANCES_MAX}, {INSTANCE_SEEN_S}, {_LAG_LOOK}\n"
         )
         common = "".join(texts[name] for name in _COMMON)
+        steps = {name: f"local function step()\n{texts[name]}end\n" for name in _NAMES}
         self._texts = {
-            name: f"#!lua{_FLAGS.get(name, ' flags=allow-oom')}\n{constants}"
-            f"{only_needed(common, texts[name])}{texts[name]}"
+            name: f"#!lua{_shebang_flags(name)}\nlocal GIVEN = ARGV\n{constants}"
+            f"{only_needed(common, f'{steps[name]}{_BEGIN}')}{steps[name]}"
+            f"Q.begin(KEYS[1], GIVEN)\nreturn step()\n"
             for name in _NAMES
         }
-        self._hashes = {
-            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            for name, text in self._texts.items()
-        }
+        self._hashes = {name: _sha1(text) for name, text in self._texts.items()}
+        body = constants + common + "".join(f"do\n{steps[name]}{_registered(name)}end\n" for name in _NAMES)
+        version = _sha1(body)[:12]
+        self._library = f"#!lua name=memos_queue_{version}\n{body.replace(_VERSION, version)}"
+        self._functions = {name: f"memos_{name}_{version}" for name in _NAMES}
+        self._has_functions = True  # until the server refuses them
 
     def run(self, ask: Callable[..., Any], name: str, *args: Any) -> Any:
         """Run the script `name`; `ask` sends a command. Raises what redis-py raises."""
+        if self._has_functions:
+            try:
+                return ask("FCALL", self._functions[name], 1, self._base, *args)
+            except redis.exceptions.ResponseError as error:
+                if not self._may_be_unknown(error):
+                    raise
+            if self._send_library(ask):
+                return ask("FCALL", self._functions[name], 1, self._base, *args)
         try:
             return ask("EVALSHA", self._hashes[name], 1, self._base, *args)
         except redis.exceptions.NoScriptError:
             # In one step, which also makes it known: between two it could be forgotten again.
             return ask("EVAL", self._texts[name], 1, self._base, *args)
+
+    def _may_be_unknown(self, error: redis.exceptions.ResponseError) -> bool:
+        """Whether nothing ran because the server has not the function, or has no functions for us."""
+        if _are_refused(error):
+            self._has_functions = False
+            return True
+        return str(error).startswith("Function not found")
+
+    def _send_library(self, ask: Callable[..., Any]) -> bool:
+        """Whether the functions can be called now. A full server takes no library, but runs scripts."""
+        if not self._has_functions:
+            return False
+        try:
+            ask("FUNCTION", "LOAD", self._library)
+        except redis.exceptions.OutOfMemoryError:
+            return False
+        except redis.exceptions.ResponseError as error:
+            if _are_refused(error):
+                self._has_functions = False
+                return False
+            if "already exists" not in str(error):
+                raise
+        return True
+
+
+def _are_refused(error: redis.exceptions.ResponseError) -> bool:
+    """Whether it is the command itself that may not run; a command of a function may be refused half-way."""
+    text = str(error)
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return "run the 'fcall'" in text or "run the 'function" in text
+    return text.lower().startswith(("unknown command", "unknown subcommand"))
+
+
+def _shebang_flags(name: str) -> str:
+    flags = _flags(name)
+    return f" flags={','.join(flags)}" if flags else ""
+
+
+def _flags(name: str) -> tuple[str, ...]:
+    if name == "submit":
+        return ()
+    return ("no-writes", "allow-oom") if name in _NO_WRITES else ("allow-oom",)
+
+
+def _registered(name: str) -> str:
+    """The function of the library that runs `step`; what a call knew is not kept until the next."""
+    flags = ", ".join(f"'{flag}'" for flag in _flags(name))
+    return (
+        f"redis.register_function{{ function_name = 'memos_{name}_{_VERSION}', flags = {{ {flags} }},\n"
+        "  callback = function(keys, given)\n"
+        "    Q.begin(keys[1], given)\n"
+        "    local reply = step()\n"
+        "    C, ARGV = nil, nil\n"
+        "    return reply\n"
+        "  end }\n"
+    )
+
+
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def only_needed(common: str, script: str) -> str:

@@ -11,7 +11,6 @@ import random as random_module
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import redis
@@ -96,8 +95,11 @@ class Server:
 
         def once() -> Any:
             time = "" if self._server_time else f"{self._clock.monotonic()!r} {self._clock.now()!r}"
-            ask = self.lines.ask if wanted is None else partial(self.lines.ask, replicas=wanted)
-            return self._scripts.run(ask, name, time, *arguments)
+            return self._scripts.run(self.lines.ask if wanted is None else held, name, time, *arguments)
+
+        def held(*command: Any) -> Any:
+            # Only what runs the call is waited for: a library that has to be sent before is not it.
+            return self.lines.ask(*command, replicas=None if command[0] == "FUNCTION" else wanted)
 
         def on_repeat() -> None:
             nonlocal wanted

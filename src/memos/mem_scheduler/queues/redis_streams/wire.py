@@ -32,6 +32,9 @@ _EMPTY: dict[str, Any] = {
 _COMMON = ("item_id", "trace_id", "timestamp", "content", "label")
 _OF_DELIVERY = ("redis_message_id", "stream_key", "user_id", "mem_cube_id")
 _OTHERS = tuple(name for name in _EMPTY if name not in (*_COMMON, *_OF_DELIVERY))
+# With the stamp in front longer than `hash-max-listpack-value` (64): a hash of nothing but short rows is a packed
+# list of up to 512 (`hash-max-listpack-entries`), and each write to it a walk along them.
+_ROW_BYTES_MIN = 48
 _common = itemgetter(*_COMMON)
 _others = itemgetter(*_OTHERS)
 _SILENT = tuple(_EMPTY[name] for name in _OTHERS)
@@ -107,7 +110,8 @@ def lane_of(text: str) -> Lane:
 
 def row_of(number: int, message: ScheduleMessageItem) -> bytes:
     """What a status row keeps of a message: its place in the call, item, task and label."""
-    return to_json((number, message.item_id, message.task_id or "", message.label), fallback=str)
+    row = to_json((number, message.item_id, message.task_id or "", message.label), fallback=str)
+    return row.ljust(_ROW_BYTES_MIN)
 
 
 def task_text(user_id: str, task_id: str) -> str:

@@ -14,7 +14,7 @@ import tests.services
 from memos.clock import SystemClock
 from memos.errors import LeaseLost, QueueFull, QueueUnavailable
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Retry
-from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
+from memos.mem_scheduler.queues.redis_streams import RedisAddress, RedisStreamsQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.memory.store import Followup
 
@@ -143,19 +143,51 @@ def test_a_server_that_stays_away_is_told(queue: RedisStreamsQueue, wire: Wire) 
 
 
 @pytest.mark.skipif(not tests.services.private_redis_is_there(), reason="no redis-server on PATH")
-def test_scripts_that_the_server_forgot_are_sent_again() -> None:
-    """SCRIPT FLUSH between two calls is not seen by anybody."""
+@pytest.mark.parametrize("user", ["all", "no functions", "no loading"])
+def test_scripts_that_the_server_forgot_are_sent_again(user: str) -> None:
+    """A flush of functions and scripts between two calls is not seen by anybody, whether functions may be used
+    or not."""
+    with tests.services.PrivateRedis() as server:
+        refused = {"all": (), "no functions": ("-fcall", "-function"), "no loading": ("-function",)}[user]
+        operator = redis.Redis.from_url(server.address.url)
+        operator.execute_command(
+            "ACL", "SETUSER", "worker", "on", ">secret", "~*", "&*", "+@all", "-@admin", *refused
+        )
+        url = server.address.url.replace("redis://", "redis://worker:secret@")
+        with RedisStreamsQueue(RedisAddress(url), clock=SystemClock()) as queue:
+            queue.submit([message()])
+            for _ in range(3):
+                operator.script_flush()
+                operator.execute_command("FUNCTION", "FLUSH")
+                (batch,) = claim(queue)
+                operator.script_flush()
+                operator.execute_command("FUNCTION", "FLUSH")
+                queue.finish(batch, [Retry("again", 0.0)])
+            assert queue.depth().remaining == 1
+        libraries: Any = operator.execute_command("FUNCTION", "LIST")
+        assert len(libraries) == (user == "all")
+
+
+@pytest.mark.skipif(not tests.services.private_redis_is_there(), reason="no redis-server on PATH")
+def test_a_full_server_that_forgot_everything_is_drained() -> None:
+    """A server without memory takes no library of functions; its work is claimed and finished all the same."""
     with (
         tests.services.PrivateRedis() as server,
         RedisStreamsQueue(server.address, clock=SystemClock()) as queue,
     ):
         queue.submit([message()])
-        for _ in range(3):
-            queue.client.script_flush()
-            (batch,) = claim(queue)
-            queue.client.script_flush()
-            queue.finish(batch, [Retry("again", 0.0)])
+        operator = redis.Redis.from_url(server.address.url)
+        operator.execute_command("FUNCTION", "FLUSH")
+        operator.config_set("maxmemory", "1")
+        (batch,) = claim(queue)
+        queue.finish(batch, [Done()])
+        assert queue.depth().running == queue.depth().remaining == 0
+        with pytest.raises(QueueFull):
+            queue.submit([message()])
+        operator.config_set("maxmemory", "0")
+        queue.submit([message()])
         assert queue.depth().remaining == 1
+        assert len(operator.execute_command("FUNCTION", "LIST")) == 1  # type: ignore[arg-type]
 
 
 def test_a_full_lane_is_told_after_a_lost_request(queue: RedisStreamsQueue, wire: Wire) -> None:

@@ -117,7 +117,7 @@ def test_a_submit_whose_reply_was_lost_waits_for_the_replica_all_the_same(pair: 
         ) as queue:
             queue.submit([message("query", "x")])
             pair.link.stall(True)
-            lost = line.lose_reply(b"EVALSHA")
+            lost = line.lose_reply(b"FCALL")
             with pytest.raises(QueueUnavailable, match="0 of 1"):
                 queue.submit([message("query", "y")])
             assert lost.is_set() and waiting(queue) == 2

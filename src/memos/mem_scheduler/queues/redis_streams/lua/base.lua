@@ -1,27 +1,34 @@
 -- What all scripts share, first part: the time, policies, counters. The parts stand before each script in
 -- the order base, lanes, fair, settle, leases, enter, commit.
 --
--- KEYS[1] is the base of all keys ("<prefix>:{ms:0}:"); ARGV[1] the time: "" for the server's own clock,
+-- The server keeps all of it, made once, where it has functions; else it is made anew at every call. So nothing
+-- of a call may outlive it: what one call knows stands in `C`, which `begin` makes anew.
+--
+-- The key of a call is the base of all keys ("<prefix>:{ms:0}:"); ARGV[1] the time: "" for the server's own clock,
 -- or "<monotonic> <wall>" where a test drives it. ARGV[2] is how many batches of one user may be leased
 -- at a time (0: no cap). A lane is "<user>/<cube>/<class>", percent-encoded.
 
-local call = redis.call
 local Q = {} -- what the parts share: a closure that captures one table is made ten times as fast as one that
--- captures ten locals, and all of them are made anew at every call
-local B = KEYS[1]
-local USER_MAX = tonumber(ARGV[2])
+-- captures ten locals
+local C, ARGV, call, B, USER_MAX, now, wall, WALL
 local CHUNK = 4000 -- arguments of one command; Lua's stack holds about 8,000
 
-local now, wall
-if ARGV[1] == '' then
-  local t = call('TIME')
-  now = tonumber(t[1]) + tonumber(t[2]) / 1000000
-  wall = now
-else
-  local a, b = string.match(ARGV[1], '^(%S+) (%S+)$')
-  now, wall = tonumber(a), tonumber(b)
+function Q.begin(base, arguments)
+  C = {
+    policies = {}, counters_dirty = {}, lanes = {}, lane_list = {}, heads = {}, ends = {},
+    tops = {}, tags = {}, tags_dirty = {}, passed = {}, woken = {}, woken_any = false, due_changed = false,
+  }
+  ARGV, call, B, USER_MAX = arguments, redis.call, base, tonumber(arguments[2])
+  if ARGV[1] == '' then
+    local t = call('TIME')
+    now = tonumber(t[1]) + tonumber(t[2]) / 1000000
+    wall = now
+  else
+    local a, b = string.match(ARGV[1], '^(%S+) (%S+)$')
+    now, wall = tonumber(a), tonumber(b)
+  end
+  WALL = string.format('%.6f', wall)
 end
-local WALL = string.format('%.6f', wall)
 
 local KEPT_S = 604800 -- how long a settled message's status row is kept
 local REPLY_S = 3600 -- how long the answer of a call is kept for a client that lost it
@@ -38,13 +45,12 @@ function Q.many(command, key, args, step)
   end
 end
 
-Q.policies = {}
 function Q.policy(label)
-  local found = Q.policies[label]
+  local found = C.policies[label]
   if not found then
     local text = call('HGET', B .. 'policy', label)
     found = text and cjson.decode(text) or default_policy(label)
-    Q.policies[label] = found
+    C.policies[label] = found
   end
   return found
 end
@@ -56,19 +62,18 @@ end
 
 -- Counters of the whole queue: read once, written once by `commit`; those that nearly every call needs in
 -- one go.
-Q.counters, Q.counters_dirty = nil, {}
 Q.OFTEN = { 'held', 'queued', 'seq', 'ticket', 'picks', 'settled', 'policy_version', 'aside', 'epoch' }
 function Q.counter(name)
-  if not Q.counters then
-    Q.counters = {}
+  if not C.counters then
+    C.counters = {}
     for i, value in ipairs(call('HMGET', B .. 'counts', unpack(Q.OFTEN))) do
-      Q.counters[Q.OFTEN[i]] = tonumber(value or 0)
+      C.counters[Q.OFTEN[i]] = tonumber(value or 0)
     end
   end
-  local value = Q.counters[name]
+  local value = C.counters[name]
   if value == nil then
     value = tonumber(call('HGET', B .. 'counts', name) or 0)
-    Q.counters[name] = value
+    C.counters[name] = value
   end
   return value
 end
@@ -76,9 +81,9 @@ end
 function Q.version() return Q.counter('policy_version') end
 
 function Q.set_counter(name, value)
-  if not Q.counters then Q.counter('held') end
-  Q.counters[name] = value
-  Q.counters_dirty[name] = true
+  if not C.counters then Q.counter('held') end
+  C.counters[name] = value
+  C.counters_dirty[name] = true
 end
 
 function Q.count(name, by)

@@ -301,7 +301,7 @@ end
 Q.note_presence(ARGV[11])
 look_after()
 -- What became ready is looked at below: others are told of what is left, not of what is taken here.
-Q.woken, Q.woken_any = {}, false
+C.woken, C.woken_any = {}, false
 local fruitless = 0
 while #reply - 3 < lanes_max and fruitless < FRUITLESS_MAX do
   local batch = lease_next()
@@ -310,7 +310,7 @@ while #reply - 3 < lanes_max and fruitless < FRUITLESS_MAX do
 end
 save_leases()
 Q.save_heads()
-Q.woken, Q.woken_any = {}, false
+C.woken, C.woken_any = {}, false
 if call('EXISTS', B .. 'waiting') == 1 then
   for _, label in ipairs(call('HKEYS', B .. 'heads')) do
     if call('EXISTS', B .. 'ready:' .. label) == 1 then Q.wake(label) end

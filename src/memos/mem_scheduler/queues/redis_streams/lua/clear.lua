@@ -32,7 +32,7 @@ until cursor == '0'
 for _, lane in ipairs(call('SMEMBERS', B .. 'lanes')) do
   local L = Q.find_lane(lane)
   if L.f.rl then Q.remove_ready(L, L.f.rl) end
-  if L.f.hc then Q.heads[L.f.hc] = (Q.heads[L.f.hc] or 0) - Q.num(L, 'hw') end
+  if L.f.hc then C.heads[L.f.hc] = (C.heads[L.f.hc] or 0) - Q.num(L, 'hw') end
   Q.close_lane(L)
 end
 call('UNLINK', B .. 'leases', B .. 'leased', B .. 'delayed', B .. 'blocked', B .. 'seen', B .. 'seen_order',

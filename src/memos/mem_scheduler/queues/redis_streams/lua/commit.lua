@@ -13,8 +13,8 @@ end
 
 function Q.save_ends()
   local any = false
-  for lane, rows in pairs(Q.ends) do
-    Q.many('HSET', Q.key_of('out', lane), rows.rows, 2)
+  for lane, rows in pairs(C.ends) do
+    Q.many('HSET', Q.key_of('info', lane), rows.rows, 2)
     for first = 1, #rows.keys, CHUNK do
       any = true
       local last = math.min(first + CHUNK - 1, #rows.keys)
@@ -23,32 +23,40 @@ function Q.save_ends()
            table.concat(rows.keys, ' ', first, last))
       Q.count('settled', last - first + 1)
     end
-    if not Q.find_lane(lane).there then call('EXPIRE', Q.key_of('out', lane), KEPT_S) end
+    if not Q.find_lane(lane).there then call('EXPIRE', Q.key_of('info', lane), KEPT_S) end
   end
   if any then Q.trim_rows() end
 end
 
 function Q.publish()
-  if not (Q.woken_any or Q.due_changed) then return end
+  if not (C.woken_any or C.due_changed) then return end
   if call('ZCOUNT', B .. 'waiting', '(' .. Q.exact(now), '+inf') == 0 then return end
   local labels = {}
-  for label in pairs(Q.woken) do labels[#labels + 1] = label end
-  call('PUBLISH', B .. 'wake', cjson.encode({ labels = labels, due = Q.due_changed }))
+  for label in pairs(C.woken) do labels[#labels + 1] = label end
+  call('PUBLISH', B .. 'wake', cjson.encode({ labels = labels, due = C.due_changed }))
 end
 
 function Q.commit()
-  for _, L in ipairs(Q.lane_list) do Q.refresh(L) end
+  for _, L in ipairs(C.lane_list) do Q.refresh(L) end
   Q.save_ends()
   Q.save_heads()
   Q.save_tags()
-  for _, L in ipairs(Q.lane_list) do Q.save_lane(L) end
-  local set, drop = {}, {}
-  for name in pairs(Q.counters_dirty) do
-    if Q.counters[name] == 0 then
+  local opened, closed, set, drop = {}, {}, {}, {}
+  for _, L in ipairs(C.lane_list) do
+    Q.save_lane(L)
+    if L.there ~= L.was_there then
+      local changed = L.there and opened or closed
+      changed[#changed + 1] = L.lane
+    end
+  end
+  Q.many('SADD', B .. 'lanes', opened)
+  Q.many('SREM', B .. 'lanes', closed)
+  for name in pairs(C.counters_dirty) do
+    if C.counters[name] == 0 then
       drop[#drop + 1] = name
     else
       set[#set + 1] = name
-      set[#set + 1] = Q.exact(Q.counters[name])
+      set[#set + 1] = Q.exact(C.counters[name])
     end
   end
   Q.many('HSET', B .. 'counts', set, 2)

@@ -18,7 +18,9 @@ local function requeue(key, text)
   call('HDEL', B .. 'dead', key)
   call('ZREM', B .. 'dead_order', key)
   local L, m = Q.open_lane(d.lane), d.m or {}
-  call('HDEL', Q.key_of('out', d.lane), key, unpack(m))
+  local ends = { '=' .. key }
+  for _, one in ipairs(m) do ends[#ends + 1] = '=' .. one end
+  call('HDEL', Q.key_of('info', d.lane), unpack(ends))
   Q.put_state(L, key, { m = d.m, y = Q.exact(now) })
   for _, one in ipairs(m) do
     Q.put_state(L, one, { i = key })

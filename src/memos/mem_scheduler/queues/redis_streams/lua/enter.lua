@@ -28,11 +28,11 @@ end
 function Q.new_arrivals(wheres) return { rows = {}, wheres = wheres, queued = {}, number = 0, waiting = 0 } end
 
 function Q.enter(L, new, key, label, parent, message, row, wait_s)
-  Q.stamp = Q.stamp or string.format('%.0f', Q.count('seq', 1)) .. ' ' .. WALL .. ' '
+  C.stamp = C.stamp or string.format('%.0f', Q.count('seq', 1)) .. ' ' .. WALL .. ' '
   local rows = new.rows
   local at = #rows
   rows[at + 1] = key
-  rows[at + 2] = Q.stamp .. row
+  rows[at + 2] = C.stamp .. row
   new.number = new.number + 1
   local value = Q.pack(key, label, WALL, parent, message)
   if wait_s > 0 then
@@ -54,8 +54,8 @@ end
 
 -- `n` messages of a lane from ARGV[at] on: key, label, row, message of each.
 function Q.enter_all(L, new, at, n, wait_s)
-  Q.stamp = Q.stamp or string.format('%.0f', Q.count('seq', 1)) .. ' ' .. WALL .. ' '
-  local given, stamp, rows, wheres = ARGV, Q.stamp, new.rows, new.wheres
+  C.stamp = C.stamp or string.format('%.0f', Q.count('seq', 1)) .. ' ' .. WALL .. ' '
+  local given, stamp, rows, wheres = ARGV, C.stamp, new.rows, new.wheres
   local stream, behind, in_lane = L.stream, '\n' .. WALL .. '\n\n', ' ' .. L.lane
   local r, w, seen, plain = #rows, #wheres, nil, false
   for i = at, at + n * 4 - 1, 4 do
@@ -106,7 +106,7 @@ function Q.enter_followup(at)
   local lane, key = ARGV[at], ARGV[at + 1]
   if call('HEXISTS', B .. 'where', key) == 0 then
     local L, new = Q.open_lane(lane), Q.new_arrivals({})
-    call('HDEL', Q.key_of('out', lane), key)
+    call('HDEL', Q.key_of('info', lane), '=' .. key)
     Q.enter(L, new, key, ARGV[at + 2], ARGV[at + 5], ARGV[at + 4], ARGV[at + 3], tonumber(ARGV[at + 6]))
     Q.arrived(L, new)
     Q.many('HSET', B .. 'where', new.wheres, 2)

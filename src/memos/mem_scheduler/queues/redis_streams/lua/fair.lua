@@ -6,31 +6,28 @@
 -- A user that holds as many batches as it may is set aside in `capped:<user>`, by label, and put back by
 -- the end of a lease.
 
-Q.tops = {}
-
 local TIE = 1e-10 -- a million arrivals stay below the smallest cost of a message
 
 -- Start tags of users, by class: read once, written once by `commit`.
-Q.tags, Q.tags_dirty = {}, {}
-Q.passed = {} -- the virtual time that a class has passed: tags up to it say nothing any more
+-- `C.passed`: the virtual time that a class has passed: tags up to it say nothing any more.
 function Q.tag_of(class, user)
-  local tags = Q.tags[class]
+  local tags = C.tags[class]
   if not tags then
     tags = {}
-    Q.tags[class] = tags
+    C.tags[class] = tags
   end
   if not tags[user] then tags[user] = tonumber(call('ZSCORE', B .. 'flow:' .. class, user) or 0) end
   return tags[user]
 end
 
 function Q.save_tags()
-  for class, time in pairs(Q.passed) do
+  for class, time in pairs(C.passed) do
     call('ZREMRANGEBYSCORE', B .. 'flow:' .. class, '-inf', Q.exact(time))
   end
-  for class, users in pairs(Q.tags_dirty) do
+  for class, users in pairs(C.tags_dirty) do
     local rows = {}
     for user in pairs(users) do
-      rows[#rows + 1] = Q.exact(Q.tags[class][user])
+      rows[#rows + 1] = Q.exact(C.tags[class][user])
       rows[#rows + 1] = user
     end
     Q.many('ZADD', B .. 'flow:' .. class, rows, 2)
@@ -38,23 +35,22 @@ function Q.save_tags()
 end
 
 function Q.forget_tags(class)
-  Q.tags[class], Q.tags_dirty[class] = nil, nil
+  C.tags[class], C.tags_dirty[class] = nil, nil
   call('DEL', B .. 'flow:' .. class)
 end
 
 function Q.virtual_time(class) return Q.counter('vt:' .. class) end
 
 -- How many batches a user holds, counted from the leases, and only where there is a cap.
-Q.holding = nil
 function Q.busy(user)
-  if not Q.holding then
-    Q.holding = {}
+  if not C.holding then
+    C.holding = {}
     for _, text in ipairs(call('HVALS', B .. 'leases')) do
       local holder = string.match(cjson.decode(string.match(text, '^[^\n]*')).lane, '^[^/]*')
-      Q.holding[holder] = (Q.holding[holder] or 0) + 1
+      C.holding[holder] = (C.holding[holder] or 0) + 1
     end
   end
-  return Q.holding[user] or 0
+  return C.holding[user] or 0
 end
 
 -- The user is ready under the label, in its place unless it stands there already.
@@ -66,14 +62,14 @@ end
 function Q.user_left(label, user) call('ZREM', B .. 'ready:' .. label, user) end
 
 function Q.add_ready(L, label)
-  Q.tops[label] = nil
+  C.tops[label] = nil
   call('ZADD', B .. 'turn:' .. label .. ':' .. L.user, Q.count('ticket', 1), L.lane)
   if Q.counter('aside') > 0 and call('HEXISTS', B .. 'capped:' .. L.user, label) == 1 then return end
   Q.stand(L.class, L.user, label)
 end
 
 function Q.remove_ready(L, label)
-  Q.tops[label] = nil
+  C.tops[label] = nil
   local turn = B .. 'turn:' .. label .. ':' .. L.user
   call('ZREM', turn, L.lane)
   if call('EXISTS', turn) == 0 then
@@ -86,7 +82,7 @@ end
 
 -- The user of `label` whose turn it is, as {score, user}; false when there is none.
 function Q.top_of(class, label)
-  local top = Q.tops[label]
+  local top = C.tops[label]
   if top == false then return false end
   -- the user may have been served under another label of the class since
   if top and Q.tag_of(class, top[2]) <= top[1] then return top end
@@ -94,7 +90,7 @@ function Q.top_of(class, label)
   while true do
     local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
     if not first[1] then
-      Q.tops[label] = false
+      C.tops[label] = false
       return false
     end
     local score, user = tonumber(first[2]), first[1]
@@ -102,8 +98,8 @@ function Q.top_of(class, label)
       Q.user_left(label, user)
       Q.count('aside', call('HSET', B .. 'capped:' .. user, label, class))
     elseif Q.tag_of(class, user) <= score then
-      Q.tops[label] = { score, user }
-      return Q.tops[label]
+      C.tops[label] = { score, user }
+      return C.tops[label]
     else
       Q.user_left(label, user)
       Q.stand(class, user, label)
@@ -121,12 +117,12 @@ function Q.pop_ready(class, labels)
   local user = best[2]
   if best[1] > Q.virtual_time(class) then
     Q.set_counter('vt:' .. class, best[1])
-    Q.passed[class] = best[1]
+    C.passed[class] = best[1]
   end
   local turn = B .. 'turn:' .. best_label .. ':' .. user
   local lane = call('ZPOPMIN', turn)[1]
   if call('EXISTS', turn) == 0 then Q.user_left(best_label, user) end
-  Q.tops[best_label] = nil
+  C.tops[best_label] = nil
   local L = Q.find_lane(lane)
   Q.put(L, 'rl', '')
   return L
@@ -134,7 +130,7 @@ end
 
 -- A batch was leased, or a lease of `user` ended: who may run is looked at again.
 function Q.now_busy()
-  if USER_MAX > 0 then Q.tops, Q.holding = {}, nil end
+  if USER_MAX > 0 then C.tops, C.holding = {}, nil end
 end
 
 function Q.less_busy(user)
@@ -146,7 +142,7 @@ function Q.less_busy(user)
   for i = 1, #flat, 2 do
     if call('EXISTS', B .. 'turn:' .. flat[i] .. ':' .. user) == 1 then
       Q.stand(flat[i + 1], user, flat[i])
-      Q.tops[flat[i]] = nil
+      C.tops[flat[i]] = nil
       labels[#labels + 1] = flat[i]
     end
   end
@@ -155,10 +151,10 @@ function Q.less_busy(user)
 end
 
 function Q.charge(L, cost)
-  if Q.weighted == nil then Q.weighted = call('EXISTS', B .. 'weight') == 1 end
-  local weight = Q.weighted and tonumber(call('HGET', B .. 'weight', L.user) or 1) or 1
+  if C.weighted == nil then C.weighted = call('EXISTS', B .. 'weight') == 1 end
+  local weight = C.weighted and tonumber(call('HGET', B .. 'weight', L.user) or 1) or 1
   local tag = math.max(Q.tag_of(L.class, L.user), Q.virtual_time(L.class)) + cost / weight
-  Q.tags[L.class][L.user] = tag
-  Q.tags_dirty[L.class] = Q.tags_dirty[L.class] or {}
-  Q.tags_dirty[L.class][L.user] = true
+  C.tags[L.class][L.user] = tag
+  C.tags_dirty[L.class] = C.tags_dirty[L.class] or {}
+  C.tags_dirty[L.class][L.user] = true
 end

@@ -13,17 +13,17 @@ local function leave_task(lane, key, row)
 end
 
 for _, lane in ipairs(call('ZRANGEBYLEX', B .. 'rows', '[' .. user .. '/', '(' .. user .. '0')) do
-  local info, out = Q.key_of('info', lane), Q.key_of('out', lane)
+  local info = Q.key_of('info', lane)
   local rows, gone = call('HGETALL', info), {}
   for i = 1, #rows, 2 do
-    if call('HEXISTS', B .. 'where', rows[i]) == 0 then
+    if string.sub(rows[i], 1, 1) ~= '=' and call('HEXISTS', B .. 'where', rows[i]) == 0 then
       gone[#gone + 1] = rows[i]
+      gone[#gone + 1] = '=' .. rows[i]
       leave_task(lane, rows[i], rows[i + 1])
+      forgotten = forgotten + 1
     end
   end
   Q.many('HDEL', info, gone)
-  Q.many('HDEL', out, gone)
-  forgotten = forgotten + #gone
   if call('EXISTS', info) == 0 then call('ZREM', B .. 'rows', lane) end
   local states = call('HGETALL', Q.key_of('x', lane))
   for i = 1, #states, 2 do

@@ -62,7 +62,7 @@ function Q.delay(L, e, due)
   call('ZADD', B .. 'delayed', due, L.lane .. ' ' .. e.key)
   Q.bump(L, 'd:' .. e.label, 1)
   Q.count('delayed', 1)
-  Q.due_changed = true
+  C.due_changed = true
 end
 
 function Q.instance_of(lease) return string.match(lease.call, '^(.*):') end

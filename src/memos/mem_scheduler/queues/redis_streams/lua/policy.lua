@@ -9,7 +9,7 @@ for _, epoch in ipairs(call('HKEYS', B .. 'leases')) do
   local lease = Q.lease_of(epoch)
   if lease.labels[label] then
     call('ZADD', B .. 'leased', Q.exact(now + Q.lease_s(lease.labels)), epoch)
-    Q.due_changed = true
+    C.due_changed = true
   end
 end
 for _, lane in ipairs(call('SMEMBERS', B .. 'lanes')) do

@@ -1,17 +1,13 @@
 -- What follows any change to a lane, and what becomes of messages that leave it.
 
-Q.woken, Q.woken_any, Q.due_changed = {}, false, false
-
 function Q.wake(label)
-  Q.woken[label] = true
-  Q.woken_any = true
+  C.woken[label] = true
+  C.woken_any = true
 end
 
 function Q.close_lane(L)
   call('UNLINK', Q.key_of('at', L.lane), L.stream, Q.key_of('back', L.lane), Q.key_of('x', L.lane),
        Q.key_of('aside', L.lane))
-  call('SREM', B .. 'lanes', L.lane)
-  call('EXPIRE', Q.key_of('info', L.lane), KEPT_S)
   L.there, L.f, L.dirty = false, {}, {}
   if Q.count('lanes:' .. L.class, -1) == 0 then
     Q.set_counter('vt:' .. L.class, 0)
@@ -26,10 +22,9 @@ function Q.close_lane(L)
 end
 
 -- How many messages wait in lanes whose head has a label: what changed, written by `commit`.
-Q.heads = {}
 function Q.save_heads()
-  for label, by in pairs(Q.heads) do Q.add_hash(B .. 'heads', label, by) end
-  Q.heads = {}
+  for label, by in pairs(C.heads) do Q.add_hash(B .. 'heads', label, by) end
+  C.heads = {}
 end
 
 function Q.refresh(L)
@@ -40,12 +35,12 @@ function Q.refresh(L)
   local label, due = L.f.hl, Q.num(L, 'hd')
   local counted = Q.num(L, 'hw')
   if label ~= L.f.hc then
-    if L.f.hc then Q.heads[L.f.hc] = (Q.heads[L.f.hc] or 0) - counted end
-    if label then Q.heads[label] = (Q.heads[label] or 0) + q end
+    if L.f.hc then C.heads[L.f.hc] = (C.heads[L.f.hc] or 0) - counted end
+    if label then C.heads[label] = (C.heads[label] or 0) + q end
     Q.put(L, 'hc', label or '')
     Q.put(L, 'hw', q)
   elseif q ~= counted then
-    Q.heads[label] = (Q.heads[label] or 0) + q - counted
+    C.heads[label] = (C.heads[label] or 0) + q - counted
     Q.put(L, 'hw', q)
   end
   local wanted
@@ -61,7 +56,7 @@ function Q.refresh(L)
     if L.f.bl ~= L.f.hd then
       call('ZADD', B .. 'blocked', due, L.lane)
       Q.put(L, 'bl', L.f.hd)
-      Q.due_changed = true
+      C.due_changed = true
     end
   elseif L.f.bl then
     call('ZREM', B .. 'blocked', L.lane)
@@ -75,16 +70,15 @@ function Q.refresh(L)
   end
 end
 
--- What this call settled, by lane: rows of `out`, and the keys in the order in which they leave.
-Q.ends = {}
-
+-- What this call settled, by lane: rows of `info`, each under "=" and its key, and the keys in the order in which
+-- they leave.
 function Q.end_row(L, key, state, started, attempts, error)
-  local rows = Q.ends[L.lane]
+  local rows = C.ends[L.lane]
   if not rows then
     rows = { rows = {}, keys = {} }
-    Q.ends[L.lane] = rows
+    C.ends[L.lane] = rows
   end
-  rows.rows[#rows.rows + 1] = key
+  rows.rows[#rows.rows + 1] = '=' .. key
   rows.rows[#rows.rows + 1] =
     state .. ' ' .. (started or '-') .. ' ' .. WALL .. ' ' .. (attempts or 0) .. '\n' .. (error or '')
   return rows
@@ -99,7 +93,7 @@ function Q.all_done(L, keys, started)
   rows.keys[#rows.keys + 1] = keys[1]
   local at, list, last = #rows.rows, rows.rows, #rows.keys
   for i = 2, #keys do
-    list[at + 1] = keys[i]
+    list[at + 1] = '=' .. keys[i]
     list[at + 2] = text
     at = at + 2
     rows.keys[last + i - 1] = keys[i]
@@ -187,13 +181,14 @@ function Q.trim_rows()
     local names = {}
     for key in string.gmatch(keys, '%S+') do names[#names + 1] = key end
     local drop = old and #names or math.min(over, #names)
-    local gone = {}
+    local gone, places = {}, call('HMGET', B .. 'where', unpack(names, 1, drop))
     for i = 1, drop do
-      -- a key may be back: a dead letter that was retried
-      if call('HEXISTS', B .. 'where', names[i]) == 0 then gone[#gone + 1] = names[i] end
+      if not places[i] then -- a key may be back: a dead letter that was retried
+        gone[#gone + 1] = names[i]
+        gone[#gone + 1] = '=' .. names[i]
+      end
     end
     Q.many('HDEL', Q.key_of('info', lane), gone)
-    Q.many('HDEL', Q.key_of('out', lane), gone)
     Q.count('settled', -drop)
     if drop == #names then
       call('LPOP', list)
