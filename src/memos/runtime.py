@@ -289,6 +289,7 @@ def _assemble(
         intake=build_intake(settings, models.vision_llm),
         blocks=activation.blocks,
         backend_of=activation.backend_of,
+        prefix_ttl_s=settings.activation.ttl_s,
     )
     client = redis_client(queue)
     if client is not None:

@@ -51,13 +51,15 @@ def build_activation(settings: Settings, models: Models, store: MemoryStore, clo
     )
     backends: dict[int, ActivationBackend] = {}
     for llm in _all(models.llm, models.chat_llms):
-        backend = _backend(settings, llm, is_main=llm is models.llm)
+        backend = _backend(settings, llm, clock, is_main=llm is models.llm)
         if backend is not None:
             backends[id(llm)] = backend
     main = backends.get(id(models.llm)) if models.llm is not None else None
     keeper = None
     if main is not None:
-        rules = PromotionRules(chosen.prefix_tokens_min, chosen.queries_min, chosen.extend_reuse_min)
+        rules = PromotionRules(
+            chosen.prefix_tokens_min, chosen.queries_min, chosen.extend_reuse_min, chosen.ttl_s
+        )
         keeper = PrefixKeeper(store, blocks, main, clock=clock, rules=rules)
     return Activation(blocks, keeper, lambda llm: backends.get(id(llm)))
 
@@ -67,7 +69,7 @@ def _all(llm: LLM | None, others: Mapping[str, LLM]) -> list[LLM]:
     return list(found.values())
 
 
-def _backend(settings: Settings, llm: LLM, *, is_main: bool) -> ActivationBackend | None:
+def _backend(settings: Settings, llm: LLM, clock: Clock, *, is_main: bool) -> ActivationBackend | None:
     from memos.models.openai.chat import OpenAIChat
 
     chosen = settings.activation
@@ -75,7 +77,7 @@ def _backend(settings: Settings, llm: LLM, *, is_main: bool) -> ActivationBacken
         return None
     if not isinstance(llm, OpenAIChat):
         if is_main and settings.models.chat_backend == "hf" and chosen.backend in ("auto", "transformers"):
-            return _tensors(settings, llm)
+            return _tensors(settings, llm, clock)
         if is_main and chosen.backend in ("openai", "vllm", "sglang", "llama_cpp"):
             raise ConfigError(
                 f"MEMOS_ACTIVATION__BACKEND={chosen.backend} needs a chat model behind an endpoint"
@@ -95,7 +97,7 @@ def _backend(settings: Settings, llm: LLM, *, is_main: bool) -> ActivationBacken
     return EndpointPrefixes(llm, server=server, hint=chosen.cache_hint)
 
 
-def _tensors(settings: Settings, llm: LLM) -> ActivationBackend | None:
+def _tensors(settings: Settings, llm: LLM, clock: Clock) -> ActivationBackend | None:
     """Of a model in this process; the first prefix takes its fingerprint."""
     from memos.memory.activation.files import Room
     from memos.models.hf.chat import HFChat
@@ -117,7 +119,8 @@ def _tensors(settings: Settings, llm: LLM) -> ActivationBackend | None:
         llm.model,
         settings.activation_path,
         kind=chosen.storage,
-        room=Room(bytes_max=chosen.bytes_max),
+        room=Room(bytes_max=chosen.bytes_max, ttl_s=chosen.ttl_s),
+        clock=clock,
         tokens_max=settings.models.chat_tokens_max,
         timeout_s=settings.models.chat_timeout_s,
         temperature=settings.models.chat_temperature,

@@ -362,6 +362,9 @@ class ActivationSettings(Section):
     )
     storage: Literal["bf16", "fp32", "int8"] = Field("bf16", description="how its tensors are kept in files")
     bytes_max: int = Field(8 * 1024**3, ge=1024**2, description="bytes of all its files")
+    ttl_s: float = Field(
+        30 * 86_400.0, ge=0, description="a prefix that nobody used for so long is removed; 0: none is"
+    )
     llama_slot: int = Field(0, ge=0, description="the llama.cpp server's slot that prefixes go through")
     llama_slot_folder: Path | None = Field(
         None, description="the server's --slot-save-path, where this process can remove files"

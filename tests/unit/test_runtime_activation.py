@@ -18,14 +18,17 @@ from memos.api.access import Principal, Role
 from memos.api.app import create_app
 from memos.api.handlers import handlers_of
 from memos.api.product_models import APIADDRequest
+from memos.clock import Clock
 from memos.erasure import erase
 from memos.errors import AccessDenied, ConfigError
 from memos.mem_chat.chat import ChatQuery
 from memos.mem_os.main import MOS
+from memos.memory.activation.index import PrefixIndex
 from memos.memory.item import ItemStatus, WorkingEntry
 from memos.memory.store import ItemFilter, ReplaceWorking, SetStatus
 from memos.runtime import Runtime, build
 from memos.settings import Settings
+from memos.testing import ManualClock
 from memos.testing_prefixes import PromptCache
 from memos.testing_server import ModelServer, Say
 
@@ -34,7 +37,12 @@ FACTS = [f"Boat {n} lies in harbour {n} and was painted in colour {n}. " * 4 for
 
 @contextmanager
 def running(
-    home: Path, cache: PromptCache | None, *, backend: str = "auto", **more: Any
+    home: Path,
+    cache: PromptCache | None,
+    *,
+    backend: str = "auto",
+    clock: Clock | None = None,
+    **more: Any,
 ) -> Iterator[Runtime]:
     """A runtime whose chats go to a server that keeps prefixes; twelve memories, eight at work."""
     with ModelServer(default=Say("It lies in harbour 3."), models=["m"], prefixes=cache) as server:
@@ -45,7 +53,7 @@ def running(
             activation={"backend": backend, **more},
             api={"enable_chat": True},
         )
-        with build(chosen, start=False) as runtime:
+        with build(chosen, start=False, clock=clock) as runtime:
             if not runtime.store.cubes():
                 messages = [{"role": "user", "content": text} for text in FACTS]
                 handlers_of(runtime).add.handle_add_memories(
@@ -95,6 +103,40 @@ def test_a_promoted_prefix_is_reused_after_a_restart_of_the_server(tmp_path: Pat
         assert (after.reused or 0) > 300 if backend == "llama_cpp" else not after.reused
         log = next(one for _, one in runtime.store.web_logs() if one.to_memory_type == "ActivationMemory")
         assert log.status == "completed" and log.from_memory_type == "WorkingMemory"
+
+
+@pytest.mark.parametrize("backend", ["vllm", "llama_cpp"])
+def test_a_prefix_that_nobody_used_for_too_long_is_told_and_removed(tmp_path: Path, backend: str) -> None:
+    """A chat after the time to live does without and says why, in the counts and in a web log; used ones live on;
+    a round of the housekeeper removes those that nobody asks for."""
+    clock = ManualClock()
+    cache = PromptCache(backend)  # type: ignore[arg-type]
+    with running(tmp_path, cache, backend=backend, clock=clock, ttl_s=100.0) as runtime:
+        index = runtime.activation.blocks.index
+        assert isinstance(index, PrefixIndex)
+        ask(runtime)
+        promote(runtime)
+        for _ in range(3):
+            clock.advance(90)
+            assert ask(runtime).reused > 300
+        runtime.scheduler.keep_house()
+        assert len(index.prefixes()) == 1
+        clock.advance(101)
+        missed = metrics.ACTIVATION_LOOKUPS.value(outcome="miss", reason="expired")
+        late = ask(runtime)
+        if backend == "llama_cpp":  # the server of the other keeps what it likes: it is not ours to expire
+            assert late.reason == "expired" and not late.reused
+            assert metrics.ACTIVATION_LOOKUPS.value(outcome="miss", reason="expired") == missed + 1
+            assert any("time to live" in one.log_content for _, one in runtime.store.web_logs())
+        assert index.prefixes() == []
+        promote(runtime)
+        [fresh] = index.prefixes()
+        assert ask(runtime).reused > 300
+        clock.advance(101)
+        runtime.scheduler.keep_house()
+        assert index.prefixes() == index.prefixes(doomed=True) == []
+        if backend == "llama_cpp":
+            assert cache.files[fresh.id] == ()
 
 
 def test_every_way_to_chat_goes_the_same_path(tmp_path: Path) -> None:

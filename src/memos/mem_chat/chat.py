@@ -42,6 +42,7 @@ from memos.mem_scheduler.web_log import CubeFacts, LogSink, activation_log
 from memos.memory.activation.base import ActivationBackend
 from memos.memory.activation.block import MemoryBlocks, Prepared
 from memos.memory.activation.index import ChatReuse
+from memos.memory.activation.promotion import TTL_S
 from memos.memory.activation.volatile import index_of
 from memos.memory.extract import derive
 from memos.memory.hygiene import TOKENS_MAX
@@ -137,15 +138,16 @@ class MemChat:
         intake: DocumentIntake | None = None,
         blocks: MemoryBlocks | None = None,
         backend_of: Callable[[LLM], ActivationBackend | None] = lambda llm: None,
+        prefix_ttl_s: float = TTL_S,
     ) -> None:
-        """`backend_of` gives what keeps prefixes for a model; None: nothing does."""
+        """`backend_of` gives what keeps prefixes for a model; None: nothing does. prefix_ttl_s: see `PrefixChat`."""
         self._prompt_tokens_max = prompt_tokens_max
         self._clock = clock or SystemClock()
         self._blocks = blocks or MemoryBlocks(
             index_of(store, self._clock), store, tokens_max=int(prompt_tokens_max * BLOCK_SHARE)
         )
         self._backend_of = backend_of
-        self._prefixes = PrefixChat(self._blocks.index, store)
+        self._prefixes = PrefixChat(self._blocks.index, store, clock=self._clock, ttl_s=prefix_ttl_s)
         self._sink = sink
         self._store = store
         self._retriever = retriever

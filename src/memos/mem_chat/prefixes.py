@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from memos import log, metrics
+from memos.clock import Clock
 from memos.errors import ActivationError, ActivationMiss, ActivationUnsupported, MemosError, StoreError
 from memos.memory.activation.base import ActivationBackend, Generation, Handle, Layout, MissReason, Suffix
 from memos.memory.activation.block import Prepared
 from memos.memory.activation.index import BlockIndex, ChatReuse, DoomPrefixes, KeptPrefix, PrefixIndex
+from memos.memory.activation.promotion import TTL_S, is_expired
 from memos.memory.store import MemoryStore
 from memos.memory.token_count import count_tokens
 from memos.models.base import LLM, ChatMessage
@@ -31,6 +33,11 @@ FATAL = frozenset(
         MissReason.TOKENS,
     }
 )
+# What the record alone tells, and how people are told. Once: such a prefix is doomed.
+DOOMING = {
+    MissReason.FINGERPRINT: "it was made by another model, tokenizer or template",
+    MissReason.EXPIRED: "nobody used it for longer than its time to live",
+}
 QUIET = frozenset({MissReason.NOT_BUILT, MissReason.TOO_SHORT, MissReason.NO_MEMORIES, MissReason.FILTERED})
 
 logger = log.get_logger(__name__)
@@ -60,9 +67,12 @@ class Choice:
 class PrefixChat:
     """Answers of one model over its backend. Thread-safe; keeps nothing between turns."""
 
-    def __init__(self, index: BlockIndex, store: MemoryStore) -> None:
+    def __init__(self, index: BlockIndex, store: MemoryStore, *, clock: Clock, ttl_s: float = TTL_S) -> None:
+        """ttl_s: a prefix that nobody used for so long is not used; 0: any is."""
         self._index = index
         self._store = store
+        self._clock = clock
+        self._ttl_s = ttl_s
 
     def answer(
         self,
@@ -81,6 +91,8 @@ class PrefixChat:
         messages: what follows the system message. failed: is told of a prefix that could not be used.
         """
         choice = self._choice(backend, layout, prepared)
+        if choice.kept is None and choice.reason in DOOMING:
+            failed(str(choice.reason), DOOMING[choice.reason])
         suffix = Suffix(layout, tuple(messages), sampling.max_tokens, sampling.temperature, sampling.top_p)
         if backend is not None and choice.handle is not None:
             begun = False
@@ -148,6 +160,9 @@ class PrefixChat:
             if kept.fingerprint != backend.fingerprint():
                 self._doom(kept, MissReason.FINGERPRINT)
                 return None, MissReason.FINGERPRINT
+            if is_expired(kept, prepared.block, at=self._clock.now(), ttl_s=self._ttl_s):
+                self._doom(kept, MissReason.EXPIRED)
+                return None, MissReason.EXPIRED
         except (StoreError, ActivationError) as error:
             logger.warning("activation.lookup_failed", error=str(error), kind=type(error).__name__)
             return None, _reason_of(error)

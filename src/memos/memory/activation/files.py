@@ -4,7 +4,10 @@ What is guaranteed: a file that is served is whole and was written for these tok
 namespace; everything else is an `ActivationMiss` with its reason. A process may be killed anywhere, the disk
 may be full: the state before or the state after stands. Together the files stay within `bytes_max`: the least
 recently used go first, the last segment of a prefix before those it stands on; the prefix that is being
-written is never evicted for itself. Thread-safe, and safe between processes.
+written is never evicted for itself. What nobody used for `ttl_s` is not read (`expired`), and removed when it is
+asked for, with the next write and at the next start. Thread-safe, and safe between processes.
+
+A segment's time of change says when it was used last.
 
 What is not: nobody is kept out who can read the folder. Keys and values are as private as the text that they
 were computed from; `drop` and `drop_namespace` remove their files, not what a disk remembers.
@@ -26,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from memos import log
+from memos.clock import Clock, SystemClock
 from memos.errors import ActivationError, ActivationMiss
 from memos.memory.activation import folder as disk
 from memos.memory.activation.base import MissReason
@@ -34,6 +38,7 @@ from memos.memory.activation.manifest import Manifest
 from memos.memory.activation.segment import KvShape, Proof, Scratch, Segment, read, write
 
 BYTES_MAX = 4 * 1024**3
+TTL_S = 30 * 86_400.0
 PREFIXES_MAX = 8
 _NAME = re.compile(r"[0-9a-f]{32,64}")
 
@@ -42,10 +47,12 @@ logger = log.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """How much is kept: bytes in all, and prefixes of one namespace at a time."""
+    """How much is kept: bytes in all, and prefixes of one namespace at a time; and for how long after its last
+    use (0: for ever)."""
 
     bytes_max: int = BYTES_MAX
     prefixes_max: int = PREFIXES_MAX
+    ttl_s: float = TTL_S
 
 
 class SegmentFiles:
@@ -58,6 +65,7 @@ class SegmentFiles:
         fingerprint: str,
         shape: KvShape,
         room: Room | None = None,
+        clock: Clock | None = None,
         new_salt: Callable[[], str] = lambda: secrets.token_hex(32),
     ) -> None:
         if not _NAME.fullmatch(fingerprint):
@@ -66,9 +74,11 @@ class SegmentFiles:
         self.fingerprint = fingerprint
         self.shape = shape
         self.room = room or Room()
+        self._clock = clock or SystemClock()
         self._new_salt = new_salt
         disk.make(self.root)
         sweep_all(self.root)
+        self._expire()
 
     def folder(self, namespace: str) -> Path:
         """Where a namespace's files are."""
@@ -100,8 +110,14 @@ class SegmentFiles:
         for proof in path:
             yield self._read(namespace, folder / disk.segment_name(proof.chain), proof, scratch)
 
+    def used(self, namespace: str, path: Sequence[Proof]) -> None:
+        """These segments were of use just now, though they were not read: they were at hand."""
+        self._note_use(self.folder(namespace), path)
+
     def _read(self, namespace: str, path: Path, proof: Proof, scratch: Scratch) -> Segment:
         try:
+            if self._is_old(path):
+                raise ActivationMiss(MissReason.EXPIRED, f"nobody used it for {self.room.ttl_s:g} s")
             segment = read(path, fingerprint=self.fingerprint, shape=self.shape, proof=proof, scratch=scratch)
         except ActivationMiss as miss:
             logger.warning("activation.file_refused", reason=str(miss.reason), why=str(miss), file=path.name)
@@ -112,9 +128,18 @@ class SegmentFiles:
         told = (segment.chain, segment.parent, segment.start, len(segment.ids), segment.kind)
         if told != (proof.chain, proof.parent, proof.start, proof.tokens, proof.kind):
             raise ActivationMiss(MissReason.DAMAGED, "manifest and file disagree")
-        with suppress(OSError):
-            os.utime(path)  # used just now
+        self._note_use(path.parent, [proof])
         return segment
+
+    def _note_use(self, folder: Path, path: Iterable[Proof]) -> None:
+        now = self._clock.now()
+        for proof in path:
+            with suppress(OSError):
+                os.utime(folder / disk.segment_name(proof.chain), (now, now))
+
+    def _is_old(self, path: Path) -> bool:
+        used_at = _used_at(path)
+        return self.room.ttl_s > 0 and 0 < used_at < self._clock.now() - self.room.ttl_s
 
     def write(self, namespace: str, segments: Sequence[Segment], *, head: str) -> Manifest:
         """Add segments, each after its parent, and hold the prefix that ends with `head`.
@@ -143,7 +168,9 @@ class SegmentFiles:
             after = grown.holding(head, prefixes_max=self.room.prefixes_max)
             disk.write_manifest(folder, after)
             disk.sweep(folder, after)
+            self._note_use(folder, after.path_to(head))
         self._make_room(namespace, head)
+        self._expire()
         return after
 
     def drop(self, namespace: str, name: str) -> int:
@@ -221,6 +248,17 @@ class SegmentFiles:
                 return disk.remove(folder)
             return disk.sweep(folder, after)
 
+    def _expire(self) -> None:
+        """Remove what nobody used for too long, of all namespaces and models; folders that somebody is writing in are
+        left for the next time. What stands on such a segment is as old: a use of it is a use of all before it."""
+        if self.room.ttl_s <= 0:
+            return
+        for folder, manifest in _manifests(self.root):
+            old = {chain for chain in manifest.segments if self._is_old(folder / disk.segment_name(chain))}
+            if old:
+                _take_out(folder, old, evicted=False)
+                logger.info("activation.expired", folder=folder.name, segments=len(old))
+
     def _make_room(self, namespace: str, head: str) -> None:
         """Evict until everything fits, over all namespaces and models. Folders that somebody is writing in
         are left for the next time."""
@@ -248,7 +286,8 @@ class SegmentFiles:
         victims = evicted(kept, bytes_max=self.room.bytes_max)
         for key in dict.fromkeys(victim.folder for victim in victims):
             chains = {victim.chain for victim in victims if victim.folder == key}
-            _evict(folders[key], chains)
+            _take_out(folders[key], chains, evicted=True)
+            logger.info("activation.evicted", folder=folders[key].name, segments=len(chains))
 
 
 def drop_namespace(root: Path, namespace: str) -> int:
@@ -278,13 +317,15 @@ def sweep_all(root: Path) -> int:
     return freed
 
 
-def _evict(folder: Path, chains: Iterable[str]) -> None:
+def _take_out(folder: Path, chains: Iterable[str], *, evicted: bool) -> None:
     with suppress(OSError, ActivationMiss), disk.locked(folder, wait=False) as held:
         if held:
-            after = disk.read_manifest(folder).without(set(chains), evicted=True)
+            after = disk.read_manifest(folder).without(set(chains), evicted=evicted)
+            if not after.segments and not evicted:
+                disk.remove(folder)
+                return
             disk.write_manifest(folder, after)
             disk.sweep(folder, after)
-            logger.info("activation.evicted", folder=folder.name, segments=len(set(chains)))
 
 
 def _folders(root: Path, name: str = "") -> list[Path]:

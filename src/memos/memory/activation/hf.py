@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memos import log
+from memos.clock import Clock
 from memos.errors import ActivationMiss, ActivationUnsupported
 from memos.memory.activation.base import (
     Capabilities,
@@ -83,6 +84,7 @@ class HFActivation:
         *,
         kind: Kind = "bf16",
         room: Room | None = None,
+        clock: Clock | None = None,
         hot_bytes_max: int = HOT_BYTES_MAX,
         tokens_max: int = TOKENS_MAX,
         timeout_s: float = TIMEOUT_S,
@@ -94,6 +96,7 @@ class HFActivation:
         self._kind = kind
         self._root = root
         self._room = room
+        self._clock = clock
         self._tokens_max = tokens_max
         self._timeout_s = timeout_s
         self._hot = _Hot(hot_bytes_max)
@@ -111,6 +114,7 @@ class HFActivation:
                     fingerprint=self.model.fingerprint(),
                     shape=KvShape(*self.model.shape),
                     room=self._room,
+                    clock=self._clock,
                 )
             return self._opened
 
@@ -289,6 +293,7 @@ class HFActivation:
             reason = MissReason.EVICTED if names[len(path)] in manifest.gone else MissReason.MISSING
         hot, begun = self._hot.longest(namespace, [proof.chain for proof in path])
         past, last = hot, path[begun - 1].chain if begun else ""
+        self.files.used(namespace, path[:begun])
         if begun < len(path):
             read = self._assembled(namespace, hot, path[begun:], cuts[len(path) - 1])
             reason = reason if read.miss is None else MissReason(read.miss.reason)

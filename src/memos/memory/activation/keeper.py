@@ -16,7 +16,7 @@ from memos.errors import ActivationError, ModelError
 from memos.memory.activation.base import ActivationBackend, Handle, Layout, MissReason
 from memos.memory.activation.block import MemoryBlocks, Prepared
 from memos.memory.activation.index import DoomPrefixes, KeptPrefix, PrefixIndex
-from memos.memory.activation.promotion import Decision, PromotionRules, decide
+from memos.memory.activation.promotion import Decision, PromotionRules, decide, is_expired
 from memos.memory.item import ItemStatus
 from memos.memory.store import ItemFilter, MemoryStore
 from memos.memory.token_count import count_tokens
@@ -127,14 +127,21 @@ class PrefixKeeper:
     # -- removing -------------------------------------------------------------------------------------
 
     def sweep(self) -> Swept:
-        """Remove what is doomed, and what holds a memory that was deleted or held for review."""
+        """Remove what is doomed, what holds a memory that was deleted or held for review, and what nobody used
+        for too long."""
         index = self.index
         if index is None:
             return Swept()
-        bare = [one for one in index.prefixes() if one.backend == self.name and self._holds_deleted(one)]
-        if bare:
-            reason = str(MissReason.INVALIDATED)
-            self._store.apply([DoomPrefixes(self.name, tuple(one.id for one in bare), reason)])
+        kept = [one for one in index.prefixes() if one.backend == self.name]
+        bare = tuple(one.id for one in kept if self._holds_deleted(one))
+        old = tuple(one.id for one in kept if one.id not in bare and self._is_expired(index, one))
+        dooms = [
+            DoomPrefixes(self.name, ids, str(reason))
+            for ids, reason in ((bare, MissReason.INVALIDATED), (old, MissReason.EXPIRED))
+            if ids
+        ]
+        if dooms:
+            self._store.apply(dooms)
         gone = size = left = 0
         for one in index.prefixes(doomed=True)[:SWEEP_MAX]:
             if one.backend != self.name:
@@ -155,6 +162,13 @@ class PrefixKeeper:
         if prefix.fingerprint != self.backend.fingerprint() and self.newest(prefix.namespace) is None:
             freed += self.backend.drop_namespace(prefix.namespace)
         return freed
+
+    def _is_expired(self, index: PrefixIndex, prefix: KeptPrefix) -> bool:
+        """Its own time is looked at first: most were made within it."""
+        at, ttl_s = self._clock.now(), self._rules.ttl_s
+        if not is_expired(prefix, None, at=at, ttl_s=ttl_s):
+            return False
+        return is_expired(prefix, index.block(prefix.namespace), at=at, ttl_s=ttl_s)
 
     def _holds_deleted(self, prefix: KeptPrefix) -> bool:
         if prefix.is_sound:

@@ -10,17 +10,20 @@ from memos.memory.activation.index import Block, KeptPrefix
 
 PREFIX_TOKENS_MIN = 256
 QUERIES_MIN = 2.0
+TTL_S = 30 * 86_400.0
 EXTEND_REUSE_MIN = 0.3  # below it extending costs more than building: attention is masked over the kept part
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionRules:
     """prefix_tokens_min: shorter ones are not prepared. queries_min: expected before the block changes again.
-    extend_reuse_min: share of the tokens that must still hold for the old prefix to be extended."""
+    extend_reuse_min: share of the tokens that must still hold for the old prefix to be extended. ttl_s: a prefix
+    that nobody used for so long is removed; 0: none is."""
 
     prefix_tokens_min: int = PREFIX_TOKENS_MIN
     queries_min: float = QUERIES_MIN
     extend_reuse_min: float = EXTEND_REUSE_MIN
+    ttl_s: float = TTL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,13 @@ class Decision:
 def expected_queries(block: Block) -> float:
     """Chats before the block changes again: as many as came between changes so far, at least those since."""
     return max(float(block.chats_since_change), block.chats / (block.changes + 1))
+
+
+def is_expired(kept: KeptPrefix, block: Block | None, *, at: float, ttl_s: float) -> bool:
+    """Whether nobody chatted over the block for `ttl_s` seconds, nor was the prefix made since."""
+    times = [kept.built_at, block.used_at if block is not None else None]
+    used_at = max((moment.timestamp() for moment in times if moment is not None), default=at)
+    return 0 < ttl_s < at - used_at
 
 
 def common_entries(kept: KeptPrefix, layout: Layout) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from memos.clock import Clock
 from memos.memory.activation.files import Room, SegmentFiles, as_ids
 from memos.memory.activation.manifest import Manifest, chains_of
 from memos.memory.activation.segment import KvShape, Segment
@@ -19,12 +20,17 @@ TOKENS = 4  # of a segment
 
 
 def files(
-    root: Path, *, fingerprint: str = PRINT, bytes_max: int = 10**9, prefixes_max: int = 8
+    root: Path,
+    *,
+    fingerprint: str = PRINT,
+    bytes_max: int = 10**9,
+    prefixes_max: int = 8,
+    ttl_s: float = 0.0,
+    clock: Clock | None = None,
 ) -> SegmentFiles:
     """The files of one model."""
-    return SegmentFiles(
-        root, fingerprint=fingerprint, shape=SHAPE, room=Room(bytes_max=bytes_max, prefixes_max=prefixes_max)
-    )
+    room = Room(bytes_max=bytes_max, prefixes_max=prefixes_max, ttl_s=ttl_s)
+    return SegmentFiles(root, fingerprint=fingerprint, shape=SHAPE, room=room, clock=clock)
 
 
 def cuts(ids: Sequence[int]) -> list[int]:

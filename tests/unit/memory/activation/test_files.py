@@ -27,6 +27,7 @@ from memos.memory.activation.base import MissReason
 from memos.memory.activation.files import SegmentFiles, drop_namespace
 from memos.memory.activation.folder import locked, segment_name
 from memos.memory.activation.manifest import Manifest, to_json
+from memos.testing import ManualClock
 
 A = list(range(100, 116))
 LONGER = [*A, *range(200, 208)]
@@ -194,6 +195,35 @@ def test_eviction_takes_tails_of_the_unused_first(tmp_path: Path) -> None:
     assert caught.value.reason == MissReason.FAILED
     assert not kept.manifest("dd" * 16).segments
     assert litter(kept, "dd" * 16) == []
+
+
+def test_what_nobody_used_for_too_long_is_removed(tmp_path: Path) -> None:
+    """A use keeps a prefix and all that it stands on; without one it is a miss (`expired`) that is written anew, and its
+    files go with somebody else's write or the next start, of any model; 0 keeps everything."""
+    clock = ManualClock()
+    kept = files(tmp_path, ttl_s=100, clock=clock)
+    other, foreign = "aa" * 16, files(tmp_path, fingerprint=OTHER_PRINT, ttl_s=100, clock=clock)
+    put(kept, A)
+    put(kept, LONGER)
+    put(foreign, A, other)
+    clock.advance(90)
+    assert held(kept, A) == 16
+    clock.advance(90)
+    with pytest.raises(ActivationMiss) as caught:
+        held(kept, LONGER)
+    assert caught.value.reason == MissReason.EXPIRED
+    assert (held(kept, A), litter(kept)) == (16, [])
+    assert foreign.folder(other).exists()
+    put(kept, LONGER)
+    assert held(kept, LONGER) == 24
+    assert not foreign.folder(other).exists()
+    clock.advance(101)
+    assert held(files(tmp_path, ttl_s=0, clock=clock), A) == 16
+    clock.advance(101)
+    files(tmp_path, ttl_s=100, clock=clock)
+    assert list(tmp_path.rglob("seg-*")) == []
+    put(kept, A)
+    assert held(kept, A) == 16
 
 
 def test_a_dropped_prefix_goes_though_part_of_it_was_evicted(tmp_path: Path) -> None:

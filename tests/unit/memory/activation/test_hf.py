@@ -27,6 +27,7 @@ from memos.memory.activation.segment import KINDS, Kind
 from memos.models.base import ChatMessage
 from memos.models.hf.model import HFModel
 from memos.models.hf.sampling import Sampling
+from memos.testing import ManualClock
 from memos.testing_model import Family, TinyShape, tiny_model
 
 SPACE = "ab" * 16
@@ -341,3 +342,32 @@ def test_a_template_that_strips_still_extends(tmp_path: Path) -> None:
     longer = backend.prepare(grown)
     text, response = said(backend, longer, grown)
     assert (text, response.tokens_cached) == (plain(model, grown), longer.tokens)
+
+
+def test_what_is_answered_out_of_memory_counts_as_used(tmp_path: Path, model: HFModel) -> None:
+    """A prefix that every chat finds at hand is not the one that eviction takes, nor does it grow old: one that
+    nobody asked for goes first."""
+    clock = ManualClock()
+    spaces = ["aa" * 16, "bb" * 16, "cc" * 16]
+    size = HFActivation(model, tmp_path / "probe").prepare(layout(range(8))).bytes
+    room = Room(bytes_max=int(2.5 * size), ttl_s=100)
+    backend = HFActivation(model, tmp_path / "real", room=room, clock=clock)
+    used = backend.prepare(layout(range(8), spaces[0]))
+    said(backend, used, layout(range(8), spaces[0]), tokens=1)
+    clock.advance(10)
+    unused = backend.prepare(layout(range(8), spaces[1]))
+    for _ in range(2):
+        clock.advance(60)
+        _, response = said(backend, used, layout(range(8), spaces[0]), tokens=1)
+        assert response.tokens_cached == used.tokens
+    restarted = HFActivation(model, tmp_path / "real", room=room, clock=clock)
+    assert said(restarted, used, layout(range(8), spaces[0]), tokens=1)[1].tokens_cached == used.tokens
+    with pytest.raises(ActivationMiss):
+        said(restarted, unused, layout(range(8), spaces[1]), tokens=1)
+    clock.advance(1)
+    restarted.prepare(layout(range(8), spaces[1]))
+    said(backend, used, layout(range(8), spaces[0]), tokens=1)
+    clock.advance(1)
+    said(backend, used, layout(range(8), spaces[0]), tokens=1)
+    restarted.prepare(layout(range(8), spaces[2]))
+    assert said(restarted, used, layout(range(8), spaces[0]), tokens=1)[1].tokens_cached == used.tokens
