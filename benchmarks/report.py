@@ -141,10 +141,12 @@ def main(
     *,
     settings: Mapping[str, object],
     flags: Mapping[str, str] | None = None,
+    marks: str | None = None,
 ) -> None:
     """Read the command line, measure, print the table, write the JSON; exits with 1 if a bar is missed.
 
-    `flags`: switches of the benchmark's own (`--NAME`), and what each is for.
+    `flags`: switches of the benchmark's own (`--NAME`), and what each is for. `marks`: the NAME between whose marks
+    `--write` puts the table; None: the benchmark's.
     """
     parser = argparse.ArgumentParser(description=title)
     parser.add_argument("--quick", action="store_true", help="end within 45 s; slow rows stay empty")
@@ -173,7 +175,7 @@ def main(
     for file in given.write:
         said = {"measured on": time.strftime("%Y-%m-%d")} | before | {k: str(v) for k, v in settings.items()}
         file.write_text(
-            put_between_marks(file.read_text(encoding="utf-8"), _benchmark(), markdown(rows, said)),
+            put_between_marks(file.read_text(encoding="utf-8"), marks or _benchmark(), markdown(rows, said)),
             encoding="utf-8",
         )
     if any(row.ok is False for row in rows):

@@ -46,8 +46,10 @@ def run() -> None:
     sys.argv[1:] = rest
     settings = {"torch": torch.__version__, "transformers": transformers.__version__}
     if given.gpu:
+        log.configure("ERROR")
         rows = partial(gpu.measure, device=given.device, shape=given.shape)
-        main("activation, first-token times", rows, settings=settings | {"shape": given.shape})
+        name = "activation, first-token times"
+        main(name, rows, settings=settings | {"shape": given.shape}, marks="activation_gpu")
         return
     main("activation", measure, settings=settings | {"threads": 1, "storage": "bf16", "slack": "25 %"})
 
