@@ -30,21 +30,28 @@ from memos.runtime import Runtime, build
 from memos.settings import Settings
 from memos.testing import ManualClock
 from memos.testing_prefixes import PromptCache
-from memos.testing_server import ModelServer, Say
+from memos.testing_server import CutOff, Fault, Garbage, ModelServer, Say
 
 FACTS = [f"Boat {n} lies in harbour {n} and was painted in colour {n}. " * 4 for n in range(12)]
 
 
 @contextmanager
-def running(
+def running(home: Path, cache: PromptCache | None, **more: Any) -> Iterator[Runtime]:
+    """A runtime whose chats go to a server that keeps prefixes; twelve memories, eight at work."""
+    with served(home, cache, **more) as (_, runtime):
+        yield runtime
+
+
+@contextmanager
+def served(
     home: Path,
     cache: PromptCache | None,
     *,
     backend: str = "auto",
     clock: Clock | None = None,
     **more: Any,
-) -> Iterator[Runtime]:
-    """A runtime whose chats go to a server that keeps prefixes; twelve memories, eight at work."""
+) -> Iterator[tuple[ModelServer, Runtime]]:
+    """The same with the server."""
     with ModelServer(default=Say("It lies in harbour 3."), models=["m"], prefixes=cache) as server:
         chosen = Settings(
             home=home,
@@ -62,7 +69,7 @@ def running(
                 items = runtime.store.find(ItemFilter(), limit=50).items[:8]
                 entries = tuple(WorkingEntry(one.id) for one in items)
                 runtime.store.apply([ReplaceWorking("u", entries, None, "test")])
-            yield runtime
+            yield server, runtime
 
 
 def ask(runtime: Runtime, query: str = "Where does boat 3 lie?", user_id: str = "u") -> Any:
@@ -201,6 +208,65 @@ def test_a_dead_server_costs_no_chat(tmp_path: Path) -> None:
         log = next(one for _, one in runtime.store.web_logs() if one.status == "failed")
         assert "unreachable" in log.log_content
         assert runtime.chat.answer(ChatQuery("u", "Where?", ("u",), (), add_message_on_answer=False)).response
+
+
+FAULTS = [
+    Fault(500),
+    Garbage(b"<html>the proxy is tired</html>"),
+    Garbage(b""),
+    Garbage(b"[]"),
+    Garbage(b"[" * 100_000),
+    Garbage(b'{"n_saved": "many", "n_restored": -4, "choices": 5, "usage": []}'),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=["500", "html", "nothing", "list", "deep", "wrong types"])
+@pytest.mark.parametrize("backend", ["auto", "vllm", "sglang", "llama_cpp"])
+def test_a_server_that_talks_nonsense_costs_no_answer(tmp_path: Path, backend: str, fault: Any) -> None:
+    """While it is asked to prepare and while it is asked over a prefix: the chat answers from memory, nothing is on
+    record that was not made, the failure is told, and when the server has recovered all is as ever."""
+    with served(tmp_path, PromptCache(_kind(backend)), backend=backend) as (server, runtime):
+        index = runtime.activation.blocks.index
+        assert isinstance(index, PrefixIndex)
+        ask(runtime)
+        for kept in (False, True):
+            server.fail(fault)
+            if not kept:
+                promote(runtime)
+                assert index.prefixes() == []
+            asked = ChatQuery("u", "Where does boat 3 lie?", ("u",), (), add_message_on_answer=False)
+            assert "harbour 3" in runtime.chat.answer(asked).response
+            server.fail(None)
+            promote(runtime)
+            assert ask(runtime).predicted > 300
+        if backend != "auto":
+            assert [one.is_sound for one in index.prefixes()] == [True]
+            failed = [one for _, one in runtime.store.web_logs() if one.status == "failed"]
+            assert failed and all(one.to_memory_type == "ActivationMemory" for one in failed)
+        assert runtime.store.verify() == []
+
+
+@pytest.mark.parametrize("backend", ["vllm", "sglang", "llama_cpp"])
+def test_a_server_that_dies_while_it_prepares_is_asked_again(tmp_path: Path, backend: str) -> None:
+    """The connection ends in the middle of the warm-up, or before it: nothing is on record, the reason is told, and
+    the next promotion makes the prefix."""
+    with served(tmp_path, PromptCache(_kind(backend)), backend=backend) as (server, runtime):
+        index = runtime.activation.blocks.index
+        assert isinstance(index, PrefixIndex)
+        ask(runtime)
+        for bytes_max in (0, 40):
+            server.script(CutOff(Say("x"), bytes_max=bytes_max))
+            promote(runtime)
+            assert index.prefixes() == []
+            log = next(one for _, one in runtime.store.web_logs() if one.status == "failed")
+            assert "unreachable" in log.log_content
+        promote(runtime)
+        assert len(index.prefixes()) == 1
+        assert ask(runtime).reused > 300
+
+
+def _kind(backend: str) -> Any:
+    return "openai" if backend == "auto" else backend
 
 
 def _refuse(name: str) -> None:

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from memos.clock import Clock, SystemClock
-from memos.errors import ConfigError, InvalidInput, ModelError, ModelRefused, ModelUnavailable, RateLimited
+from memos.errors import (
+    BadCompletion,
+    ConfigError,
+    InvalidInput,
+    ModelError,
+    ModelRefused,
+    ModelUnavailable,
+    RateLimited,
+)
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
@@ -120,16 +128,19 @@ class Endpoint:
         return b"".join(self.chunks(opened, deadline=deadline)).decode("utf-8", "replace")
 
     def get(self, path: str, *, deadline: float) -> dict[str, Any]:
-        """What the server answers at a path of its own, beside the base URL's /v1. `{}` where it is no object."""
+        """What the server answers at a path of its own, beside the base URL's /v1. `{}` where it is no object.
+
+        Raises ModelError; BadCompletion where it is not JSON.
+        """
         options: Any = {"timeout": self.timeout(deadline)}
-        with self.translated():
+        with self.translated(), _parsed(self.host):
             answer = self.client.get(self._own(path), cast_to=object, options=options)
         return answer if isinstance(answer, dict) else {}
 
     def post(self, path: str, body: Any, *, deadline: float) -> dict[str, Any]:
         """The same with a body."""
         options: Any = {"timeout": self.timeout(deadline)}
-        with self.translated():
+        with self.translated(), _parsed(self.host):
             answer = self.client.post(self._own(path), cast_to=object, body=body, options=options)
         return answer if isinstance(answer, dict) else {}
 
@@ -167,6 +178,15 @@ class Endpoint:
         if status == 404 and not urlsplit(self.base_url).path.strip("/"):
             said += f" (is /v1 missing at the end of {self.base_url}?)"
         return ModelRefused(said, status=status)
+
+
+@contextmanager
+def _parsed(host: str) -> Iterator[None]:
+    """The SDK parses a body of status 200 without translating what is wrong with it."""
+    try:
+        yield
+    except (ValueError, RecursionError) as error:
+        raise BadCompletion(f"the answer of {host} is not JSON", "") from error
 
 
 def sendable(text: str) -> str:

@@ -107,8 +107,11 @@ def told_of(tree: Mapping[str, Any]) -> Told:
 
 
 def told_in(body: str) -> Told:
-    """The counts of a whole answer."""
-    return told_of(_tree(body))
+    """The counts of a whole answer. Raises BadCompletion for one that is none."""
+    tree = _tree(body)
+    if _choice(tree) is None:
+        raise BadCompletion("the endpoint's answer holds no choice", body[:RAW_CHARS_MAX])
+    return told_of(tree)
 
 
 def reply_of(body: str) -> Reply:

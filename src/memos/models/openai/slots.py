@@ -18,7 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from memos import log
-from memos.errors import ActivationMiss, ActivationUnsupported, ModelError, ModelRefused, ModelUnavailable
+from memos.errors import (
+    ActivationMiss,
+    ActivationUnsupported,
+    BadCompletion,
+    ModelError,
+    ModelRefused,
+    ModelUnavailable,
+)
 from memos.memory.activation.base import (
     Capabilities,
     Generation,
@@ -180,6 +187,8 @@ class SlotPrefixes:
             raise ActivationMiss(reason, str(error)) from error
         except ModelUnavailable as error:
             raise ActivationMiss(MissReason.UNREACHABLE, str(error)) from error
+        except BadCompletion as error:
+            raise ActivationMiss(MissReason.FAILED, str(error)) from error
 
     def _props(self) -> dict[str, Any]:
         endpoint = self._llm.endpoint
@@ -189,6 +198,8 @@ class SlotPrefixes:
             raise ActivationUnsupported(f"this is no llama.cpp server: {error}") from error
         except ModelUnavailable as error:
             raise ActivationMiss(MissReason.UNREACHABLE, str(error)) from error
+        except BadCompletion as error:
+            raise ActivationMiss(MissReason.FAILED, str(error)) from error
 
 
 def _whole(value: Any) -> int:
