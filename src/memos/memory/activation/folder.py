@@ -112,16 +112,21 @@ def sync(folder: Path) -> None:
 
 def read_manifest(folder: Path) -> Manifest:
     """Raises ActivationMiss: missing, damaged, format."""
+    return from_json(read_listing(folder / MANIFEST))
+
+
+def read_listing(path: Path) -> bytes:
+    """What a manifest or another listing says; no link is followed. Raises ActivationMiss: missing, damaged."""
     try:
-        with os.fdopen(open_kept(folder / MANIFEST), "rb") as file:
+        with os.fdopen(open_kept(path), "rb") as file:
             text = file.read(MANIFEST_BYTES_MAX + 1)
     except FileNotFoundError as error:
-        raise ActivationMiss(MissReason.MISSING, "nothing is kept here") from error
+        raise ActivationMiss(MissReason.MISSING, f"nothing is kept here: there is no {path.name}") from error
     except OSError as error:
-        raise ActivationMiss(MissReason.DAMAGED, f"the manifest: {error.strerror or error}") from error
+        raise ActivationMiss(MissReason.DAMAGED, f"{path.name}: {error.strerror or error}") from error
     if len(text) > MANIFEST_BYTES_MAX:
-        raise ActivationMiss(MissReason.DAMAGED, "the manifest is too large")
-    return from_json(text)
+        raise ActivationMiss(MissReason.DAMAGED, f"{path.name} is too large")
+    return text
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

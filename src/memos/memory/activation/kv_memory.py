@@ -32,6 +32,7 @@ from memos.memory.activation.base import MissReason
 from memos.memory.activation.codec import decode, encode
 from memos.memory.activation.described import ActivationMemoryItem, ActivationMemoryMetadata
 from memos.memory.activation.files import as_ids
+from memos.memory.activation.manifest import is_whole
 from memos.memory.activation.segment import FORMAT, Kind, KvShape, Proof, Segment, chain_of, read, write
 from memos.memory.activation.sources import CacheSource, CacheSources
 from memos.memory.textual import TextualMemoryItem
@@ -192,21 +193,25 @@ class KVCacheMemory:
         Those whose memories changed since they were dumped are dropped as anywhere else. Raises StoreError.
         """
         source = Path(folder)
-        if not (source / LISTING).is_file():
-            if (source / PICKLE).exists():
-                raise ActivationMiss(
-                    MissReason.FORMAT, f"{PICKLE} is a pickle, which is never read: build it anew"
-                )
-            raise ActivationMiss(MissReason.MISSING, f"{source} holds no {LISTING}")
+        if not (source / LISTING).exists() and (source / PICKLE).exists():
+            raise ActivationMiss(
+                MissReason.FORMAT, f"{PICKLE} is a pickle, which is never read: build it anew"
+            )
+        text = disk.read_listing(source / LISTING)
         try:
-            listed = json.loads((source / LISTING).read_bytes())
+            listed = json.loads(text)
             if listed["format"] != FORMAT:
                 raise ActivationMiss(MissReason.FORMAT, f"{LISTING} is not of the format {FORMAT}")
             told = [
-                (str(one["id"]), dict(one["metadata"]), Proof(**one["proof"]), _sources(one.get("sources")))
+                (
+                    str(one["id"]),
+                    _mapping(one["metadata"]),
+                    _proof(one["proof"]),
+                    _sources(one.get("sources")),
+                )
                 for one in listed["items"]
             ]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ActivationMiss(MissReason.DAMAGED, f"{LISTING} is not whole") from error
         items = [self._sourced(self._read(source, *one)) for one in told]
         items = [item for item in items if self._usable(item)]
@@ -228,8 +233,12 @@ class KVCacheMemory:
         sources: tuple[CacheSource, ...] | None,
     ) -> KVCacheItem:
         fingerprint = self.llm.fingerprint()
-        path = folder / disk.segment_name(Path(proof.chain).name)
+        path = folder / disk.segment_name(proof.chain)
         segment = read(path, fingerprint=fingerprint, shape=KvShape(*self.llm.shape), proof=proof)
+        told = (segment.chain, segment.parent, segment.start, len(segment.ids), segment.kind)
+        said = (proof.chain, proof.parent, proof.start, proof.tokens, proof.kind)
+        if told != said or proof.parent or proof.start:
+            raise ActivationMiss(MissReason.DAMAGED, f"{LISTING} and {path.name} disagree")
         if segment.chain != chain_of(fingerprint, item_id, "", segment.ids):
             raise ActivationMiss(MissReason.DAMAGED, f"{path.name} is not that of item {item_id}")
         past = decode(segment.tensors, segment.kind, dtype=self.llm.dtype, device=self.llm.device)
@@ -279,6 +288,20 @@ def _invalidated(item: KVCacheItem) -> ActivationMiss:
 def _listed(item: KVCacheItem, proof: Proof) -> dict[str, Any]:
     told = {"id": item.id, "metadata": dict(item.metadata), "proof": asdict(proof)}
     return told if item.sources is None else told | {"sources": [asdict(one) for one in item.sources]}
+
+
+def _mapping(told: Any) -> dict[str, Any]:
+    if not isinstance(told, dict):
+        raise TypeError("no metadata")
+    return told
+
+
+def _proof(told: Any) -> Proof:
+    """Raises TypeError, ValueError for anything but what a writer puts down: a chain becomes a file's name."""
+    proof = Proof(**told)
+    if not is_whole(proof):
+        raise ValueError("not a segment")
+    return proof
 
 
 def _sources(told: Any) -> tuple[CacheSource, ...] | None:

@@ -168,13 +168,14 @@ def from_json(text: bytes) -> Manifest:
         raise ActivationMiss(MissReason.DAMAGED, "the manifest is not complete")
     known = {""}
     for proof in proofs:  # a chain becomes a file's name
-        if not _is_whole(proof) or proof.parent not in known:
+        if not is_whole(proof) or proof.parent not in known:
             raise ActivationMiss(MissReason.DAMAGED, "the manifest names what cannot be a segment")
         known.add(proof.chain)
     return Manifest(fingerprint, salt, {proof.chain: proof for proof in proofs}, held, tuple(gone))
 
 
-def _is_whole(proof: Proof) -> bool:
+def is_whole(proof: Proof) -> bool:
+    """Whether it is what a writer puts down: values of its types, a chain that can be a file's name."""
     return bool(
         tuple(map(type, astuple(proof))) == _TYPES
         and _HEX.fullmatch(proof.chain)

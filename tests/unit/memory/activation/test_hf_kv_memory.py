@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.torch_there import torch_or_skip
@@ -93,3 +95,50 @@ def test_a_dump_comes_back_and_nothing_else_does(tmp_path: Path) -> None:
         with pytest.raises(ActivationMiss) as caught:
             other.load(tmp_path / folder)
         assert caught.value.reason == reason
+
+
+FORGED: list[dict[str, Any]] = [
+    {"bytes": "x"},
+    {"bytes": -5},
+    {"bytes": True},
+    {"tokens": 10**12},
+    {"tokens": "7"},
+    {"start": 3},
+    {"parent": "ab" * 32},
+    {"kind": "int8"},
+    {"kind": []},
+    {"chain": "../../etc/passwd"},
+    {"chain": 7},
+    {"chain": "\x00"},
+    {"chain": "a" * 5_000},
+    {"header_blake3": None},
+]
+
+
+def test_a_forged_listing_is_a_miss(tmp_path: Path) -> None:
+    """Whatever a listing says, of another type, out of the folder or beyond any size: nothing of it is loaded, what
+    was there stays, and it is an ActivationMiss. A link to a listing is not followed."""
+    memory = KVCacheMemory(tiny_model(seed=2))
+    memory.add([memory.extract("Ann likes tea.")])
+    memory.dump(tmp_path)
+    listing = tmp_path / "activation_memory.json"
+    whole = json.loads(listing.read_bytes())
+    [item] = whole["items"]
+    forged: list[Any] = [item | {"proof": item["proof"] | change} for change in FORGED]
+    forged += [item | {"metadata": []}, item | {"sources": [1]}, item | {"id": 7}, item | {"proof": None}, 1]
+    texts = [json.dumps(whole | {"items": [one]}).encode() for one in forged]
+    texts += [json.dumps(whole | {"items": None}).encode(), b"[" * 200_000, b"\xff\xfe", b"[1]", b"", b"\x00"]
+    for text in texts:
+        listing.write_bytes(text)
+        with pytest.raises(ActivationMiss) as caught:
+            memory.load(tmp_path)
+        assert caught.value.reason == MissReason.DAMAGED, text[:200]
+    assert len(memory.get_all()) == 1
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text(json.dumps(whole))
+    listing.unlink()
+    listing.symlink_to(elsewhere)
+    with pytest.raises(ActivationMiss):
+        memory.load(tmp_path)
+    elsewhere.rename(listing)
+    memory.load(tmp_path)
