@@ -138,6 +138,24 @@ def test_search_shows_the_parts_of_a_score(memos: Any) -> None:
     assert "lexical" in memos("search", "chicken", "--cube", "pets", "--parts").out
 
 
+def test_stages_are_switched_on_the_command_line_and_by_a_setting(
+    memos: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--stage -NAME` and MEMOS_RECALL__STAGES take a stage out of a search: its share is told no more."""
+    memos("add", "Max is allergic to chicken", "--cube", "pets")
+    memos("add", "Is Max fond of chicken?", "--cube", "pets")
+    words = ("search", "Max and chicken", "--cube", "pets", "--json")
+
+    def told(*more: str) -> set[str]:
+        return {stage for row in memos(*words, *more).rows() for stage in row["parts"]}
+
+    assert {"lexical", "episode", "substance"} <= told()
+    assert "episode" not in told("--stage", "-episode") and "lexical" in told("--stage", "-episode")
+    assert told("--stage", "lexical") == {"lexical"}
+    monkeypatch.setenv("MEMOS_RECALL__STAGES", "-substance,-episode")
+    assert "lexical" in told() and told().isdisjoint({"substance", "episode"})
+
+
 def test_version_is_printed(memos: Any) -> None:
     """`memos --version` names the package and its version."""
     ran = memos("--version")

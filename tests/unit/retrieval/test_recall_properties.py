@@ -6,7 +6,7 @@ import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -95,6 +95,20 @@ def answers(retriever: HybridRetriever) -> list[list[tuple[str, float, tuple[str
         recall = retriever.search(RecallRequest(query, ("cube",)))
         found.append([(hit.item.id, round(hit.score, 3), tuple(sorted(hit.parts))) for hit in recall.hits])
     return found
+
+
+def told_in_full(retriever: HybridRetriever) -> list[list[object]]:
+    """Everything that is said of the hits of every query, as JSON has it."""
+    requests = [
+        RecallRequest(query, ("cube",), top_k=20, dedup=how) for query in QUERIES for how in ("no", "mmr")
+    ]
+    return [
+        [
+            [hit.item.id, hit.score, hit.relativity, dict(hit.parts), [asdict(way) for way in hit.ways]]
+            for hit in retriever.search(request).hits
+        ]
+        for request in requests
+    ]
 
 
 @few
