@@ -40,11 +40,13 @@ CLOSE = {
     "where did I study": "study",
     "when is my birthday": "birth",
 }
-FAR = {  # found where nothing else is; beside others they are first, and below the default cut
-    "what do I do for a living": "work",
+FAR = {  # hardly nearer than what is near by chance
     "which food must I avoid": "nuts",
     "what sport do I practise": "sport",
     "where do I go on holiday": "summer",
+}
+FARTHEST = {  # found where nothing else is; beside others it is first, and just below the default cut
+    "what do I do for a living": "work",
 }
 UNRELATED = (
     "how do I fix a leaking tap",
@@ -113,19 +115,19 @@ def found(handlers: Handlers, cube_id: str, query: str, **asked: float) -> list[
     return [memory["memory"] for bucket in data["text_mem"] for memory in bucket["memories"]]
 
 
-@pytest.mark.parametrize(("query", "name"), [*CLOSE.items(), *FAR.items()])
+@pytest.mark.parametrize(("query", "name"), [*CLOSE.items(), *FAR.items(), *FARTHEST.items()])
 def test_the_only_memory_answers_a_question_in_other_words(handlers: Handlers, query: str, name: str) -> None:
     """Alone in its cube it passes the default cut."""
     assert found(handlers, f"{name}-alone", query) == [MEMORIES[name]]
 
 
-@pytest.mark.parametrize(("query", "name"), CLOSE.items())
+@pytest.mark.parametrize(("query", "name"), [*CLOSE.items(), *FAR.items()])
 def test_it_stands_first_beside_unrelated_ones(handlers: Handlers, query: str, name: str) -> None:
     """Beside thirty others it passes the default cut, before anything else that does."""
     assert found(handlers, f"{name}-beside", query)[:1] == [MEMORIES[name]]
 
 
-@pytest.mark.parametrize(("query", "name"), FAR.items())
+@pytest.mark.parametrize(("query", "name"), FARTHEST.items())
 def test_what_is_said_quite_differently_is_first_without_the_cut(
     handlers: Handlers, query: str, name: str
 ) -> None:

@@ -6,7 +6,7 @@ neighbours of the best of them; everything else is read from their facets. `layo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from memos.memory.store import Facet, ItemFilter, ReadView
@@ -35,6 +35,7 @@ class Found:
     allowed: frozenset[int] | None  # what the request's filter leaves; None: everything
     again: Mapping[int, float] = field(default_factory=dict)
     walk: Mapping[int, float] = field(default_factory=dict)
+    compared: Collection[float] = ()  # cosines with every item of the cube; empty where not all are known
 
 
 def depth(request: RecallRequest) -> int:
@@ -68,7 +69,20 @@ def search_channels(
     terms = query.terms or query.name_terms
     rarity = view.rarity(terms)
     mass = sum(weight * rarity[term] for term, weight in terms.items())
-    return Found(view.cube_id, query, tuple(facets), lexical, names, dense, links, mass, view.size, allowed)
+    compared = dense.values() if allowed is None and len(dense) < each else ()
+    return Found(
+        view.cube_id,
+        query,
+        tuple(facets),
+        lexical,
+        names,
+        dense,
+        links,
+        mass,
+        view.size,
+        allowed,
+        compared=compared,
+    )
 
 
 def with_second_look(

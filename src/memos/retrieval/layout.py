@@ -19,7 +19,7 @@ from memos.memory.store import Facet
 from memos.retrieval.dates import tells_when
 from memos.retrieval.fuse import Scores
 from memos.retrieval.gather import DISTANCE, Found
-from memos.retrieval.relativity import relativity
+from memos.retrieval.relativity import relativity, span_of
 from memos.retrieval.request import RecallRequest
 from memos.retrieval.stages import BEFORE, Episodes, Places, Ranking, Signals
 from memos.retrieval.wording import asks, substance
@@ -111,7 +111,7 @@ class Pool:
             cosines=signals.dense,
             lexical=signals.lexical + signals.names,
             mass=np.array([one.mass for one in self.found], dtype=np.float32)[cubes],
-            sizes=np.array([one.size for one in self.found], dtype=np.int64)[cubes],
+            spans=np.array([span_of(one.size, one.compared) for one in self.found], dtype=np.float32)[cubes],
             steps=signals.steps,
         )
 

@@ -28,7 +28,7 @@ def values(
         cosines=np.array([cosines], dtype=np.float32),
         lexical=np.array([lexical], dtype=np.float32),
         mass=np.full(len(cosines), mass, dtype=np.float32),
-        sizes=np.full(len(cosines), size, dtype=np.int64),
+        spans=np.full(len(cosines), span_of(size), dtype=np.float32),
         steps=steps,
     )[0].tolist()
 
@@ -68,11 +68,12 @@ def test_neighbours_are_lent_less_with_distance() -> None:
     hnp.arrays(np.float32, (1, 3), elements=st.floats(-1, 1, width=32)),
     hnp.arrays(np.float32, (1, 3), elements=st.floats(0, 100, width=32)),
     hnp.arrays(np.float32, (3,), elements=st.floats(0, 100, width=32)),
-    hnp.arrays(np.int64, (3,), elements=st.integers(0, 10**9)),
+    st.integers(0, 10**9),
 )
-def test_relativity_stays_between_zero_and_one(cosines: Any, lexical: Any, mass: Any, sizes: Any) -> None:
+def test_relativity_stays_between_zero_and_one(cosines: Any, lexical: Any, mass: Any, size: int) -> None:
     """For any scores and sizes the result is a number in [0, 1]."""
-    result = relativity(cosines=cosines, lexical=lexical, mass=mass, sizes=sizes, steps=IN_A_ROW)
+    spans = np.full(3, span_of(size, cosines[0].tolist()), dtype=np.float32)
+    result = relativity(cosines=cosines, lexical=lexical, mass=mass, spans=spans, steps=IN_A_ROW)
     assert np.all((result >= 0.0) & (result <= 1.0))
 
 
@@ -86,7 +87,26 @@ def test_the_same_cosine_never_says_more_in_a_larger_cube(sizes: list[int], cosi
 
 def test_the_span_grows_from_one_memory_to_hundreds() -> None:
     """Narrow for one, between for dozens, and no wider than it is for hundreds, however many there are."""
-    sizes = np.array([1, 31, 600, 10**12, 1, 0], dtype=np.int64)
-    one, dozens, hundreds, endless, again, none = span_of(sizes).tolist()
-    assert one == again == none < dozens < hundreds == pytest.approx(endless, abs=1e-3)
+    one, dozens, hundreds, endless, none = map(span_of, (1, 31, 600, 10**12, 0))
+    assert one == none < dozens < hundreds == pytest.approx(endless, abs=1e-3)
     assert (one, hundreds) == pytest.approx((0.29, 0.7), abs=0.005)
+
+
+def test_memories_far_from_the_query_let_one_stand_out() -> None:
+    """Thirty cosines around 0 make a lower level than memories at large; those spread as wide leave that one."""
+    apart = [0.04 * (place % 5 - 2) for place in range(30)]
+    of_one_talk = [0.3 + 0.15 * (place % 5 - 2) for place in range(30)]
+    assert span_of(31, [*apart, 0.26]) == pytest.approx(span_of(1))
+    assert span_of(31, of_one_talk) == span_of(31)
+
+
+def test_the_few_that_fit_hardly_move_what_unrelated_means() -> None:
+    """Five memories about what is asked do not raise the level for one another."""
+    apart = [0.03 * (place % 7 - 3) for place in range(40)]
+    assert span_of(45, [*apart, 0.5, 0.5, 0.6, 0.6, 0.7]) < span_of(45)
+
+
+@given(st.integers(0, 10**6), st.lists(st.floats(-1, 1), max_size=200))
+def test_the_span_stays_between_that_of_one_and_that_of_many(size: int, compared: list[float]) -> None:
+    """Whatever was compared: never narrower than alone, never wider than in a cube of that size at large."""
+    assert span_of(1) - 1e-9 <= span_of(size, compared) <= span_of(size) + 1e-9
