@@ -1,4 +1,4 @@
-"""How many machines users need: measured CPU time a turn, and assumptions that stand beside the answer."""
+"""How many machines users need: measured CPU time a turn in each part, and assumptions that stand beside the answer."""
 
 from __future__ import annotations
 
@@ -29,20 +29,46 @@ class Assumptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """CPU ms of a whole turn with everything that follows from it. 0 where a part is not there."""
+
+    program_ms: float
+    database_ms: float = 0.0
+    redis_ms: float = 0.0  # of one thread: a Redis uses one core however many there are
+
+
+@dataclass(frozen=True, slots=True)
 class Machines:
     """What so many users need."""
 
     users: float
     turns_a_second: float  # at the peak
-    cores: float
-    machines: int
+    program_cores: float
+    machines: int  # for servers and workers
+    database_cores: float
+    databases: int  # machines of their own
+    redis_cores: float
+    redises: int  # of one thread each
     stored_tb: float
 
 
-def needed(users: float, *, turn_ms: float, item_bytes: float, given: Assumptions) -> Machines:
-    """turn_ms: CPU time of a turn with everything that follows from it."""
+def needed(users: float, turn: Turn, *, item_bytes: float, given: Assumptions) -> Machines:
+    """Databases and Redises are of installations side by side, among which users are divided."""
     a_day = users * given.active_share * given.turns_a_day
     peak = a_day / DAY_S * given.peak_factor
-    cores = peak * turn_ms / 1_000 / given.utilisation
-    stored = a_day * given.kept_days * given.items_a_turn * item_bytes / 1e12
-    return Machines(users, peak, cores, max(1, math.ceil(cores / given.cores)), stored)
+
+    def cores(ms: float) -> float:
+        return peak * ms / 1_000 / given.utilisation
+
+    program, database, redis = cores(turn.program_ms), cores(turn.database_ms), cores(turn.redis_ms)
+    return Machines(
+        users,
+        peak,
+        program,
+        max(1, math.ceil(program / given.cores)),
+        database,
+        math.ceil(database / given.cores),
+        redis,
+        math.ceil(redis),
+        a_day * given.kept_days * given.items_a_turn * item_bytes / 1e12,
+    )
