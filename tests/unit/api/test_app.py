@@ -14,12 +14,14 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from memos import log
 from memos.api import auth
 from memos.api.app import create_app
 from memos.api.errors import STATUS_OF, status_of
 from memos.api.routers.product import product_router
 from memos.errors import ConfigError, MemosError, QueueFull, StoreCorrupt
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.memory.store import ItemFilter
 from memos.runtime import Runtime, build
 from memos.testing import run_until_idle
 
@@ -247,6 +249,29 @@ def test_a_key_opens_every_route_and_its_lack_only_health(tmp_path: Path) -> Non
             assert (refused.status_code, refused.json()["data"]) == (401, None)
         for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
             assert client.post("/product/search", json=search, headers=headers).status_code == 200
+
+
+def test_a_key_stands_in_no_file_and_no_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Keys that were right and wrong, wherever a client puts them: memory, journal, queue, web logs, output."""
+    key, wrong = "correct-horse-battery", "incorrect-horse-battery"
+    settings = settings_in(tmp_path / "keyed")
+    api = type(settings.api)(enable_chat=True, key=key)
+    with build(settings.model_copy(update={"api": api}), start=False) as built:
+        log.configure("DEBUG", "json")
+        client = TestClient(create_app(built), raise_server_exceptions=False)
+        body = {"user_id": "u", "messages": [{"role": "user", "content": "My boat is called Petrel."}]}
+        for given in (key, wrong):
+            for headers in ({"authorization": f"Bearer {given}"}, {"x-api-key": given}):
+                client.post("/product/add", json=body, headers=headers)
+                client.post("/product/search", json={"user_id": "u"}, headers=headers)
+        built.scheduler.start()
+        run_until_idle(built.scheduler)
+        assert built.store.find(ItemFilter(user_ids=("u",))).total >= 1
+    written = {path: path.read_bytes() for path in (tmp_path / "keyed").rglob("*") if path.is_file()}
+    assert any(b"Petrel" in content for content in written.values())
+    assert [path for path, content in written.items() if b"horse-battery" in content] == []
+    out, err = capfd.readouterr()
+    assert "scheduler.stopped" in err and "horse-battery" not in out + err
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org", ""])

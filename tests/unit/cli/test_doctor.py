@@ -34,6 +34,24 @@ def test_settings_are_printed_with_secrets_masked(memos: Any, monkeypatch: pytes
     assert "hush" not in ran.out
 
 
+@pytest.mark.parametrize("command", [("doctor",), ("add", "a boat", "--cube", "c")])
+def test_no_password_of_a_server_is_printed(
+    memos: Any,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+) -> None:
+    """Of servers that cannot be reached the addresses are named, and neither password; in errors and logs alike."""
+    monkeypatch.setenv("MEMOS_STORE__URL", "postgresql://ann:geheim-1@127.0.0.1:1/memory")
+    monkeypatch.setenv("MEMOS_STORE__CONNECT_TIMEOUT_S", "1")
+    monkeypatch.setenv("MEMOS_QUEUE__BACKEND", "redis")
+    monkeypatch.setenv("MEMOS_QUEUE__REDIS_URL", "redis://bob:geheim-2@127.0.0.1:1/0")
+    monkeypatch.setenv("MEMOS_LOG__LEVEL", "DEBUG")
+    ran = memos(*command)
+    assert ran.code != 0
+    assert "127.0.0.1:1" in ran.out + ran.err
+    assert "geheim" not in ran.out + ran.err
+
+
 def test_a_corrupt_store_is_a_fault(memos: Any, clean_environment: Path) -> None:  # noqa: F811
     """A store file that is no database is named, with exit code 1."""
     clean_environment.mkdir()

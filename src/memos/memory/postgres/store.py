@@ -63,7 +63,7 @@ class PostgresStore(RelationalStore):
     def _bring_up_index(self) -> None:
         self._indexed = self._server.extension is not None and self._server.bring_up_index()
         if not self._indexed:
-            logger.warning("store.vectors_exact_only", store=self._server.name, why=self._why_exact())
+            logger.info("store.vectors_exact_only", store=self._server.name, why=self._why_exact())
 
     def _why_exact(self) -> str:
         if self._server.extension is None:
