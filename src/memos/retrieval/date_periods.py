@@ -184,7 +184,7 @@ def third(span: Span, number: int) -> Span:
         borders = [add_months(first, months * part // 3) for part in range(3)] + [end]
     else:
         borders = [date(first.year + years, 1, 1) for years in (0, 4, 7)] + [end]
-    return replace(span, first=borders[number], end=borders[number + 1])
+    return replace(span, first=borders[number], end=borders[number + 1], around=(first, end))
 
 
 _THIRDS = {

@@ -69,11 +69,13 @@ HAN_YEAR_SAID = r"(?:(?:19|20)\d\d|[一二][零〇一二三四五六七八九]{3
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Days from `first` up to, not including, `end`. `recurring`: the year was not said."""
+    """Days from `first` up to, not including, `end`. `recurring`: the year was not said. `around`: the days of
+    the whole that a vague part was taken of."""
 
     first: date
     end: date
     recurring: bool = False
+    around: tuple[date, date] | None = None
 
 
 Reading = Callable[[re.Match[str], date], Span | None]

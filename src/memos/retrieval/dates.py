@@ -23,6 +23,7 @@ Day = TypeVar("Day", date, datetime)
 
 RANGES_MAX = 8
 CHARACTERS_MAX = 20_000
+AROUND = 0.5  # how near a moment is that lies outside a vague part and inside its whole
 
 _ASCII_RULES = PERIOD_ENGLISH_RULES + ENGLISH_RULES
 _ALL_RULES = PERIOD_CHINESE_RULES + CHINESE_RULES + _ASCII_RULES
@@ -63,11 +64,19 @@ _TELLS_WHEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DateRange:
-    """`start <= moment < end`, both aware. `recurring`: the year was not said, so any year may be meant."""
+    """`start <= moment < end`, both aware. `recurring`: the year was not said, so any year may be meant. `around`: the
+    month or year of a vague part of it ("early May")."""
 
     start: datetime
     end: datetime
     recurring: bool = False
+    around: DateRange | None = None
+
+    def nearness(self, moment: datetime) -> float:
+        """1 inside, and less in the rest of `around`: what was early in a month is often told later in it."""
+        if self.covers(moment):
+            return 1.0
+        return AROUND if self.around is not None and self.around.covers(moment) else 0.0
 
     def covers(self, moment: datetime) -> bool:
         """Whether an aware moment lies in the range; in that of any year if the range is recurring."""
@@ -92,11 +101,16 @@ def date_ranges(text: str, reference: datetime) -> list[DateRange]:
     placed = sorted(_spans(folded, zoned.date()), key=lambda found: found[0])
     joined = list(_joined(folded, framed(folded, placed), zoned.date()))
     unique = list(dict.fromkeys(joined))[:RANGES_MAX]
+
+    def midnight(day: date) -> datetime:
+        return datetime.combine(day, time.min, tzinfo=zoned.tzinfo or UTC)
+
     return [
         DateRange(
-            datetime.combine(span.first, time.min, tzinfo=zoned.tzinfo or UTC),
-            datetime.combine(span.end, time.min, tzinfo=zoned.tzinfo or UTC),
+            midnight(span.first),
+            midnight(span.end),
             span.recurring,
+            span.around and DateRange(midnight(span.around[0]), midnight(span.around[1]), span.recurring),
         )
         for span in unique
     ]

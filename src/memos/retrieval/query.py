@@ -40,9 +40,9 @@ class Query:
         return float(any(folded_name(name) in self.named for name in facet.participants))
 
     def covers(self, facet: Facet) -> float:
-        """1 when the item happened in a period that the query names."""
+        """1 when the item happened in a period that the query names; less just outside a vague one."""
         moment = facet.happened_at or facet.created_at
-        return float(any(period.covers(moment) for period in self.periods))
+        return max((period.nearness(moment) for period in self.periods), default=0.0)
 
 
 def understand(text: str, participants: Collection[str], *, now: datetime) -> Query:

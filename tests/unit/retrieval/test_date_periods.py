@@ -257,3 +257,14 @@ def test_several_in_one_text_stay_apart() -> None:
         ("2022-09-01", "2023-01-01"),
     ]
     assert days("in January and in May 2022") == [("2023-01-01", "2023-02-01"), ("2022-05-01", "2022-06-01")]
+
+
+def test_the_rest_of_a_vague_period_is_half_as_near() -> None:
+    """Early January is told of in late January too; what is no part is sharp."""
+    (early,) = date_ranges("in early January 2023", REFERENCE)
+    (whole,) = date_ranges("in January 2023", REFERENCE)
+    (any_year,) = date_ranges("in early January", REFERENCE)
+    moments = [datetime(2023, 1, day, tzinfo=UTC) for day in (5, 23)] + [datetime(2023, 2, 1, tzinfo=UTC)]
+    assert [early.nearness(moment) for moment in moments] == [1.0, 0.5, 0.0]
+    assert [whole.nearness(moment) for moment in moments] == [1.0, 1.0, 0.0]
+    assert any_year.nearness(datetime(2020, 1, 23, tzinfo=UTC)) == 0.5
