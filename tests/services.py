@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import functools
 import os
+import time
+from collections.abc import Callable
 
 import redis
 
@@ -62,3 +64,85 @@ def private_redis_is_there() -> bool:
     if not found and os.environ.get("MEMOS_TESTS_REQUIRE_SERVICES"):
         raise RuntimeError("redis-server is not installed, and the services are required")
     return found
+
+
+class PrivateCluster:
+    """Nodes of a Redis Cluster of a test's own, on free ports: three primaries, with a replica each where asked."""
+
+    PRIMARIES = 3
+    SLOTS = 16_384
+    READY_S = 20.0
+
+    def __init__(self, *, replicas: bool = False) -> None:
+        self.nodes: list[PrivateRedis] = []
+        try:
+            count = self.PRIMARIES * (2 if replicas else 1)
+            buses = [memos.chaos.redis_server.free_port() for _ in range(count)]
+            for number in range(count):
+                self.nodes.append(PrivateRedis(options=self._options(buses[number])))
+            self._join(buses)
+        except BaseException:
+            self.close()
+            raise
+
+    @staticmethod
+    def _options(bus: int) -> tuple[str, ...]:
+        return (
+            *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
+            *("--cluster-node-timeout", "1000", "--cluster-require-full-coverage", "no"),
+        )
+
+    def _join(self, buses: list[int]) -> None:
+        each = -(-self.SLOTS // self.PRIMARIES)
+        for number, node in enumerate(self.nodes):
+            node.client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+            if number < self.PRIMARIES:
+                last = min(self.SLOTS, (number + 1) * each) - 1
+                node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", number * each, last)
+            if number:
+                first = self.nodes[0].client
+                first.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, buses[number])
+        self.wait(lambda: all(self._knows(node) == len(self.nodes) for node in self.nodes))
+        for number, node in enumerate(self.nodes[self.PRIMARIES :]):
+            primary = self.nodes[number].client.execute_command("CLUSTER", "MYID")
+            node.client.execute_command("CLUSTER", "REPLICATE", primary)
+        self.wait(lambda: all(self._info(node)["cluster_state"] == "ok" for node in self.nodes))
+        if len(self.nodes) > self.PRIMARIES:
+            self.wait(
+                lambda: all(
+                    node.client.info("replication")["master_link_status"] == "up"
+                    for node in self.nodes[self.PRIMARIES :]
+                )
+            )
+
+    def _knows(self, node: PrivateRedis) -> int:
+        return int(self._info(node)["cluster_known_nodes"])
+
+    @staticmethod
+    def _info(node: PrivateRedis) -> dict[str, str]:
+        found: dict[str, str] = node.client.execute_command("CLUSTER INFO")
+        return found
+
+    def wait(self, holds: Callable[[], bool]) -> None:
+        """Until that holds."""
+        deadline = time.monotonic() + self.READY_S
+        while not holds():
+            assert time.monotonic() < deadline, "the cluster does not come to be what it should"
+            time.sleep(0.02)
+
+    @property
+    def address(self) -> RedisAddress:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
+        return RedisAddress(f"redis+cluster://{hosts}", connect_timeout_s=1.0, timeout_s=2.0)
+
+    def node_at(self, port: int) -> PrivateRedis:
+        return next(node for node in self.nodes if node.port == port)
+
+    def flush(self) -> None:
+        """Take everything out, for the next test."""
+        for node in self.nodes[: self.PRIMARIES]:
+            node.client.flushall()
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()

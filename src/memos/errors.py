@@ -13,6 +13,7 @@
     ├── QueueError
     │   ├── QueueFull                   a bound is reached; nothing of the call was queued
     │   ├── QueueUnavailable            the backend does not answer
+    │   │   └── ShardsUnavailable       a part of it does not
     │   └── LeaseLost                   somebody else may hold the batch now
     ├── HandlerError                    what a handler may raise to steer its own outcome
     │   ├── RetryLater(delay_s)         try again then; does not count as a failure
@@ -45,8 +46,8 @@ exceptions are translated once, in the adapter that knows the vendor, with `rais
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 
 class MemosError(Exception):
@@ -105,6 +106,15 @@ class QueueUnavailable(QueueError):
     """The queue's backend does not answer."""
 
     retryable = True
+
+
+class ShardsUnavailable(QueueUnavailable):
+    """Some shards of the queue do not answer, others do: `lost` leases are lost, of the `unheard` nothing is known."""
+
+    def __init__(self, message: str, *, lost: Sequence[Any] = (), unheard: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.lost = tuple(lost)
+        self.unheard = tuple(unheard)
 
 
 class LeaseLost(QueueError):

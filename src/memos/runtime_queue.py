@@ -47,11 +47,12 @@ def build_queue(settings: Settings, clock: Clock, store: MemoryStore) -> TaskQue
 
         return LocalQueue(clock=clock, random=random.Random(), **bounds)
     if chosen.effective_backend == "redis":
-        from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
+        from memos.mem_scheduler.queues.redis_streams import open_redis_queue
 
-        queue = RedisStreamsQueue(
+        queue = open_redis_queue(
             redis_address(settings),
             clock=clock,
+            shards=chosen.shards,
             prefix=chosen.redis_prefix,
             reconnect_s=chosen.redis_reconnect_s,
             wait_replicas=chosen.redis_wait_replicas,
@@ -128,6 +129,6 @@ def redis_client(queue: TaskQueue) -> Any:
     """The documented `redis_client`: None without the Redis queue."""
     if "memos.mem_scheduler.queues.redis_streams" not in sys.modules:
         return None
-    from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
+    from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue, ShardedQueue
 
-    return queue.client if isinstance(queue, RedisStreamsQueue) else None
+    return queue.shared_client if isinstance(queue, RedisStreamsQueue | ShardedQueue) else None

@@ -65,6 +65,12 @@ class QueueSettings(Section):
         pattern=r"^[^\s{}]+$",
         description="how the queue's keys begin: one queue for each",
     )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="into how many parts a queue on Redis is cut, each with users of its own; fixed while it holds work",
+    )
     redis_connect_timeout_s: float = Field(2.0, gt=0, description="how long a connection may take")
     redis_timeout_s: float = Field(5.0, gt=0, description="how long an answer may take")
     redis_reconnect_s: float = Field(

@@ -36,10 +36,12 @@ from memos.mem_scheduler.queues.base import (
     TaskQueue,
 )
 from memos.mem_scheduler.queues.local import LocalQueue
-from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
+from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue, ShardedQueue
 from memos.mem_scheduler.queues.sqlite import SqliteQueue
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState, class_of
+
+TAGS = ("ms:0", "ms:1", "ms:2")
 
 
 def local_queue(clock: Clock, **bounds: Any) -> TaskQueue:
@@ -79,12 +81,36 @@ def redis_peer(queue: Any, clock: Clock, **bounds: Any) -> TaskQueue:
     return redis_queue(clock, prefix=queue.prefix, **bounds)
 
 
+def sharded_queue(clock: Clock, *, prefix: str = "", tags: Sequence[str] = TAGS, **bounds: Any) -> TaskQueue:
+    """In three shards of one server."""
+    address = tests.services.redis_address()
+    own = prefix or f"memos-test:{os.getpid()}:{secrets.token_hex(4)}"
+    queue = ShardedQueue(
+        address,
+        tags=tags,
+        prefix=own,
+        clock=clock,
+        server_time=isinstance(clock, SystemClock),
+        random=random.Random(7),
+        **bounds,
+    )
+    if not prefix:
+        weakref.finalize(queue, tests.services.drop_keys, address, own)
+    return queue
+
+
+def sharded_peer(queue: Any, clock: Clock, **bounds: Any) -> TaskQueue:
+    return sharded_queue(clock, prefix=queue.prefix, **bounds)
+
+
 BACKENDS: dict[str, Callable[..., TaskQueue]] = {"local": local_queue, "sqlite": sqlite_queue}
 # How another process would open the queue of a given object; for those that several processes can share.
 PEERS: dict[str, Callable[..., TaskQueue]] = {"sqlite": sqlite_peer}
 if tests.services.redis_is_there():
     BACKENDS["redis"] = redis_queue
     PEERS["redis"] = redis_peer
+    BACKENDS["redis-shards"] = sharded_queue
+    PEERS["redis-shards"] = sharded_peer
 
 
 def message(

@@ -12,7 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
+from memos.mem_scheduler.queues.base import TaskQueue
+from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue, ShardedQueue
 
 
 @dataclass
@@ -56,10 +57,19 @@ def _order(identity: str) -> tuple[int, int]:
     return int(time_ms), int(number)
 
 
+def check_queue(queue: TaskQueue) -> None:
+    """`check_keys` of a queue on Redis, of each shard where it has several; of another nothing."""
+    if isinstance(queue, ShardedQueue):
+        for part in queue.parts:
+            check_keys(part)
+    elif isinstance(queue, RedisStreamsQueue):
+        check_keys(queue)
+
+
 def check_keys(queue: RedisStreamsQueue) -> None:
     """Assert that all keys of a queue that nobody is using agree with each other."""
     client: Any = queue.client
-    base = f"{queue.prefix}:{{ms:0}}:"
+    base = f"{queue.prefix}:{{{queue.tag}}}:"
     pipe = client.pipeline(transaction=False)
     for name in ("where", "dead", "counts", "leases", "heads"):
         pipe.hgetall(f"{base}{name}")

@@ -730,9 +730,9 @@ def test_purged_letters_are_gone_for_good(queue: TaskQueue) -> None:
 
 
 def test_dead_letters_are_bounded(make: Make) -> None:
-    """The oldest leave first."""
+    """The oldest leave first; of one user, as a queue in shards counts those of each shard."""
     queue = make(dead_letters_max=2)
-    keys = [bury(queue, message(user=str(n)))[0] for n in range(3)]
+    keys = [bury(queue, message(cube=str(n)))[0] for n in range(3)]
     assert [letter.key for letter in queue.dead.list()] == keys[:0:-1]
     assert queue.depth().dead == 2
 
@@ -786,7 +786,7 @@ def test_statuses_are_bounded_by_number_and_age(make: Make, clock: ManualClock) 
     """Settled rows leave, the oldest first, after 7 days at the latest; live ones never."""
     queue = make(status_entries_max=3)
     (live,) = queue.submit([message("unserved")])
-    keys = queue.submit([message(user=str(n)) for n in range(5)])
+    keys = queue.submit([message(cube=str(n)) for n in range(5)])
     drain(queue)
     assert [row.key for row in queue.statuses()] == [*keys[:1:-1], live]
     clock.advance(7 * 86_400.0)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.conformance.queue_model import message
-from tests.conformance.redis_keys import check_keys
+from tests.conformance.redis_keys import check_queue
 
 from memos.errors import LeaseLost
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Finish, Release, Retry, Settled, TaskQueue
-from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
 from memos.mem_scheduler.schemas.task_schemas import TaskState
 from memos.memory.store import Followup
 from memos.testing import ManualClock
@@ -28,8 +27,7 @@ def states(answer: list[Settled] | LeaseLost) -> list[TaskState]:
 
 
 def check(queue: TaskQueue) -> None:
-    if isinstance(queue, RedisStreamsQueue):
-        check_keys(queue)
+    check_queue(queue)
 
 
 def test_a_lost_lease_among_them_changes_nothing_for_the_others(queue: TaskQueue, clock: ManualClock) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from memos.chaos.ledger import Claimed, Killed, Ledger, Refused, Settled, Stood, names, now
-from memos.errors import LeaseLost, QueueError
+from memos.errors import LeaseLost, QueueError, QueueUnavailable
 from memos.mem_scheduler.queues.base import Batch, Finish, Outcome, TaskQueue
 from memos.mem_scheduler.queues.base import Settled as Answer
 
@@ -86,7 +86,7 @@ class WitnessedQueue:
         self._ledger.write(Settled(now(), os.getpid(), batch.epoch, _names(batch), states))
         return settled
 
-    def finish_all(self, finishes: Sequence[Finish]) -> list[list[Answer] | LeaseLost]:
+    def finish_all(self, finishes: Sequence[Finish]) -> Sequence[list[Answer] | LeaseLost | QueueUnavailable]:
         """As `finish`; where one is to die between the two, it dies with all of them unanswered."""
         for _ in finishes:
             self._points.passed(COMMIT_FINISH)
@@ -100,7 +100,7 @@ class WitnessedQueue:
             self._points.passed(FINISH_REPLY)
         for one, answer in zip(finishes, answers, strict=True):
             names_of, epoch = _names(one.batch), one.batch.epoch
-            if isinstance(answer, LeaseLost):
+            if isinstance(answer, LeaseLost | QueueUnavailable):
                 self._ledger.write(Refused(now(), os.getpid(), epoch, names_of))
             else:
                 states = tuple(str(said.state) for said in answer)

@@ -48,7 +48,7 @@ from memos.mem_scheduler.leases import LeaseKeeper
 from memos.mem_scheduler.monitors.scheduler import SchedulerMonitor
 from memos.mem_scheduler.monitors.tasks import TaskMonitor
 from memos.mem_scheduler.orchestrator import SchedulerOrchestrator
-from memos.mem_scheduler.queues.base import Batch, Release, TaskQueue
+from memos.mem_scheduler.queues.base import Batch, PartedQueue, Release, TaskQueue
 from memos.mem_scheduler.queues.facade import ScheduleTaskQueue
 from memos.mem_scheduler.registry import Handler, HandlerRegistry
 from memos.mem_scheduler.schemas.keys import is_before
@@ -566,7 +566,9 @@ class BaseScheduler:
             self._leases.drop(*[one.batch for one in ended])
             pool.end(len(ended))
 
-        settler = Settler(self.dispatcher.settle, then=settled)
+        # One for each part of the queue: those of a part that is away wait for it, the others do not.
+        parts = self._queue.part_count if isinstance(self._queue, PartedQueue) else 1
+        settlers = [Settler(self.dispatcher.settle, then=settled) for _ in range(parts)]
         while not stop_asked.is_set():
             try:
                 free = pool.wait_free(stop_asked.is_set)
@@ -580,7 +582,7 @@ class BaseScheduler:
                 # A claim that took longer than it waits stood still, perhaps with the leases in its hand.
                 late = self.services.clock.monotonic() - asked_at > CLAIM_WAIT_S + CLAIM_SLACK_S
                 self._leases.hold(*batches, claimed_at=asked_at if late else None)
-                jobs = [self._job(batch, stop_asked, settler) for batch in batches]
+                jobs = [self._job(batch, stop_asked, settlers[self._part_of(batch)]) for batch in batches]
                 taken = 0 if stop_asked.is_set() else pool.submit_all(jobs)
                 for batch in batches[taken:]:
                     self._release(batch)
@@ -590,6 +592,9 @@ class BaseScheduler:
             except Exception as error:  # the thread loop: without it nothing would ever run again
                 logger.error("consumer.died", error=type(error).__name__, exc_info=True)
                 stop_asked.wait(QUEUE_DOWN_WAIT_S)
+
+    def _part_of(self, batch: Batch) -> int:
+        return self._queue.part_number(batch) if isinstance(self._queue, PartedQueue) else 0
 
     def _job(self, batch: Batch, stop_asked: threading.Event, settler: Settler) -> Job:
         def job() -> object:

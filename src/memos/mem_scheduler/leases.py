@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from memos import log
 from memos.clock import Clock
-from memos.errors import QueueError
+from memos.errors import QueueError, ShardsUnavailable
 from memos.mem_scheduler.queues.base import Batch, Lane, TaskQueue
 
 logger = log.get_logger(__name__)
@@ -162,8 +162,12 @@ class LeaseKeeper:
 
     def _renew(self, alive: list[_Held]) -> None:
         asked_at = self._clock.monotonic()
+        unheard: set[_Key] = set()
         try:
             lost = {_key(batch) for batch in self._queue.renew([held.batch for held in alive])}
+        except ShardsUnavailable as error:
+            lost, unheard = set(map(_key, error.lost)), set(map(_key, error.unheard))
+            logger.warning("heartbeat.failed", leases=len(unheard), error=type(error).__name__)
         except QueueError as error:
             logger.warning("heartbeat.failed", leases=len(alive), error=type(error).__name__)
             return
@@ -173,7 +177,7 @@ class LeaseKeeper:
                 if _key(held.batch) in lost and _key(held.batch) in self._held:
                     held.lost = True
                     logger.warning("batch.lease_lost", lane=str(held.batch.lane), epoch=held.batch.epoch)
-                else:
+                elif _key(held.batch) not in unheard:
                     held.over_at = max(held.over_at, asked_at + held.length_s)
 
     def _lengths(self, labels: frozenset[str]) -> tuple[float, float]:

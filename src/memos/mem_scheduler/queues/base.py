@@ -33,7 +33,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, runtime_checkable
 
-from memos.errors import LeaseLost
+from memos.errors import LeaseLost, QueueUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
 from memos.mem_scheduler.schemas.task_schemas import TaskState
@@ -312,6 +312,18 @@ class ForgettingQueue(Protocol):
         ...
 
 
+@runtime_checkable
+class PartedQueue(Protocol):
+    """A queue in parts, of which one may be away while the others answer."""
+
+    @property
+    def part_count(self) -> int: ...
+
+    def part_number(self, batch: Batch) -> int:
+        """Which part a batch is of, from 0."""
+        ...
+
+
 class TaskQueue(Protocol):
     """See the module docstring for what every backend guarantees. All methods are thread-safe."""
 
@@ -381,13 +393,17 @@ class TaskQueue(Protocol):
         """
         ...
 
-    def finish_all(self, finishes: Sequence[Finish]) -> list[list[Settled] | LeaseLost]:
+    def finish_all(
+        self, finishes: Sequence[Finish]
+    ) -> Sequence[list[Settled] | LeaseLost | QueueUnavailable]:
         """Settle several batches in one step, at the cost of little more than one: of each what `finish` would
-        answer, or the LeaseLost that it would raise, which changes nothing for the others."""
+        answer, or the LeaseLost that it would raise, which changes nothing for the others. QueueUnavailable is
+        the answer for those of a part of the queue that is away, where others are not."""
         ...
 
     def renew(self, batches: Sequence[Batch]) -> list[Batch]:
-        """Prolong the leases; returns the batches that are lost."""
+        """Prolong the leases; returns the batches that are lost. Raises QueueUnavailable: ShardsUnavailable where that
+        is so of some of them."""
         ...
 
     def cancel(self, keys: Sequence[str]) -> list[str]:

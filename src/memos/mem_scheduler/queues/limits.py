@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull
+from memos.errors import ConfigError, InvalidInput, LeaseLost, QueueFull, QueueUnavailable
 from memos.mem_scheduler.queues.base import Batch, Dead, Done, Lane, Outcome, Release, Retry, Settled
 from memos.mem_scheduler.queues.packs import LaneId
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -119,10 +119,10 @@ def check_delays(delay_s: float, followups: Sequence[Followup]) -> None:
             raise InvalidInput(f"a message cannot be delayed by {one!r} seconds; give a finite number")
 
 
-def only_answer(answers: Sequence[list[Settled] | LeaseLost]) -> list[Settled]:
+def only_answer(answers: Sequence[list[Settled] | LeaseLost | QueueUnavailable]) -> list[Settled]:
     """What `finish` says, of what `finish_all` says of one batch."""
     (answer,) = answers
-    if isinstance(answer, LeaseLost):
+    if isinstance(answer, LeaseLost | QueueUnavailable):
         raise answer
     return answer
 

@@ -7,13 +7,16 @@ server, so that nothing is done twice.
     redis://[user:password@]host:6379/0                      rediss:// with TLS
     unix:///run/redis.sock?db=0
     redis+sentinel://[user:password@]host:26379,host:26379/service/0    rediss+sentinel:// with TLS
+    redis+cluster://[user:password@]host:6379,host:6379                 rediss+cluster:// with TLS
+
+Several hosts without a word between are taken for a cluster's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from memos.errors import ConfigError, QueueError, QueueFull, QueueUnavailable
 
@@ -28,7 +31,11 @@ except ImportError as error:  # pragma: no cover - the extra is there wherever t
 VERSION_MIN = (7, 0)
 _SENTINEL_PORT = 26_379
 _START_S = 2.0  # for a connection and for an answer, at start
-_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+_SCHEMES = (
+    *("redis", "rediss", "unix"),
+    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+)
+_PORT = 6379
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,23 @@ class RedisAddress:
     connect_timeout_s: float = 2.0
     timeout_s: float = 5.0
 
+    @property
+    def is_cluster(self) -> bool:
+        """Whether it names nodes of a cluster."""
+        parts = urlsplit(self.url)
+        return parts.scheme.endswith("+cluster") or (parts.scheme != "unix" and _several(parts))
+
+    @property
+    def seeds(self) -> list[tuple[str, int]]:
+        """The nodes of a cluster that it names. Raises ConfigError."""
+        parts = urlsplit(self.url)
+        hosts = parts.netloc.rpartition("@")[2]
+        if not hosts:
+            raise ConfigError(f"{self} names no node: redis+cluster://host:6379,host:6379")
+        if parts.path.strip("/") not in ("", "0"):
+            raise ConfigError(f"{self} names a database; a cluster has number 0 alone: leave it out")
+        return [_host_and_port(one, _PORT) for one in hosts.split(",")]
+
     def __str__(self) -> str:
         """The URL without its password, for messages."""
         parts = urlsplit(self.url)
@@ -47,6 +71,10 @@ class RedisAddress:
             return self.url
         host = parts.netloc.rpartition("@")[2]
         return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def _several(parts: SplitResult) -> bool:
+    return parts.scheme in ("redis", "rediss") and "," in parts.netloc.rpartition("@")[2]
 
 
 def redis_url(
@@ -59,8 +87,8 @@ def redis_url(
     return f"{'rediss' if tls else 'redis'}://{login}{shown}:{port}/{db}"
 
 
-def connect(address: RedisAddress) -> redis.Redis:
-    """A client for the address; nothing is sent yet. Raises ConfigError for a URL that cannot work."""
+def client_options(address: RedisAddress) -> dict[str, Any]:
+    """What every client of the address is made with. Raises ConfigError for a URL that cannot work."""
     options: dict[str, Any] = {
         "decode_responses": True,
         "protocol": 2,
@@ -77,6 +105,26 @@ def connect(address: RedisAddress) -> redis.Redis:
         raise ConfigError(f"certificates are given, but {address} asks for no TLS: write rediss://")
     if scheme != "unix":
         options["socket_keepalive"] = True
+    return options
+
+
+def cluster_options(address: RedisAddress) -> dict[str, Any]:
+    """`client_options` with the user of a cluster's URL, and TLS where it asks for that."""
+    login = urlsplit(address.url).netloc.rpartition("@")[0]
+    user, _, password = login.partition(":")
+    options = client_options(address) | {
+        "username": unquote(user) or None,
+        "password": unquote(password) or None,
+    }
+    if urlsplit(address.url).scheme.startswith("rediss"):
+        options["ssl"] = True
+    return options
+
+
+def connect(address: RedisAddress) -> redis.Redis:
+    """A client for one server; nothing is sent yet. Raises ConfigError for a URL that cannot work."""
+    options = client_options(address)
+    scheme = urlsplit(address.url).scheme
     try:
         if scheme.endswith("+sentinel"):
             return _behind_sentinel(address, options)
@@ -114,11 +162,14 @@ def _behind_sentinel(address: RedisAddress, options: dict[str, Any]) -> redis.Re
     return client
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+def _host_and_port(text: str, port: int = _SENTINEL_PORT) -> tuple[str, int]:
     parts = urlsplit(f"//{text}")
-    if not parts.hostname:
-        raise ConfigError(f"{text!r} is no host of a sentinel")
-    return parts.hostname, parts.port or _SENTINEL_PORT
+    try:
+        if not parts.hostname:
+            raise ValueError("it has no host")
+        return parts.hostname, parts.port or port
+    except ValueError as error:
+        raise ConfigError(f"{text!r} is no host and port: {error}") from error
 
 
 def check_server(address: RedisAddress) -> None:
@@ -130,12 +181,13 @@ def check_server(address: RedisAddress) -> None:
     )
     client = connect(patience)
     try:
-        _check(client, address)
+        check_client(client, address)
     finally:
         client.close()
 
 
-def _check(client: redis.Redis, address: RedisAddress) -> None:
+def check_client(client: redis.Redis, address: RedisAddress) -> None:
+    """See that who answers can hold a queue. Raises QueueUnavailable, ConfigError."""
     try:
         client.ping()
         found: Any = client.info("server")
@@ -148,8 +200,12 @@ def _check(client: redis.Redis, address: RedisAddress) -> None:
         raise ConfigError(
             f"the server at {address} is Redis {version}; the queue needs 7.0 or newer, or Valkey"
         )
-    if found.get("redis_mode") == "cluster":
-        raise ConfigError(f"the server at {address} is part of a cluster; give a single server or Sentinel")
+    if (found.get("redis_mode") == "cluster") is not address.is_cluster:
+        if address.is_cluster:
+            raise ConfigError(
+                f"{address} names a cluster, and who answers is a single server: write redis://"
+            )
+        raise ConfigError(f"the server at {address} is part of a cluster: write redis+cluster://host:port")
 
 
 _REFUSED = ("WRONGPASS", "The user executing the script can't")
@@ -168,7 +224,9 @@ def is_passing(error: Exception) -> bool:
     ):
         return True
     if isinstance(error, redis.exceptions.ResponseError):
-        return str(error).startswith(("BUSY ", "LOADING", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN"))
+        return str(error).startswith(
+            ("BUSY ", "LOADING", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN")
+        ) or isinstance(error, redis.exceptions.AskError | redis.exceptions.TryAgainError)
     return False
 
 

@@ -17,7 +17,8 @@ There is no consumer group: XREADGROUP takes what it sees, while a claim has to 
 not serve, a message that is not due, a suspect that goes alone), and it writes one record a message. A
 cursor for each lane and a lease with an epoch say the same in one step.
 
-Keys begin with "<prefix>:{ms:0}:". A lane is "<user>/<cube>/<class>", percent-encoded.
+Keys begin with "<prefix>:{ms:0}:", the part in braces being the queue's tag: where it is cut into several
+(`shards`) each has its own, and on a cluster all keys of a tag stand on one node. A lane is "<user>/<cube>/<class>", percent-encoded.
 
     lane:<lane>    stream of the messages until they are settled, each one text: key, label, at, parent, message
     at:<lane>      hash: counts by label (q: d:), held (h), cursor (cur), head (hl, hd), slots, ready label (rl)
@@ -45,7 +46,7 @@ import secrets
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,8 @@ from memos.mem_scheduler.queues.redis_streams.batches import (
     samples_of,
     settled_of,
 )
-from memos.mem_scheduler.queues.redis_streams.connection import RedisAddress, check_server
+from memos.mem_scheduler.queues.redis_streams.cluster import Nodes
+from memos.mem_scheduler.queues.redis_streams.connection import RedisAddress, check_client, check_server
 from memos.mem_scheduler.queues.redis_streams.dead import RedisDeadLetters
 from memos.mem_scheduler.queues.redis_streams.lines import Replicas
 from memos.mem_scheduler.queues.redis_streams.policies import RedisPolicyTable
@@ -122,7 +124,29 @@ if TYPE_CHECKING:
 
 FORGETS_S = 30.0  # replicas are behind by less, and a file is synced each second
 PREFIX = "scheduler:messages:stream:v2.0"  # the documented default
+TAG = "ms:0"
 _HELD_MAX = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a queue is told that is one of several which together are one. `on_work` gets the labels of a wake-up,
+    `on_look` says that anything may have happened."""
+
+    identity: Identity
+    nodes: Nodes | None
+    on_work: Callable[[list[str]], None]
+    on_look: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one look took. `due_in_s`: when something is due; `tops`: by class, the start tag of who is next, of
+    a part that was asked for it."""
+
+    batches: list[Batch]
+    due_in_s: float | None
+    tops: dict[str, float]
 
 
 @dataclass(slots=True)
@@ -166,6 +190,8 @@ class RedisStreamsQueue:
         weights: Mapping[str, float] | None = None,
         name: str = "",
         server_time: bool = True,
+        tag: str = TAG,
+        part: Part | None = None,
     ) -> None:
         self._limits = Limits(
             messages_max,
@@ -179,12 +205,14 @@ class RedisStreamsQueue:
         )
         self.address = address or RedisAddress()
         self.prefix = prefix
+        self.tag = tag
         self._name = name
-        self._identity = Identity.new(name)
+        self._part = part
+        self._identity = Identity.new(name) if part is None else part.identity
         self._since = clock.now()
         self._id = ""  # until it is asked for
         self._told: tuple[str, float] | None = None  # the labels that were last told, and when
-        self._base = f"{prefix}:{{ms:0}}:"
+        self._base = f"{prefix}:{{{tag}}}:"
         self._clock = clock
         self._random = random or random_module.Random()
         self._mint = KeyMint(clock)
@@ -206,22 +234,29 @@ class RedisStreamsQueue:
                 letters_max=dead_letters_max,
                 statuses_max=status_entries_max,
                 tokens_max=TOKENS_MAX,
+                sharded=self.address.is_cluster,
             ),
             clock=clock,
             server_time=server_time,
             reconnect_s=reconnect_s,
             source=self._random,
             user_batches_max=user_batches_max,
+            base=self._base,
+            nodes=None if part is None else part.nodes,
         )
         self._client = self._server.client
-        self._policies = RedisPolicyTable(read=self._read_policies, write=self._write_policy)
+        self._policies = RedisPolicyTable(read=self.read_policies, write=self.write_policy)
         self._rows = StatusRows(self._client, self._base, run=self._server.run)
         self._dead = RedisDeadLetters(
             page=self._letters, find=self._letter, change=lambda *args: int(self._named("dead", *args))
         )
         self._listener = self._new_listener()
-        _QUEUES.add(self)
-        check_server(self.address)
+        if part is None:
+            _QUEUES.add(self)
+            if self.address.is_cluster:
+                check_client(self._client, self.address)
+            else:
+                check_server(self.address)
         if weights:
             weight_function(weights)  # checks them
             texts: dict[Any, Any] = {encoded(user): weight for user, weight in weights.items()}
@@ -233,19 +268,23 @@ class RedisStreamsQueue:
             self._client,
             f"{self._base}wake",
             own=f"{self._base}wake:{self._identity.name}",
-            on_work=self._rung,
-            on_look=self._look_again,
+            on_work=self._rung if self._part is None else self._part.on_work,
+            on_look=self._look_again if self._part is None else self._part.on_look,
+            sharded=self.address.is_cluster,
         )
 
-    def _be_another(self) -> None:
+    def be_another(self, part: Part | None = None) -> None:
         """In a forked child: an instance of its own, as the server takes two calls of one name for one call. The
         threads of the parent are gone, and what they held locked stays so: all that is made anew."""
         self._lock = threading.Lock()
         self._waiters = Waiters(self._lock, self._clock)
         self._mint = KeyMint(self._clock)
-        self._identity = Identity.new(self._name)
+        self._part = part
+        self._identity = Identity.new(self._name) if part is None else part.identity
         self._told = None
         self._server.after_fork(closed=self._closed)
+        if part is None and self._server.nodes is not None:
+            self._server.nodes.after_fork()
         self._listener = self._new_listener()
 
     # -- what it is ---------------------------------------------------------------------------------
@@ -254,6 +293,12 @@ class RedisStreamsQueue:
     def client(self) -> redis.Redis:
         """The connection pool, for parts that share the server."""
         return self._client
+
+    @property
+    def shared_client(self) -> Any:
+        """A client for other programs: of the server, or of all nodes of a cluster. Raises QueueUnavailable."""
+        nodes = self._server.nodes
+        return self._client if nodes is None else self._server.ask(nodes.whole)
 
     @property
     def policies(self) -> RedisPolicyTable:
@@ -305,7 +350,12 @@ class RedisStreamsQueue:
         followups: Sequence[Followup] = (),
         inside_handler: bool = False,
         when_full: WhenFull = "reject",
+        messages_max: int | None = None,
+        only_ask: bool = False,
+        accepted: bool = False,
     ) -> list[str]:
+        """`messages_max`: of this call, below the queue's own. `only_ask`: refuse what would be refused, queue
+        nothing and answer with keys that nobody has; `accepted`: that was asked, refuse nothing."""
         self._refuse_closed()
         everything = [*messages, *(followup.message for followup in followups)]
         self._limits.check_payloads(everything)
@@ -315,11 +365,13 @@ class RedisStreamsQueue:
         answer = [*keys, *(followup.key for followup in followups)]
         options: dict[str, Any] = {
             "delay_s": delay_s,
-            "inside": inside_handler,
+            "inside": inside_handler or accepted,
             "coalesce": when_full == "coalesce" and delay_s <= 0,
-            "messages_max": self._limits.messages_max,
+            "messages_max": self._limits.messages_max if messages_max is None else messages_max,
             "lane_max": self._limits.lane_messages_max,
         }
+        if only_ask:
+            options["ask"] = True
         if token is not None:
             options["token"] = token
         if scoped is not None:
@@ -340,7 +392,7 @@ class RedisStreamsQueue:
             lanes,
             *arguments,
             *followup_arguments(followups),
-            replicas=None if inside_handler else self._replicas,
+            replicas=None if inside_handler or only_ask else self._replicas,
         )
         self._policies.follow(int(reply[1]))
         if reply[0] == "known":
@@ -372,30 +424,44 @@ class RedisStreamsQueue:
                 self._listener.listen()
             with self._lock:
                 rings = self._rings
-            batches, due_in_s = self._look(wanted, lanes_max, batch_max, max(0.0, left_s))
-            if batches:
-                return batches
+            found = self.look(wanted, lanes_max, batch_max, max(0.0, left_s))
+            if found.batches:
+                return found.batches
             with self._lock:
                 now = self._clock.monotonic()
                 if now >= deadline or wakes != self._wakes or self._closed:
                     return []
                 if rings == self._rings:
                     # Counted from before the call: rather a little early, to look again, than late.
+                    due_in_s = found.due_in_s
                     until = deadline if due_in_s is None else min(deadline, asked_at + due_in_s)
                     self._waiters.wait(wanted, until=until)
                 if self._closed:
                     return []
 
-    def _look(
-        self, wanted: frozenset[str], lanes_max: int, batch_max: int | None, wait_s: float
-    ) -> tuple[list[Batch], float | None]:
-        """Take what is there. Also tells in how many seconds something is due."""
+    def look(
+        self,
+        wanted: frozenset[str],
+        lanes_max: int,
+        batch_max: int | None,
+        wait_s: float,
+        *,
+        only: str | None = None,
+        tops: bool = False,
+        patience_s: float | None = None,
+    ) -> Found:
+        """Take what is there: of the class `only` where one is named. `wait_s`: for how long the caller is then
+        going to wait for wake-ups; `tops` asks for them; `patience_s`: for a server that is away."""
         plan, claimed = self._plan(wanted)
         limits = {
             label: min(self._policies.get(label).batch_size_max, self._sizes.of(label), batch_max or 1 << 30)
             for label in wanted
         }
         call = self._server.new_call(self._identity.name)
+        chosen = plan
+        if only is not None:
+            levels: list[list[list[Any]]] = json.loads(plan)
+            chosen = json.dumps([[one for one in level if one[0] == only] for level in levels])
         reply = self._server.run(
             "claim",
             call,
@@ -403,12 +469,15 @@ class RedisStreamsQueue:
             lanes_max,
             wait_s,
             "1",
-            plan,
+            chosen,
             to_json(limits),
             claimed,
             self._presence(claimed),
+            *((plan,) if tops else ()),
             again=1,
+            patience_s=patience_s,
         )
+        next_ones = dict(json.loads(reply.pop())) if tops else {}
         self._policies.follow(int(reply[0]))
         if reply[2]:
             with self._lock:
@@ -420,7 +489,11 @@ class RedisStreamsQueue:
                 self._held[call, batch.epoch] = _Held(self._clock.monotonic(), length_s, waited_s)
                 while len(self._held) > _HELD_MAX:  # batches that were never finished
                     self._held.popitem(last=False)
-        return batches, float(reply[1]) if reply[1] else None
+        return Found(
+            batches,
+            float(reply[1]) if reply[1] else None,
+            {name: float(tag) for name, tag in next_ones.items()},
+        )
 
     def _presence(self, claimed: str | None = None) -> str:
         """What tells others that this instance is there: when something is new, and now and then."""
@@ -501,11 +574,14 @@ class RedisStreamsQueue:
                 answers.append(settled_of(batch, said))
         return answers
 
-    def renew(self, batches: Sequence[Batch]) -> list[Batch]:
+    def renew(self, batches: Sequence[Batch], *, patience_s: float | None = None) -> list[Batch]:
         if not batches:
             return []
         proofs = [part for batch in batches for part in (batch.epoch, batch.claim)]
-        kept = [text == "1" for text in self._server.run("renew", self._presence(), *proofs)]
+        kept = [
+            text == "1"
+            for text in self._server.run("renew", self._presence(), *proofs, patience_s=patience_s)
+        ]
         lost = [batch for batch, still in zip(batches, kept, strict=True) if not still]
         with self._lock:
             for batch in lost:
@@ -534,7 +610,15 @@ class RedisStreamsQueue:
     # -- seen from outside --------------------------------------------------------------------------
 
     def depth(self, *, lanes: bool = True) -> QueueDepth:
-        return depth_of(self._server.run("depth", "1" if lanes else "0", SERVED_S))
+        return depth_of(self.told_depth(lanes=lanes))
+
+    def told_depth(self, *, lanes: bool = True) -> str:
+        """What the server says of its depth; several of them can be put together."""
+        return str(self._server.run("depth", "1" if lanes else "0", SERVED_S))
+
+    def held(self) -> int:
+        """How many messages are there, as the bound counts them."""
+        return int(float(self._server.ask(lambda: self._client.hget(f"{self._base}counts", "held")) or 0))
 
     def instances(self) -> list[Instance]:
         return instances_of(self._server.run("operators", "instances", 0))
@@ -627,19 +711,35 @@ class RedisStreamsQueue:
         if self._closed:
             raise QueueUnavailable("the queue is closed; build a new runtime to go on")
 
-    def _policy_version(self) -> int:
-        return int(self._server.ask(lambda: self._client.hget(f"{self._base}counts", "policy_version")) or 0)
+    def _policy_version(self, *, patience_s: float | None = None) -> int:
+        def ask() -> Any:
+            return self._client.hget(f"{self._base}counts", "policy_version")
 
-    def _read_policies(self) -> tuple[int, Mapping[str, str]]:
+        return int(self._server.ask(ask, patience_s=patience_s) or 0)
+
+    def listen(self) -> None:
+        """Be there for wake-ups from now on."""
+        self._listener.listen()
+
+    def reach(self) -> None:
+        """Raises QueueUnavailable where the server does not answer now."""
+        self._policies.follow(self._policy_version(patience_s=0.0))
+
+    def read_policies(self) -> tuple[int, Mapping[str, str]]:
         # No MULTI: a full server refuses whatever is queued inside one. The version comes first, so that what
         # is read is never older than it says.
-        pipe = self._client.pipeline(transaction=False)
-        pipe.hget(f"{self._base}counts", "policy_version")
-        pipe.hgetall(f"{self._base}policy")
-        version, texts = self._server.ask(pipe.execute)
+        def ask() -> Any:
+            pipe = self._client.pipeline(
+                transaction=False
+            )  # a repeat needs its own: one that failed is empty
+            pipe.hget(f"{self._base}counts", "policy_version")
+            pipe.hgetall(f"{self._base}policy")
+            return pipe.execute()
+
+        version, texts = self._server.ask(ask)
         return int(version or 0), texts
 
-    def _write_policy(self, label: str, text: str) -> int:
+    def write_policy(self, label: str, text: str) -> int:
         return int(self._server.run("policy", label, text, encoded(class_of(label))))
 
     def _letters(self, first: int, last: int) -> list[tuple[str, str]]:
@@ -659,7 +759,7 @@ _QUEUES: weakref.WeakSet[RedisStreamsQueue] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for queue in list(_QUEUES):
-        queue._be_another()
+        queue.be_another()
 
 
 os.register_at_fork(after_in_child=_after_fork)

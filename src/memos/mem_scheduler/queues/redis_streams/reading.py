@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import redis
@@ -47,16 +48,21 @@ def _pieces(client: Any, name: str) -> Iterator[str]:
                 yield from (field, value)
 
 
-def depth_of(text: str) -> QueueDepth:
-    """The reply of the script `depth`."""
-    told = json.loads(text)
+def depth_of(*texts: str) -> QueueDepth:
+    """The reply of the script `depth`, or those of all parts of a queue as one."""
+    parts = [json.loads(text) for text in texts]
+    sums = {name: sum(part[name] for part in parts) for name in _SUMMED}
+    samples: dict[str, list[list[str]]] = {}
+    for part in parts:
+        for label, own in dict(part["times"]).items():
+            samples.setdefault(label, []).append(list(own))
     return QueueDepth(
-        remaining=told["queued"] + told["delayed"],
-        running=told["running"],
-        queued=told["queued"] - told["parked"],
-        delayed=told["delayed"],
-        parked=told["parked"],
-        dead=told["dead"],
+        remaining=sums["queued"] + sums["delayed"],
+        running=sums["running"],
+        queued=sums["queued"] - sums["parked"],
+        delayed=sums["delayed"],
+        parked=sums["parked"],
+        dead=sums["dead"],
         lanes=tuple(
             LaneDepth(
                 lane_of(one["lane"]),
@@ -66,10 +72,18 @@ def depth_of(text: str) -> QueueDepth:
                 running=dict(one["r"]),
                 oldest_s=dict(one["lag"]),
             )
-            for one in told["lanes"]
+            for part in parts
+            for one in part["lanes"]
         ),
-        times={label: _times(samples) for label, samples in dict(told["times"]).items() if samples},
+        times={
+            label: _times([one for turn in zip_longest(*own) for one in turn if one is not None])
+            for label, own in samples.items()
+            if any(own)
+        },
     )
+
+
+_SUMMED = ("queued", "delayed", "running", "parked", "dead")
 
 
 def _times(samples: Sequence[str]) -> LabelTimes:

@@ -49,7 +49,10 @@ _LAG_LOOK = 32  # of LAG_LOOK_MAX: each is read with its payload
 class Scripts:
     """The scripts of one queue. Thread-safe."""
 
-    def __init__(self, base: str, *, letters_max: int, statuses_max: int, tokens_max: int) -> None:
+    def __init__(
+        self, base: str, *, letters_max: int, statuses_max: int, tokens_max: int, sharded: bool = False
+    ) -> None:
+        """`sharded`: wake-ups go over the channels of a cluster's shards."""
         self._base = base
         folder = resources.files("memos.mem_scheduler.queues.redis_streams") / "lua"
         texts = {name: (folder / f"{name}.lua").read_text(encoding="utf-8") for name in (*_COMMON, *_NAMES)}
@@ -60,6 +63,7 @@ class Scripts:
             f"  return {_policy(REGISTERED_DEFAULT)}\n"
             "end\n"
             f"local LETTERS_MAX, STATUSES_MAX, TOKENS_MAX = {letters_max}, {statuses_max}, {tokens_max}\n"
+            f"local PUBLISH = '{'SPUBLISH' if sharded else 'PUBLISH'}'\n"
             f"local INSTANCES_MAX, SEEN_S, LAG_LOOK = {INSTANCES_MAX}, {INSTANCE_SEEN_S}, {_LAG_LOOK}\n"
         )
         common = "".join(texts[name] for name in _COMMON)

@@ -18,6 +18,7 @@ import redis
 from memos import log
 from memos.clock import Clock
 from memos.errors import QueueUnavailable
+from memos.mem_scheduler.queues.redis_streams.cluster import Nodes
 from memos.mem_scheduler.queues.redis_streams.connection import (
     RedisAddress,
     connect,
@@ -58,9 +59,15 @@ class Server:
         reconnect_s: float,
         source: random_module.Random,
         user_batches_max: int,
+        base: str,
+        nodes: Nodes | None = None,
     ) -> None:
-        """`server_time=False` sends the time of `clock` with each script."""
-        self.client = connect(address)
+        """`server_time=False` sends the time of `clock` with each script. On a cluster the server is the node that
+        has the keys which begin with `base`; `nodes` knows which one that is."""
+        if nodes is None and address.is_cluster:
+            nodes = Nodes(address)
+        self.nodes = nodes
+        self.client = connect(address) if nodes is None else nodes.client_of(base)
         self.lines = Lines(self.client)
         self._address = address
         self._scripts = scripts
@@ -87,6 +94,7 @@ class Server:
         wait_s: float = 0.0,
         repeated: Repeated | None = None,
         replicas: Replicas | None = None,
+        patience_s: float | None = None,
     ) -> Any:
         """Run a script. `again`: the argument that becomes "1" when the call is repeated. `replicas`: those that
         have to hold it; QueueUnavailable when they do not, although the script ran."""
@@ -110,7 +118,7 @@ class Server:
                 repeated.happened = True
 
         try:
-            return self.ask(once, wait_s=wait_s, on_repeat=on_repeat)
+            return self.ask(once, wait_s=wait_s, on_repeat=on_repeat, patience_s=patience_s)
         except NotReplicated as few:
             assert replicas is not None
             raise QueueUnavailable(
@@ -120,9 +128,15 @@ class Server:
             ) from few
 
     def ask(
-        self, ask: Callable[[], Any], *, wait_s: float = 0.0, on_repeat: Callable[[], None] = lambda: None
+        self,
+        ask: Callable[[], Any],
+        *,
+        wait_s: float = 0.0,
+        on_repeat: Callable[[], None] = lambda: None,
+        patience_s: float | None = None,
     ) -> Any:
-        """Ask the server; wait for one that is away, at most `reconnect_s` or `wait_s`, whichever is more."""
+        """Ask the server; wait for one that is away, at most `reconnect_s` or `wait_s`, whichever is more, or
+        `patience_s` where that is given."""
         deadline: float | None = None
         pause_s = PAUSE_MIN_S
         while True:
@@ -131,13 +145,22 @@ class Server:
             except (redis.exceptions.RedisError, OSError) as error:
                 now = self._clock.monotonic()
                 if deadline is None:
-                    deadline = now + max(self._reconnect_s, wait_s)
+                    limit_s = max(self._reconnect_s, wait_s) if patience_s is None else patience_s
+                    deadline = now + limit_s
+                if self.nodes is not None:
+                    self._find_again(error)
                 if not is_passing(error) or now >= deadline or self._closing.is_set():
                     raise translated(error, self._address) from error
                 logger.warning("queue.away", error=type(error).__name__, again_in_s=round(pause_s, 3))
                 self._closing.wait(pause_s * self._random.uniform(0.5, 1.0))
                 pause_s = min(PAUSE_MAX_S, pause_s * 2)
                 on_repeat()
+
+    def _find_again(self, error: Exception) -> None:
+        """The node may be another one now: connections are made anew, to where the cluster says."""
+        assert self.nodes is not None
+        self.nodes.look_again(error)
+        self.hang_up()
 
     def stop_waiting(self) -> None:
         """Calls no longer wait for a server that is away."""

@@ -36,13 +36,16 @@ class WakeListener:
         own: str,
         on_work: Callable[[list[str]], None],
         on_look: Callable[[], None],
+        sharded: bool = False,
     ) -> None:
-        """`own`: the channel of this instance alone. `on_work` gets labels; `on_look`: look at everything."""
+        """`own`: the channel of this instance alone. `on_work` gets labels; `on_look`: look at everything.
+        `sharded`: on a cluster, where a channel is with the keys of its tag (Redis 7) and moves with them."""
         self._client = client
         self._channel = channel
         self._own = own
         self._on_work = on_work
         self._on_look = on_look
+        self._sharded = sharded
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
@@ -66,7 +69,7 @@ class WakeListener:
         if thread is None or thread is threading.current_thread():
             return
         with contextlib.suppress(redis.exceptions.RedisError, OSError):
-            self._client.publish(self._own, "stop")
+            self._client.execute_command("SPUBLISH" if self._sharded else "PUBLISH", self._own, "stop")
             thread.join(timeout=READ_S)
 
     def _run(self) -> None:
@@ -74,7 +77,8 @@ class WakeListener:
         while not self._stopped.is_set():
             pubsub = self._client.pubsub()
             try:
-                pubsub.subscribe(self._channel, self._own)
+                subscribe = pubsub.ssubscribe if self._sharded else pubsub.subscribe
+                subscribe(self._channel, self._own)
                 while not self._stopped.is_set():
                     message = pubsub.get_message(timeout=READ_S)
                     if message is not None:
@@ -92,11 +96,14 @@ class WakeListener:
                     pubsub.close()
 
     def _take(self, message: dict[str, Any]) -> None:
-        if message["type"] == "subscribe":
+        kind = message["type"].removeprefix("s") if self._sharded else message["type"]
+        if kind == "unsubscribe":
+            raise redis.exceptions.ConnectionError("the channel has moved to another node")
+        if kind == "subscribe":
             if message["channel"] == self._channel:
                 self._on_look()  # what was published before is lost
                 self._subscribed.set()
-        elif message["type"] == "message" and message["channel"] == self._channel:
+        elif kind == "message" and message["channel"] == self._channel:
             told = json.loads(message["data"])
             if told["due"]:
                 self._on_look()

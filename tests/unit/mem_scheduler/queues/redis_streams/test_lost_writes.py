@@ -151,6 +151,6 @@ def test_a_servers_clock_may_go_back(prefix: str) -> None:
 def test_a_short_wait_does_not_hide_a_long_one(queue: RedisStreamsQueue) -> None:
     """Of two claims of one instance that wait, the longer one is told of new work until its end."""
     for wait_s in (60.0, 0.001):
-        queue._look(frozenset({"query"}), 1, None, wait_s)
+        queue.look(frozenset({"query"}), 1, None, wait_s)
     (until,) = [score for _, score in queue.client.zrange(f"{queue._base}waiting", 0, -1, withscores=True)]
     assert until > SystemClock().now() + 30

@@ -1,6 +1,8 @@
 -- ARGV from 3: call ("<instance>:<number>"), again ("1" after a lost reply), lanes_max, wait_s (0: the caller
 -- does not wait), register ("1": tell that the labels are served), plan (JSON: levels of [class, [labels]]),
--- limits (JSON: label -> messages of a batch), claimed labels (JSON), presence as in `note_presence`.
+-- limits (JSON: label -> messages of a batch), claimed labels (JSON), presence as in `note_presence`, and, of a part
+-- of a queue, all of the plan where `plan` is some of it: the reply then ends with the start tag of who is next, by
+-- class (JSON).
 -- Reply: version, seconds to the next due time or "", labels whose lease was lost (JSON or ""), then a batch
 -- each: {epoch, lane, slot, length_s, now, wall, states (JSON or ""), then the text of each message}. A state
 -- has `p`: the payloads of those that the message runs for.
@@ -8,7 +10,7 @@ local caller, again, lanes_max, wait_s = ARGV[3], ARGV[4] == '1', tonumber(ARGV[
 local plan, limits, claimed = cjson.decode(ARGV[8]), cjson.decode(ARGV[9]), cjson.decode(ARGV[10])
 local instance = string.match(caller, '^(.*):')
 local FRUITLESS_MAX = 1000 -- lanes looked at in vain, so that no claim keeps the server for long
-local lost = {}
+local lost, tops = {}, nil
 local NOW = Q.exact(now)
 
 -- What a batch takes: ids, keys and texts of its messages, how many by label, exceptional states by key (nil:
@@ -283,9 +285,28 @@ local function leased_before(reply)
 end
 
 local reply = { Q.version(), '', '' }
+
+local function next_ones()
+  local found = {}
+  for _, level in ipairs(cjson.decode(ARGV[12])) do
+    for _, class in ipairs(level) do
+      local best
+      for _, label in ipairs(class[2]) do
+        local top = Q.top_of(class[1], label)
+        if top and (not best or top[1] < best) then best = top[1] end
+      end
+      if best then found[class[1]] = Q.exact(best) end
+    end
+  end
+  return next(found) and cjson.encode(found) or '{}'
+end
+
 if again then
   leased_before(reply)
-  if #reply > 3 then return reply end
+  if #reply > 3 then
+    if ARGV[12] then reply[#reply + 1] = '{}' end
+    return reply
+  end
 end
 if ARGV[7] == '1' then
   local told = {}
@@ -309,6 +330,7 @@ while #reply - 3 < lanes_max and fruitless < FRUITLESS_MAX do
   if batch then reply[#reply + 1] = batch else fruitless = fruitless + 1 end
 end
 save_leases()
+if ARGV[12] then tops = next_ones() end -- before `commit`: it may put users in their place
 Q.save_heads()
 C.woken, C.woken_any = {}, false
 if call('EXISTS', B .. 'waiting') == 1 then
@@ -331,4 +353,5 @@ if next_due then reply[2] = Q.exact(next_due - now) end
 local names = {}
 for label in pairs(lost) do names[#names + 1] = label end
 if #names > 0 then reply[3] = cjson.encode(names) end
+reply[#reply + 1] = tops
 return reply

@@ -33,7 +33,7 @@ function Q.publish()
   if call('ZCOUNT', B .. 'waiting', '(' .. Q.exact(now), '+inf') == 0 then return end
   local labels = {}
   for label in pairs(C.woken) do labels[#labels + 1] = label end
-  call('PUBLISH', B .. 'wake', cjson.encode({ labels = labels, due = C.due_changed }))
+  call(PUBLISH, B .. 'wake', cjson.encode({ labels = labels, due = C.due_changed }))
 end
 
 function Q.commit()

@@ -1,6 +1,6 @@
 -- ARGV from 3: options (JSON), lanes, then per lane: lane, count, then key, label, row, message of each message;
 -- then followups as in `enter_followup`. Options: token, scope and used_for (an idempotency key), answer, tasks
--- (user/task -> members), inside, coalesce, delay_s and the bounds.
+-- (user/task -> members), inside, coalesce, delay_s, ask (only whether it would be refused) and the bounds.
 -- Reply: {"ok", version}, {"known", version, answer, used_for}, {"full", version, lane or "", held} or
 -- {"keys", version}: too many idempotency keys.
 local o = cjson.decode(ARGV[3])
@@ -59,6 +59,7 @@ end
 
 local refused = not o.inside and refusal()
 if refused and not (o.coalesce and all_join()) then return refused end
+if o.ask then return { 'ok', Q.version() } end
 local wheres = {}
 for _, g in ipairs(groups) do
   local L, new = Q.open_lane(g.lane), Q.new_arrivals(wheres)
