@@ -57,6 +57,26 @@ def test_a_deletion_killed_at_each_step_is_done_or_not(tmp_path: Path) -> None:
     assert all(state["after"] == [16, 8] and state["rest"] == [] for state in states)
 
 
+def test_an_eviction_killed_at_each_step_is_done_or_not(tmp_path: Path) -> None:
+    """What has to make room for a write is whole or shorter, never torn; the next write makes the room."""
+    states = [json.loads(line) for line in run("killed_writer", str(tmp_path), "evict").splitlines()]
+    assert len(states) > 20
+    assert {tuple(state["before"]) for state in states} == {(16, 8, 16), (16, 20, 16), (16, 20, 8)}
+    for state in states:
+        assert (state["litter"], state["again"], state["rest"]) == ([], 0, [])
+        assert state["after"] == [16, 20, 8] and state["fits"]
+
+
+def test_an_expiry_killed_at_each_step_is_done_or_not(tmp_path: Path) -> None:
+    """What nobody used for too long is whole or gone, and the next write removes it."""
+    states = [json.loads(line) for line in run("killed_writer", str(tmp_path), "expire").splitlines()]
+    assert len(states) > 20
+    assert {tuple(state["before"]) for state in states} == {(16, 8, 16), (16, 20, 16), (16, 20, 0)}
+    for state in states:
+        assert (state["litter"], state["again"], state["rest"]) == ([], 0, [])
+        assert state["after"] == [8, 20, 0]
+
+
 def test_two_writing_processes_lose_nothing(tmp_path: Path) -> None:
     """Processes that write other prefixes of one namespace at once: all are there, whole."""
     program = (
