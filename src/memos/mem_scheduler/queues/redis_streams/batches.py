@@ -114,7 +114,8 @@ def finish_arguments(
     policy_of: Callable[[str], TaskPolicy],
     source: random_module.Random,
 ) -> list[Any]:
-    """What the script takes of one batch: a letter for each message, what the letters need, the followups."""
+    """What the script takes of one batch behind its epoch: a letter for each message, what the letters need, the
+    followups."""
     batch, outcomes = finish.batch, finish.outcomes
     special: list[Any] = []
     if set(map(type, outcomes)) == {Done}:
@@ -122,7 +123,6 @@ def finish_arguments(
     else:
         fates, special = _fates_of(batch, outcomes, policy_of, source)
     return [
-        batch.epoch,
         batch.claim,
         fates,
         to_json(times),
@@ -181,9 +181,9 @@ def samples_of(finish: Finish, waited_s: Sequence[float], took_s: float) -> dict
     Of a large batch some stand for all: one in so many that there are SAMPLES_A_BATCH.
     """
     outcomes, deliveries = finish.outcomes, finish.batch.deliveries
-    waits: dict[str, list[float]] = {}
+    waits: dict[str, list[str]] = {}
     step = 1 + len(outcomes) // SAMPLES_A_BATCH
     for place in range(0, len(outcomes), step):
         if isinstance(outcomes[place], Done):
-            waits.setdefault(deliveries[place].message.label, []).append(round(waited_s[place], 6))
-    return {label: json.dumps([round(took_s, 6), own]) for label, own in waits.items()}
+            waits.setdefault(deliveries[place].message.label, []).append(f"{waited_s[place]:.6f}")
+    return {label: f"[{took_s:.6f},[{','.join(own)}]]" for label, own in waits.items()}

@@ -541,7 +541,7 @@ class RedisStreamsQueue:
         return only_answer(self.finish_all([Finish(batch, outcomes, followups)]))
 
     def finish_all(self, finishes: Sequence[Finish]) -> list[list[Settled] | LeaseLost]:
-        arguments: list[Any] = [len(finishes)]
+        arguments: list[Any] = [len(finishes), *(one.batch.epoch for one in finishes)]
         held: list[_Held | None] = []
         took_s: list[float] = []
         now = self._clock.monotonic()

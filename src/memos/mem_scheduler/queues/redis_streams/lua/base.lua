@@ -17,6 +17,7 @@ function Q.begin(base, arguments)
   C = {
     policies = {}, counters_dirty = {}, lanes = {}, lane_list = {}, heads = {}, ends = {},
     tops = {}, tags = {}, tags_dirty = {}, passed = {}, woken = {}, woken_any = false, due_changed = false,
+    no_tags = {}, standing = {}, over = {},
   }
   ARGV, call, B, USER_MAX = arguments, redis.call, base, tonumber(arguments[2])
   if ARGV[1] == '' then

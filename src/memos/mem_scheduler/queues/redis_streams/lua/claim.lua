@@ -335,7 +335,7 @@ Q.save_heads()
 C.woken, C.woken_any = {}, false
 if call('EXISTS', B .. 'waiting') == 1 then
   for _, label in ipairs(call('HKEYS', B .. 'heads')) do
-    if call('EXISTS', B .. 'ready:' .. label) == 1 then Q.wake(label) end
+    if C.standing[label] or call('EXISTS', B .. 'ready:' .. label) == 1 then Q.wake(label) end
   end
 end
 Q.commit()

@@ -12,20 +12,22 @@ function Q.save_lane(L)
 end
 
 function Q.save_ends()
-  local any = false
+  local gone, items = {}, {}
   for lane, rows in pairs(C.ends) do
     Q.many('HSET', Q.key_of('info', lane), rows.rows, 2)
     for first = 1, #rows.keys, CHUNK do
-      any = true
       local last = math.min(first + CHUNK - 1, #rows.keys)
-      call('HDEL', B .. 'where', unpack(rows.keys, first, last))
-      call('RPUSH', B .. 'settled', WALL .. ' ' .. (last - first + 1) .. ' ' .. lane .. ' ' ..
-           table.concat(rows.keys, ' ', first, last))
+      for i = first, last do gone[#gone + 1] = rows.keys[i] end
+      items[#items + 1] = WALL .. ' ' .. (last - first + 1) .. ' ' .. lane .. ' ' ..
+                          table.concat(rows.keys, ' ', first, last)
       Q.count('settled', last - first + 1)
     end
     if not Q.find_lane(lane).there then call('EXPIRE', Q.key_of('info', lane), KEPT_S) end
   end
-  if any then Q.trim_rows() end
+  if #items == 0 then return end
+  Q.many('HDEL', B .. 'where', gone)
+  Q.many('RPUSH', B .. 'settled', items)
+  Q.trim_rows()
 end
 
 function Q.publish()
@@ -37,10 +39,12 @@ function Q.publish()
 end
 
 function Q.commit()
+  Q.drop_leases()
   for _, L in ipairs(C.lane_list) do Q.refresh(L) end
   Q.save_ends()
   Q.save_heads()
   Q.save_tags()
+  for label in pairs(C.standing) do Q.save_standing(label) end
   local opened, closed, set, drop = {}, {}, {}, {}
   for _, L in ipairs(C.lane_list) do
     Q.save_lane(L)

@@ -15,9 +15,14 @@ function Q.tag_of(class, user)
   if not tags then
     tags = {}
     C.tags[class] = tags
+    C.no_tags[class] = call('EXISTS', B .. 'flow:' .. class) == 0
   end
-  if not tags[user] then tags[user] = tonumber(call('ZSCORE', B .. 'flow:' .. class, user) or 0) end
-  return tags[user]
+  local tag = tags[user]
+  if not tag then
+    tag = not C.no_tags[class] and tonumber(call('ZSCORE', B .. 'flow:' .. class, user)) or 0
+    tags[user] = tag
+  end
+  return tag
 end
 
 function Q.save_tags()
@@ -56,10 +61,28 @@ end
 -- The user is ready under the label, in its place unless it stands there already.
 function Q.stand(class, user, label)
   local tag = math.max(Q.tag_of(class, user), Q.virtual_time(class))
-  call('ZADD', B .. 'ready:' .. label, 'NX', Q.exact(tag + (Q.count('ticket', 1) % 1000000) * TIE), user)
+  local rows = C.standing[label]
+  if not rows then
+    rows = { 'NX' }
+    C.standing[label] = rows
+  end
+  rows[#rows + 1] = Q.exact(tag + (Q.count('ticket', 1) % 1000000) * TIE)
+  rows[#rows + 1] = user
+  if #rows > CHUNK then Q.save_standing(label) end
 end
 
-function Q.user_left(label, user) call('ZREM', B .. 'ready:' .. label, user) end
+-- Who came under the label is written together: before the label is read, and at the end.
+function Q.save_standing(label)
+  local rows = C.standing[label]
+  if not rows then return end
+  C.standing[label] = nil
+  call('ZADD', B .. 'ready:' .. label, unpack(rows))
+end
+
+function Q.user_left(label, user)
+  Q.save_standing(label)
+  call('ZREM', B .. 'ready:' .. label, user)
+end
 
 function Q.add_ready(L, label)
   C.tops[label] = nil
@@ -88,6 +111,7 @@ function Q.top_of(class, label)
   if top and Q.tag_of(class, top[2]) <= top[1] then return top end
   local ready = B .. 'ready:' .. label
   while true do
+    Q.save_standing(label)
     local first = call('ZRANGE', ready, 0, 0, 'WITHSCORES')
     if not first[1] then
       C.tops[label] = false

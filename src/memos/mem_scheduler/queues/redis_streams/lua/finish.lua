@@ -1,10 +1,11 @@
--- ARGV from 3: number of batches, then of each: epoch, the claim that leased it, fates, times (JSON: label -> text of
+-- ARGV from 3: number of batches, their epochs, then of each: the claim that leased it, fates, times (JSON: label -> text of
 -- a sample), special messages, of each index, attempts, delay_s, error; followups, of each what `enter_followup`
 -- takes. A fate is a letter: C done, X dead, R released, H retry at the head, A retry aside.
 -- Reply: version, then of each batch "ok" and its answer, or "lost" and the answer to an earlier call or ""; an
 -- answer is [what became of each message, letter by letter, errors by index]; K is cancelled. A batch that is lost
 -- changes nothing for the others.
 local leaving = {} -- lane -> ids of entries that are settled
+local over = {} -- epochs that this call has ended
 
 local function settled(b, i, key, letter, x)
   b.gone[#b.gone + 1] = b.ids[i]
@@ -72,12 +73,13 @@ end
 
 local reply, followups, times, finished, sweep = { Q.version() }, {}, {}, {}, {}
 
--- Settle the batch that stands at ARGV[at]; returns where the next one stands.
-local function finish(at)
-  local epoch, claim, fates, samples, specials = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  local lease = Q.lease_of(epoch)
+-- Settle the batch of `epoch`, whose lease is `text` (false: it is over), and which stands at ARGV[at]; returns where
+-- the next one stands.
+local function finish(at, epoch, text)
+  local claim, fates, samples, specials = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local lease = text and Q.lease_of(epoch, text)
   local held = lease and lease.call == claim
-  at = at + 5
+  at = at + 4
   local special = {}
   for _ = 1, tonumber(specials) do
     special[tonumber(ARGV[at])] = { a = tonumber(ARGV[at + 1]), delay = tonumber(ARGV[at + 2]), e = ARGV[at + 3] }
@@ -95,6 +97,7 @@ local function finish(at)
     return at
   end
   local L, keys = Q.find_lane(lease.lane), Q.keys_of(lease)
+  over[epoch] = true
   Q.end_lease(epoch, lease, L)
   local texts = L.f.x and call('HMGET', Q.key_of('x', L.lane), unpack(keys))
   local letters, errors = fates, {}
@@ -119,8 +122,13 @@ local function finish(at)
   return at
 end
 
-local at = 4
-for _ = 1, tonumber(ARGV[3]) do at = finish(at) end
+local batches = tonumber(ARGV[3])
+local at = 4 + batches
+local texts = call('HMGET', B .. 'leases', unpack(ARGV, 4, at - 1))
+for i = 1, batches do
+  local epoch = ARGV[3 + i]
+  at = finish(at, epoch, not over[epoch] and texts[i])
+end
 for _, place in ipairs(followups) do Q.enter_followup(place) end
 for _, one in ipairs(leaving) do -- else the stream goes as a whole
   if Q.num(one.L, 'h') > 0 then Q.remove_entries(one.L, one.ids or Q.ids_of(one.ids_of)) end

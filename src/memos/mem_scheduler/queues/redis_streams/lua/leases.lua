@@ -4,8 +4,8 @@
 -- failover to a replica that lagged). So a holder proves itself by the epoch and by the claim that took it,
 -- whose name no other call ever has.
 
-function Q.lease_of(epoch)
-  local text = call('HGET', B .. 'leases', epoch)
+function Q.lease_of(epoch, text)
+  text = text or call('HGET', B .. 'leases', epoch)
   if not text then return nil end
   local head, ids, keys = string.match(text, '^([^\n]*)\n([^\n]*)\n(.*)$')
   local lease = cjson.decode(head)
@@ -28,11 +28,17 @@ function Q.lease_s(labels)
 end
 
 function Q.end_lease(epoch, lease, L)
-  call('HDEL', B .. 'leases', epoch)
-  call('ZREM', B .. 'leased', epoch)
+  C.over[#C.over + 1] = epoch
+  if USER_MAX > 0 then Q.drop_leases() end -- what a user holds is counted from them
   Q.bump(L, 'leased', -1)
   Q.put(L, 'slot:' .. lease.slot, '')
   for _, label in ipairs(Q.less_busy(L.user)) do Q.wake(label) end
+end
+
+function Q.drop_leases()
+  Q.many('HDEL', B .. 'leases', C.over)
+  Q.many('ZREM', B .. 'leased', C.over)
+  C.over = {}
 end
 
 -- `back`: the entries {id, label} that wait again, in order.
