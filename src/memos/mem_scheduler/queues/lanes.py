@@ -73,14 +73,14 @@ class LaneQueue:
 
     def append(self, pack: Pack) -> None:
         self.queue[pack] = None
-        self.count(pack.label, len(pack.keys))
+        self.count(pack.label, len(pack.fields))
 
     def put_back(self, packs: list[Pack]) -> None:
         """Return messages to the head, in their order."""
         for pack in reversed(packs):
             self.queue[pack] = None
             self.queue.move_to_end(pack, last=False)
-            self.count(pack.label, len(pack.keys))
+            self.count(pack.label, len(pack.fields))
 
     def count(self, label: str, number: int) -> None:
         """So many messages more wait."""
@@ -90,7 +90,7 @@ class LaneQueue:
     def take_out(self, pack: Pack) -> None:
         """Remove waiting messages from wherever they stand."""
         del self.queue[pack]
-        self.count(pack.label, -len(pack.keys))
+        self.count(pack.label, -len(pack.fields))
         if self.newest.get(pack.label) is pack:
             del self.newest[pack.label]
 

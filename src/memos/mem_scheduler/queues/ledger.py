@@ -107,13 +107,13 @@ class Ledger:
             line = self.lines.get(lane_id) or self._open(lane_id)
             touched[line] = None
             pack.join(line, now=now, wall=wall)
-            line.held += len(pack.keys)
+            line.held += len(pack.fields)
             if parent_key:
                 pack.parent_key = parent_key
             if delay_s > 0:
                 self._delay(pack, line, now + delay_s)
                 continue
-            self._queued += len(pack.keys)
+            self._queued += len(pack.fields)
             if self.policies.get(pack.label).coalesce:
                 for one in self._apart(pack):
                     self._absorb(line.newest.get(one.label), one, line)
@@ -178,8 +178,8 @@ class Ledger:
         pack.place = Place.DELAYED
         pack.due_at = due_at
         line.later[pack] = None
-        add(line.delayed, pack.label, len(pack.keys))
-        self._delayed += len(pack.keys)
+        add(line.delayed, pack.label, len(pack.fields))
+        self._delayed += len(pack.fields)
         self._remind(due_at, pack)
 
     def _remind(self, due_at: float, subject: _Subject) -> None:
@@ -222,7 +222,7 @@ class Ledger:
             pack.place = _LEASED
             pack.started_at = wall
             pack.due_at = 0.0
-            labels[pack.label] = labels.get(pack.label, 0) + len(pack.keys)
+            labels[pack.label] = labels.get(pack.label, 0) + len(pack.fields)
         length_s = self.lease_s(labels)
         self._epoch += 1
         lease = Lease(
@@ -270,12 +270,12 @@ class Ledger:
             if count >= limit or pack.due_at > now or (count and pack.recoveries):
                 break
             packs.append(pack)
-            count += len(pack.keys)
+            count += len(pack.fields)
             if pack.recoveries:
                 break
         last = packs[-1]
-        keep = 1 if last.recoveries else len(last.keys) - max(0, count - limit)
-        if keep < len(last.keys):  # the rest stays where the pack stands
+        keep = 1 if last.recoveries else len(last.fields) - max(0, count - limit)
+        if keep < len(last.fields):  # the rest stays where the pack stands
             packs[-1] = last.cut(0, keep)
             self.table.stand_for(packs[-1])
         else:
@@ -295,13 +295,13 @@ class Ledger:
         pack.place = Place.QUEUED
         pack.ready_at, pack.due_at = pack.due_at, 0.0
         line.append(pack)
-        self._queued += len(pack.keys)
+        self._queued += len(pack.fields)
         self.refresh(line, now)
 
     def _undelay(self, pack: Pack, line: LaneQueue) -> None:
         del line.later[pack]
-        add(line.delayed, pack.label, -len(pack.keys))
-        self._delayed -= len(pack.keys)
+        add(line.delayed, pack.label, -len(pack.fields))
+        self._delayed -= len(pack.fields)
 
     def _lose(self, lease: Lease, now: float) -> None:
         """Nobody renewed the lease: its messages go back to the head, to be claimed one at a time."""
@@ -336,11 +336,11 @@ class Ledger:
         back: list[Pack] = []
         settled: list[Settled] = []
         for pack in lease.packs:
-            own = outcomes[len(settled) : len(settled) + len(pack.keys)]
+            own = outcomes[len(settled) : len(settled) + len(pack.fields)]
             kinds = set(map(type, own))
             together = not pack.asked and kinds in ({Done}, {Release})
             for one, outcome in zip((pack,) if together else self._apart(pack), own):  # noqa: B905 - as above
-                keys = [*one.keys]
+                keys = one.keys
                 state, error = self._apply(one, outcome, back, now, wall)
                 settled += [Settled(key, state, error) for key in keys]
         self._return(lease.home, back)
@@ -359,9 +359,9 @@ class Ledger:
 
     def _apart(self, pack: Pack) -> list[Pack]:
         """Each message of the pack as a pack of its own."""
-        if len(pack.keys) == 1:
+        if len(pack.fields) == 1:
             return [pack]
-        singles = [pack.part(at, at + 1) for at in range(len(pack.keys))]
+        singles = [pack.part(at, at + 1) for at in range(len(pack.fields))]
         for one in singles:
             self.table.stand_for(one)
         return singles
@@ -432,9 +432,9 @@ class Ledger:
         waits: dict[str, list[float]] = {label: [] for label in lease.labels}
         at = 0
         for pack in lease.packs:
-            done = kinds[at : at + len(pack.keys)].count(Done)
+            done = kinds[at : at + len(pack.fields)].count(Done)
             waits[pack.label] += [lease.claimed_at - pack.ready_at] * done
-            at += len(pack.keys)
+            at += len(pack.fields)
         for label, waited_s in waits.items():
             if waited_s:
                 self._times.record(label, waited_s=waited_s, ran_s=took_s)
@@ -442,13 +442,13 @@ class Ledger:
     def _return(self, line: LaneQueue, back: list[Pack]) -> None:
         for pack in back:
             pack.place = Place.QUEUED
-            self._queued += len(pack.keys)
+            self._queued += len(pack.fields)
         line.put_back(back)
 
     def _settle(self, pack: Pack, place: Place, wall: float) -> None:
         """Done or cancelled, with all that it runs for."""
         line = pack.line
-        count = len(pack.keys) + len(pack.absorbed)
+        count = len(pack.fields) + len(pack.absorbed)
         for one in pack.absorbed:
             one.settle_with(pack, place)
             self.table.settle((one,), wall)
@@ -515,7 +515,7 @@ class Ledger:
     def _single_out(self, pack: Pack, key: str) -> Pack:
         """Take a waiting message out of its pack, and that out of its place when nothing is left of it."""
         line, delayed = pack.line, pack.place is Place.DELAYED
-        if len(pack.keys) == 1:
+        if len(pack.fields) == 1:
             if delayed:
                 self._undelay(pack, line)
             else:
@@ -541,7 +541,7 @@ class Ledger:
             leased = [pack for lease in line.leases.values() for pack in lease.packs]
             for pack in (*line.queue, *line.later, *leased):
                 for one in (*pack.absorbed, pack):
-                    count += len(one.keys)
+                    count += len(one.fields)
                     one.place = Place.CANCELLED
                     self.table.settle((one,), wall)
         for lease in self.leases.values():

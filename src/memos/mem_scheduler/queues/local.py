@@ -339,7 +339,7 @@ class LocalQueue:
     def _all_join(self, call: Call) -> bool:
         wanted: Counter[tuple[LaneId, str]] = Counter()
         for pack, lane_id in call.packs.items():
-            wanted[lane_id, pack.label] += len(pack.keys)
+            wanted[lane_id, pack.label] += len(pack.fields)
         return all(self._ledger.joins(lane_id, label, n) for (lane_id, label), n in wanted.items())
 
     def _known_answer(self, scoped: ScopedKey, now: float) -> list[str] | None:

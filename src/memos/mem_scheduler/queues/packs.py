@@ -11,7 +11,7 @@ that neither the caller's nor a handler's later changes reach a second run.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import repeat
@@ -57,6 +57,9 @@ _STATES = {
 Fields = dict[str, Any]
 """The fields of a message by name. A copy of a dictionary costs a tenth of making one of names and values."""
 
+_QUEUED = Place.QUEUED
+_NOBODY: frozenset[str] = frozenset()
+
 _NAMES = tuple(ScheduleMessageItem.model_fields)
 _NESTED = ("info", "chat_history", "user_context")  # what a copy of the dictionary would share
 _NOTHING_NESTED = (None, None, None)
@@ -64,6 +67,7 @@ _fields_of = attrgetter("__dict__")
 _values_of = itemgetter(*_NAMES)
 _nested_of = itemgetter(*_NESTED)
 _place_of = itemgetter("user_id", "mem_cube_id", "label")
+_key_of: Callable[[Fields], str] = itemgetter("redis_message_id")
 _item_of = itemgetter("item_id")
 _task_of = itemgetter("task_id")
 _user_of = itemgetter("user_id")
@@ -88,7 +92,7 @@ class Call:
         """How many messages go to each lane."""
         numbers: dict[LaneId, int] = {}
         for pack, lane_id in self.packs.items():
-            numbers[lane_id] = numbers.get(lane_id, 0) + len(pack.keys)
+            numbers[lane_id] = numbers.get(lane_id, 0) + pack.count
         return numbers
 
 
@@ -101,7 +105,7 @@ def gather(keys: list[str], messages: Sequence[ScheduleMessageItem]) -> Call:
     last_labels: dict[LaneId, str] = {}
     for key, fields, place in zip(keys, copies, map(_place_of, copies), strict=True):
         one = open_ones.get(place)
-        if one is None or len(one.keys) >= COUNT_MAX:
+        if one is None or len(one.fields) >= COUNT_MAX:
             user_id, cube_id, label = place
             lane_id = (user_id, cube_id, class_of(label))
             before = last_labels.get(lane_id, label)
@@ -110,7 +114,7 @@ def gather(keys: list[str], messages: Sequence[ScheduleMessageItem]) -> Call:
             last_labels[lane_id] = label
             one = open_ones[place] = Pack(label, nested=nested)
             packs[one] = lane_id
-        one.keys.append(key)
+        fields["redis_message_id"] = key
         one.fields.append(fields)
         owners.append(one)
     return Call(
@@ -145,23 +149,32 @@ def _part_from_others(copies: Iterable[Fields]) -> None:
 class Pack:
     """Messages with everything the queue knows of them.
 
-    The class attributes are the values most packs keep for life: not assigning them again for each halves the
-    cost of making one. A pack that failed, is dead, coalesced or runs for others has one message.
+    A pack that failed, is dead, coalesced or runs for others has one message. It has slots and one list, because
+    a backlog has many: each object that outlives its call brings the garbage collector's next full pass nearer.
     """
 
-    place = Place.QUEUED
-    parent_key = ""
-    attempts = 0
-    recoveries = 0
-    retried = False  # it failed, or asked for later, since it was last fresh
-    due_at = 0.0  # monotonic: not before
-    blocked_since: float | None = None  # monotonic: the first strict retry in this place
-    started_at: float | None = None  # wall
-    finished_at: float | None = None  # wall
-    error = ""
-    asked: frozenset[str] = frozenset()  # keys of those that were asked to stop; more than the pack's perhaps
-    into: Pack | None = None  # COALESCED: the message that runs for it
-    absorbed: tuple[Pack, ...] = ()  # those this one runs for, newest first
+    __slots__ = (
+        "absorbed",
+        "asked",
+        "attempts",
+        "blocked_since",
+        "due_at",
+        "enqueued_at",
+        "error",
+        "fields",
+        "finished_at",
+        "home",
+        "into",
+        "label",
+        "lane",
+        "nested",
+        "parent_key",
+        "place",
+        "ready_at",
+        "recoveries",
+        "retried",
+        "started_at",
+    )
 
     home: LaneQueue | None  # the lane that holds it; None once it is settled or dead
     lane: Lane
@@ -172,8 +185,19 @@ class Pack:
         """Empty and on its way to a lane, which it is to `join`. `nested`: some fields may hold containers."""
         self.label = label
         self.nested = nested
-        self.keys: list[str] = []
-        self.fields: list[Fields] = []
+        self.fields: list[Fields] = []  # of each message; its key is in them
+        self.place = _QUEUED
+        self.parent_key = ""
+        self.attempts = self.recoveries = 0
+        self.retried = False  # it failed, or asked for later, since it was last fresh
+        self.due_at = 0.0  # monotonic: not before
+        self.blocked_since: float | None = None  # monotonic: the first strict retry in this place
+        self.started_at: float | None = None  # wall
+        self.finished_at: float | None = None  # wall
+        self.error = ""
+        self.asked = _NOBODY  # keys of those that were asked to stop; more than the pack's perhaps
+        self.into: Pack | None = None  # COALESCED: the message that runs for it
+        self.absorbed: tuple[Pack, ...] = ()  # those this one runs for, newest first
 
     def join(self, line: LaneQueue, *, now: float, wall: float) -> None:
         """The messages were accepted."""
@@ -183,9 +207,19 @@ class Pack:
         self.ready_at = now
 
     @property
+    def count(self) -> int:
+        """How many messages."""
+        return len(self.fields)
+
+    @property
     def key(self) -> str:
         """The key of the first message."""
-        return self.keys[0]
+        return _key_of(self.fields[0])
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of all messages, in order."""
+        return list(map(_key_of, self.fields))
 
     @property
     def line(self) -> LaneQueue:
@@ -196,9 +230,7 @@ class Pack:
 
     def part(self, start: int, stop: int) -> Pack:
         """The messages from `start` up to `stop` as a pack of their own. This one keeps them too."""
-        part = Pack.__new__(Pack)
-        part.__dict__.update(self.__dict__)
-        part.keys = self.keys[start:stop]
+        part = copy.copy(self)
         part.fields = self.fields[start:stop]
         return part
 
@@ -210,7 +242,6 @@ class Pack:
     def cut(self, start: int, stop: int) -> Pack:
         """Take those messages out."""
         part = self.part(start, stop)
-        del self.keys[start:stop]
         del self.fields[start:stop]
         return part
 
@@ -245,7 +276,7 @@ class Pack:
             one.home = line
         self.attempts = self.recoveries = 0
         self.retried = False
-        self.asked = frozenset()
+        self.asked = _NOBODY
         self.due_at, self.blocked_since = 0.0, None
         self.started_at = self.finished_at = None
         self.error = ""
@@ -272,7 +303,7 @@ class Pack:
 
     def content_message(self) -> ScheduleMessageItem:
         """A fresh message of what was submitted, of a pack of one."""
-        return build_message(_fresh((self,), (self.key,), stream=str(self.lane))[0])
+        return build_message(_fresh((self,), stream=str(self.lane))[0])
 
     def dead_letter(self) -> DeadLetter:
         return DeadLetter(
@@ -315,10 +346,7 @@ class Pack:
 
 def keys_of(packs: Iterable[Pack]) -> list[str]:
     """The keys of all their messages, in order."""
-    keys: list[str] = []
-    for pack in packs:
-        keys += pack.keys
-    return keys
+    return [_key_of(fields) for pack in packs for fields in pack.fields]
 
 
 def items_and_tasks(packs: Iterable[Pack]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -332,10 +360,10 @@ def items_and_tasks(packs: Iterable[Pack]) -> tuple[tuple[str, ...], tuple[str, 
 def deliveries_of(packs: Sequence[Pack], *, stream: str) -> tuple[Delivery, ...]:
     """Deliveries of messages of one lane."""
     keys = keys_of(packs)
-    messages = build_messages(_fresh(packs, keys, stream=stream))
+    messages = build_messages(_fresh(packs, stream=stream))
     enqueued_at: list[float] = []
     for pack in packs:
-        enqueued_at += [pack.enqueued_at] * len(pack.keys)
+        enqueued_at += [pack.enqueued_at] * len(pack.fields)
     if not any(pack.parent_key or pack.attempts or pack.recoveries or pack.absorbed for pack in packs):
         return build_deliveries(keys, messages, repeat(""), repeat(0), repeat(0), enqueued_at, repeat(()))
     parent_keys: list[str] = []
@@ -343,7 +371,7 @@ def deliveries_of(packs: Sequence[Pack], *, stream: str) -> tuple[Delivery, ...]
     recoveries: list[int] = []
     absorbed: list[tuple[ScheduleMessageItem, ...]] = []
     for pack in packs:
-        count = len(pack.keys)
+        count = len(pack.fields)
         parent_keys += [pack.parent_key] * count
         attempts += [pack.attempts] * count
         recoveries += [pack.recoveries] * count
@@ -351,15 +379,14 @@ def deliveries_of(packs: Sequence[Pack], *, stream: str) -> tuple[Delivery, ...]
     return build_deliveries(keys, messages, parent_keys, attempts, recoveries, enqueued_at, absorbed)
 
 
-def _fresh(packs: Sequence[Pack], keys: Sequence[str], *, stream: str) -> list[Fields]:
-    """Copies of the fields, with what names each message in its lane."""
+def _fresh(packs: Iterable[Pack], *, stream: str) -> list[Fields]:
+    """Copies of the fields, with the name of the lane."""
     copies: list[Fields] = []
     for pack in packs:
         own = list(map(dict.copy, pack.fields))
         if pack.nested:
             _part_from_others(own)
         copies += own
-    for fields, key, name in zip(copies, keys, repeat(stream)):
-        fields["redis_message_id"] = key
-        fields["stream_key"] = name
+    for fields in copies:
+        fields["stream_key"] = stream
     return copies

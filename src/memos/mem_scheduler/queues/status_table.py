@@ -175,7 +175,7 @@ def _row(packs: Sequence[Pack], now: float) -> _Row:
     lane, place = one.lane, one.place
     submitted: list[float] = []
     for pack in packs:
-        submitted += [pack.enqueued_at] * len(pack.keys)
+        submitted += [pack.enqueued_at] * len(pack.fields)
     return (
         tuple(keys_of(packs)),
         *items_and_tasks(packs),

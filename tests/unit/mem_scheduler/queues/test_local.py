@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import random
-import weakref
 
 import pytest
 
@@ -66,12 +65,30 @@ def test_lanes_and_payloads_go_when_their_work_is_done() -> None:
         queue.cancel([row.key for row in queue.statuses(user_id=f"{round_}")])
     gc.collect()
     # By type: `isinstance` asks every object of the process for its class, and some vendors' answer with a warning.
-    mine = weakref.WeakSet(one for one in gc.get_objects() if type(one) is Pack)
+    packs = [one for one in gc.get_objects() if type(one) is Pack]
     assert not queue.depth().lanes
     assert len(queue.statuses()) == 50
     kept = {row.key for row in queue.statuses()}
-    assert all(not one.fields for one in mine if not kept.isdisjoint(one.keys))
+    assert all(kept.isdisjoint(one.keys) for one in packs)
     assert len(queue._ledger.timers) <= 64
     assert not queue._ledger.lines
     assert not queue._ledger.ready._classes
     assert not queue._ledger.ready.waiting_by_head
+
+
+def test_messages_of_one_call_are_told_apart() -> None:
+    """What was submitted, settled or cancelled together keeps its order and leaves one by one."""
+    queue = LocalQueue(clock=ManualClock(), status_entries_max=3)
+    keys = queue.submit(
+        [message(label, cube=cube) for cube in "ab" for label in ("query", "mem_read", "query")]
+    )
+    assert [row.key for row in queue.statuses(user_id="user")] == keys[::-1]
+    assert queue.cancel([keys[2]]) == [keys[2]]
+    while batches := queue.claim({"query", "mem_read"}, lanes_max=4, timeout_s=0):
+        for batch in batches:
+            queue.finish(batch, [Done()] * len(batch.deliveries))
+    left = [row.key for row in queue.statuses()]
+    assert len(left) == 3
+    assert [row.key for row in queue.statuses(user_id="user")] == left
+    assert left == [key for key in reversed(keys) if key in left]
+    assert queue.depth().remaining == 0
