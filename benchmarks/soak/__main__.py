@@ -175,7 +175,11 @@ def strike(site: Site, ledger: Ledger, *, until_s: float, seed: int) -> Iterator
         kind = kinds.pop()
         length = source.uniform(8.0, 12.0) if "stall" in kind.name else source.uniform(0.5, 5.0)
         began = time.monotonic()
-        kind.strike(site, length)
+        try:
+            kind.strike(site, length)
+        except AssertionError as error:  # nothing was under way that it could have struck
+            print(f"{kind.name}: not struck, {error}", flush=True)
+            continue
         healed = time.monotonic()
         recovered = recovery(site, ledger, healed)
         one = Struck(kind.name, began, healed, recovered)

@@ -13,6 +13,7 @@ from benchmarks.soak.site import Process, Site, until
 
 DELAY_S = 0.15  # each way: 300 ms a round trip
 REPLIES = 5
+INSIDE_S = 30.0
 _WAITING = """
 SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'memos.mark'::regclass
 """
@@ -134,7 +135,7 @@ ALL = tuple(
 
 @contextmanager
 def inside_a_step(site: Site) -> Iterator[list[Process]]:
-    """Every commit of a task waits for the length of the block; yields the workers that wait in one.
+    """Every commit of a task waits for the length of the block; yields a worker that waits in one.
 
     The table of marks is written in the transaction of a task's effects and by nothing else.
     """
@@ -147,12 +148,15 @@ def inside_a_step(site: Site) -> Iterator[list[Process]]:
         held: list[Process] = []
 
         def inside() -> bool:
-            leases = runtime.queue.leases()
             row = looker.execute(_WAITING).fetchone()
-            holders = {one.instance for one in leases}
-            held[:] = [one for one in site.workers if any(f":{one.pid}" in name for name in holders)]
-            return bool(held) and row is not None and row[0] >= len(leases)
+            waiting = 0 if row is None else row[0]
+            holders = [one.instance for one in runtime.queue.leases()]
+            for one in site.workers:
+                others = sum(f":{one.pid}:" not in name for name in holders)
+                if waiting > others:  # not all of those that wait can be somebody else's
+                    held[:] = [one]
+            return bool(held)
 
-        until(inside, "a worker commits a task")
+        until(inside, "a worker commits a task", INSIDE_S)
         yield held
         holder.rollback()
