@@ -111,7 +111,13 @@ def run(
             found = audit(runtime, offer.ledger)
     rows += [
         Row("offered", None, offered / took, "requests/s", f"for {took:.0f} s, {rate:.1f} wanted"),
-        Row("served", None, sum(one.ok for one in offer.ledger.answered) / took, "requests/s"),
+        Row(
+            "served",
+            None,
+            sum(one.ok for one in offer.ledger.answered) / took,
+            "requests/s",
+            f"{offer.dropped} were never taken up" if offer.dropped else "",
+        ),
         *client_rows(offer.ledger),
         *latency_rows(offer.ledger, struck),
         *fault_rows(struck),
@@ -127,9 +133,10 @@ def run(
 
 
 def knee_of(site: Site, *, seed: int, step_s: float) -> tuple[float, bool]:
-    """The highest rate of the ramp that is carried; the lowest one, and False, where none is."""
+    """The highest rate of the ramp that is carried, which goes down from where it begins if it must; the lowest
+    one, and False, where none is."""
     rate = carried = RAMP_FROM
-    held = False
+    held = down = False
     for step in range(RAMP_STEPS_MAX):
         with site.runtime() as runtime:
             with Offer(site.servers, [f"r{step}n{n}" for n in range(USERS)], rate=rate, seed=seed) as offer:
@@ -153,10 +160,12 @@ def knee_of(site: Site, *, seed: int, step_s: float) -> tuple[float, bool]:
             f"{backlog} tasks waiting: {'carried' if holds else 'too much'}",
             flush=True,
         )
-        if not holds:
+        if not holds and held:
             break
-        carried, held = rate, True
-        rate *= RAMP_BY
+        carried, held, down = rate, holds, down or not holds
+        if holds and down:
+            break
+        rate = rate / RAMP_BY if down else rate * RAMP_BY
     return carried, held
 
 

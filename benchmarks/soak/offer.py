@@ -17,15 +17,19 @@ from benchmarks.soak.site import Process
 CALLERS = 48
 KINDS, SHARES = ("add", "search", "chat"), (0.6, 0.35, 0.05)
 TIMEOUT_S, PATIENCE_S = 15.0, 60.0
+DROP_S = 20.0
 
 
 class Offer:
-    """Offers until the block ends, and then waits for what is under way. `rate` may be changed meanwhile."""
+    """Offers until the block ends, and then waits for what is under way, and a while for what no caller has taken up."""
 
     def __init__(self, servers: Sequence[Process], users: Sequence[str], *, rate: float, seed: int) -> None:
-        self.rate = rate
+        self._rate = rate
         self.ledger = Ledger()
         self.offered = 0
+        self.dropped = 0  # wanted, and not taken up in the end
+        self._drop_at = float("inf")
+        self._lock = threading.Lock()
         self._users = list(users)
         self._random = random.Random(seed)
         self._numbers: Counter[str] = Counter()
@@ -55,6 +59,7 @@ class Offer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._drop_at = time.monotonic() + DROP_S
         self._over.set()
         for thread in self._threads:
             thread.join()
@@ -64,7 +69,7 @@ class Offer:
     def _arrive(self) -> None:
         due = time.monotonic()
         while not self._over.is_set():
-            due += self._random.expovariate(self.rate)
+            due += self._random.expovariate(self._rate)
             if self._over.wait(max(0.0, due - time.monotonic())):
                 break
             [kind] = self._random.choices(KINDS, SHARES)
@@ -79,6 +84,10 @@ class Offer:
     def _call(self, caller: Caller) -> None:
         while (one := self._wanted.get()) is not None:
             kind, user, number, due = one
+            if time.monotonic() > self._drop_at:
+                with self._lock:
+                    self.dropped += 1
+                continue
             if kind == "add":
                 caller.add(user, number, wanted_at=due)
             elif kind == "search":

@@ -37,6 +37,13 @@ logger = log.get_logger(__name__)
 SERVER_VERSION_MIN = 140_000
 CONNECT_TIMEOUT_MIN_S = 2  # what libpq takes at least
 SILENCE_GRACE_S = 5.0  # over the statement time-out, by which the server itself would have spoken
+# A machine that is gone is noticed by TCP within some 20 s, also in the middle of a statement; the address may say else.
+_KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,  # ms that sent bytes may stay unconfirmed
+}
 _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -217,7 +224,13 @@ class PostgresDatabase:
         pool: ConnectionPool[_Listening] = ConnectionPool(
             self.address.url,
             connection_class=_Listening,
-            kwargs={"connect_timeout": _timeout(self.address), "application_name": f"memos {kind}"},
+            kwargs={
+                "connect_timeout": _timeout(self.address),
+                "application_name": f"memos {kind}",
+                **{
+                    name: value for name, value in _KEEPALIVE.items() if name not in self.address.parameters()
+                },
+            },
             min_size=0,
             max_size=self.bounds.pool_max,
             timeout=self.bounds.pool_timeout_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -260,3 +261,19 @@ def test_silence_in_the_middle_of_a_transaction(schemas: Schemas, monkeypatch: p
             assert task(store).fresh
             assert [one.use_count for one in store.get(["a"])] == [1]
             store.close()
+
+
+@pytest.mark.parametrize(("asked", "expected"), [("", 20_000), ("?tcp_user_timeout=7000", 7_000)])
+def test_a_machine_that_is_gone_is_noticed_by_tcp(schemas: Schemas, asked: str, expected: int) -> None:
+    """Bytes that nobody confirms end a connection, after the time that the address says or one of ours."""
+    with schemas.lent() as address, opened_store(replace(address, url=address.url + asked)) as store:
+        seen: list[int] = []
+
+        def look(session: Session) -> None:
+            with socket.socket(fileno=os.dup(session.connection.pgconn.socket)) as own:
+                seen.append(own.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+                seen.append(own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+        with at_statement(1, look):
+            store.apply([add("a")])
+        assert seen == [expected, 1]
