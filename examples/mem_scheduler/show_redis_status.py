@@ -10,14 +10,15 @@ import argparse
 import time
 
 from memos.clock import SystemClock
-from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue
+from memos.mem_scheduler.queues.base import TaskQueue
+from memos.mem_scheduler.queues.redis_streams import open_redis_queue
 from memos.runtime_queue import redis_address
 from memos.settings import Settings
 
 Streams = dict[str, tuple[int, int, float]]  # name -> remaining, running, lag in seconds
 
 
-def streams_of(queue: RedisStreamsQueue) -> tuple[str, Streams]:
+def streams_of(queue: TaskQueue) -> tuple[str, Streams]:
     depth = queue.depth()
     instances = queue.instances()
     total = (
@@ -54,7 +55,7 @@ def main() -> None:
     parser.add_argument("--prefix", default=settings.queue.redis_prefix, help="what the keys begin with")
     parser.add_argument("--looks", type=int, default=0, help="end after so many looks (0: never)")
     options = parser.parse_args()
-    queue = RedisStreamsQueue(redis_address(settings), clock=SystemClock(), prefix=options.prefix)
+    queue = open_redis_queue(redis_address(settings), clock=SystemClock(), shards=None, prefix=options.prefix)
     before: Streams | None = None
     looks = 0
     try:

@@ -53,6 +53,7 @@ class Wanted:
     gap_s: float = 0.25
     rate: float = 60.0
     url: str = ""
+    shards: int = 1  # of a queue on Redis
 
 
 @dataclass
@@ -167,6 +168,7 @@ class _Run:
             settings["MEMSCHEDULER_REDIS_HOST"] = "127.0.0.1"
             settings["MEMSCHEDULER_REDIS_PORT"] = str(redis_port)
             settings["MEMSCHEDULER_REDIS_STREAM_KEY_PREFIX"] = self.prefix
+            settings["MEMOS_QUEUE__SHARDS"] = str(self.wanted.shards)
         else:
             settings["MEMOS_QUEUE__BACKEND"] = self.wanted.backend
         return settings

@@ -80,6 +80,8 @@ def again(wanted: Wanted) -> str:
         parts.append(f"--kills {wanted.kills}")
     if wanted.lease_s != Wanted("local").lease_s:
         parts.append(f"--lease {wanted.lease_s:g}")
+    if wanted.shards > 1:
+        parts.append(f"--shards {wanted.shards}")
     if wanted.url:
         parts.append("--url URL")
     return " ".join(parts)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from memos.chaos.ledger import Claimed, Killed, Ledger, Refused, Settled, Stood, names, now
 from memos.errors import LeaseLost, QueueError, QueueUnavailable
-from memos.mem_scheduler.queues.base import Batch, Finish, Outcome, TaskQueue
+from memos.mem_scheduler.queues.base import Batch, Finish, Outcome, PartedQueue, TaskQueue
 from memos.mem_scheduler.queues.base import Settled as Answer
 
 if TYPE_CHECKING:
@@ -66,10 +66,16 @@ class WitnessedQueue:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._queue, name)
 
+    def _epoch(self, batch: Batch) -> int:
+        """One that no batch of another part of the queue has."""
+        if not isinstance(self._queue, PartedQueue):
+            return batch.epoch
+        return batch.epoch * self._queue.part_count + self._queue.part_number(batch)
+
     def claim(self, *args: Any, **kwargs: Any) -> list[Batch]:
         batches = self._queue.claim(*args, **kwargs)
         for batch in batches:
-            self._ledger.write(Claimed(now(), os.getpid(), batch.epoch, _names(batch)))
+            self._ledger.write(Claimed(now(), os.getpid(), self._epoch(batch), _names(batch)))
         return batches
 
     def finish(
@@ -79,11 +85,11 @@ class WitnessedQueue:
         try:
             settled = self._queue.finish(batch, outcomes, followups=followups)
         except QueueError:
-            self._ledger.write(Refused(now(), os.getpid(), batch.epoch, _names(batch)))
+            self._ledger.write(Refused(now(), os.getpid(), self._epoch(batch), _names(batch)))
             raise
         self._points.passed(FINISH_REPLY)
         states = tuple(str(one.state) for one in settled)
-        self._ledger.write(Settled(now(), os.getpid(), batch.epoch, _names(batch), states))
+        self._ledger.write(Settled(now(), os.getpid(), self._epoch(batch), _names(batch), states))
         return settled
 
     def finish_all(self, finishes: Sequence[Finish]) -> Sequence[list[Answer] | LeaseLost | QueueUnavailable]:
@@ -94,12 +100,12 @@ class WitnessedQueue:
             answers = self._queue.finish_all(finishes)
         except QueueError:
             for one in finishes:
-                self._ledger.write(Refused(now(), os.getpid(), one.batch.epoch, _names(one.batch)))
+                self._ledger.write(Refused(now(), os.getpid(), self._epoch(one.batch), _names(one.batch)))
             raise
         for _ in finishes:
             self._points.passed(FINISH_REPLY)
         for one, answer in zip(finishes, answers, strict=True):
-            names_of, epoch = _names(one.batch), one.batch.epoch
+            names_of, epoch = _names(one.batch), self._epoch(one.batch)
             if isinstance(answer, LeaseLost | QueueUnavailable):
                 self._ledger.write(Refused(now(), os.getpid(), epoch, names_of))
             else:

@@ -45,6 +45,9 @@ def chaos(
     url: Annotated[
         str, typer.Option("--url", help="A running Redis instead of a private one; it is not killed.")
     ] = "",
+    shards: Annotated[
+        int, typer.Option("--shards", min=1, max=64, help="Into how many the queue on Redis is cut.")
+    ] = 1,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the result there.")] = None,
 ) -> None:
     """Kill, pause and cut off workers at random while messages come in, then check every guarantee.
@@ -61,6 +64,7 @@ def chaos(
         kills=kills,
         lease_s=lease,
         url=url,
+        shards=shards,
     )
     result = _shown(wanted)
     table = Table(box=None, header_style="bold", pad_edge=False)

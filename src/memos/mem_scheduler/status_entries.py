@@ -161,11 +161,11 @@ class RedisEntries:
         }
 
     def _call(self, script: Any, *arguments: object) -> Any:
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisClusterException, RedisError
 
         try:
             return script(keys=[self._prefix], args=[*arguments, KEPT_S, ENTRIES_MAX])
-        except (RedisError, OSError) as error:
+        except (RedisError, RedisClusterException, OSError) as error:
             raise QueueUnavailable(f"the statuses on Redis cannot be reached: {error}") from error
 
 

@@ -83,9 +83,7 @@ class Layout:
             raise ConfigError(f"a queue has 1 to {SHARDS_MAX} shards, not {count}")
         noted = self.tags()
         if noted is None:
-            if count > 1:
-                self._refuse_used([TAG], f"it was used in one shard; MEMOS_QUEUE__SHARDS asks for {count}")
-            noted = self._noted_once(self._chosen(count))
+            noted = self._first_noted(count)
         if len(noted) != count:
             raise ConfigError(
                 f"the queue {self._prefix!r} at {self._address} is cut into {len(noted)} shards, and "
@@ -93,6 +91,17 @@ class Layout:
                 f"empty and its processes are stopped: memos queue shards {count}"
             )
         return noted
+
+    def _first_noted(self, count: int) -> list[str]:
+        if count > 1:
+            try:
+                self._refuse_used([TAG], f"it was used in one shard; MEMOS_QUEUE__SHARDS asks for {count}")
+            except ConfigError:
+                noted = self.tags()  # by a process that started at the same time, and works already
+                if noted is None:
+                    raise
+                return noted
+        return self._noted_once(self._chosen(count))
 
     def change(self, count: int) -> list[str]:
         """Cut the queue anew. Raises ConfigError while it holds anything, or somebody claims from it."""

@@ -295,6 +295,11 @@ class RedisStreamsQueue:
         return self._client
 
     @property
+    def nodes(self) -> Nodes | None:
+        """Those of the cluster; None of a single server."""
+        return self._server.nodes
+
+    @property
     def shared_client(self) -> Any:
         """A client for other programs: of the server, or of all nodes of a cluster. Raises QueueUnavailable."""
         nodes = self._server.nodes

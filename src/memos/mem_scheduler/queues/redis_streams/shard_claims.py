@@ -165,7 +165,9 @@ class ShardClaims:
             if alone and batches:
                 continue
             with self._lock:
-                choice = self._order.choose(levels, room, without=self.away(), fruitless=fruitless)
+                choice = self._order.choose(
+                    levels, room, whole=lanes_max, without=self.away(), fruitless=fruitless
+                )
             if choice is not None:
                 found = self._visit(choice.shard, wanted, choice.lanes, batch_max, only=choice.task_class)
                 batches += found

@@ -66,10 +66,11 @@ class ShardOrder:
         levels: Sequence[Sequence[str]],
         room: int,
         *,
+        whole: int = 0,
         without: Collection[int] = (),
         fruitless: Collection[tuple[int, str]] = (),
     ) -> Choice | None:
-        """Who is next among the classes of `levels`, for a caller who takes `room` lanes; None: nobody.
+        """Who is next among the classes of `levels`, for a caller who takes `room` lanes more of `whole`; None: nobody.
 
         `without`: shards that do not answer; `fruitless`: what gave nothing just now.
         """
@@ -90,7 +91,7 @@ class ShardOrder:
             if found:
                 name = min(found, key=lambda one: self._served.get(one, 0))
                 number = min(found[name], key=lambda one: self._turn_of(one, name))
-                lanes = 1 if lower or len(found) > 1 else -(-room // len(found[name]))
+                lanes = 1 if lower or len(found) > 1 else -(-max(room, whole) // len(found[name]))
                 if len(levels) > 1:
                     lanes = min(lanes, max(1, LOWER_EVERY - 1 - turn))
                 return Choice(number, name, min(lanes, room))

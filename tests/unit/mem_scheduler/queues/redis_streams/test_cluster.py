@@ -13,7 +13,7 @@ import tests.services
 from tests.conformance.redis_keys import check_queue
 
 from memos.clock import SystemClock
-from memos.errors import ConfigError, QueueUnavailable, ShardsUnavailable
+from memos.errors import ConfigError, QueueError, QueueUnavailable, ShardsUnavailable
 from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Done, Finish
 from memos.mem_scheduler.queues.redis_streams import (
@@ -23,6 +23,7 @@ from memos.mem_scheduler.queues.redis_streams import (
     open_redis_queue,
 )
 from memos.mem_scheduler.queues.redis_streams.cluster import slot_of
+from memos.mem_scheduler.queues.redis_streams.doctor import examine
 from memos.mem_scheduler.queues.redis_streams.layout import Layout
 from memos.mem_scheduler.queues.redis_streams.shards import shard_of
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -345,3 +346,22 @@ def test_a_replica_takes_over(tmp_path: object) -> None:
 
 
 _LEFT = {(user, n) for user in USERS for n in (1, 2)} | {(USERS[1], 3)}
+
+
+def test_the_doctor_looks_at_every_node(cluster: tests.services.PrivateCluster, queue: ShardedQueue) -> None:
+    """Shards, slots and nodes are shown; one node that would evict is refused, whichever it is."""
+    said = examine(queue)
+    assert said.startswith("3 shards on 3 of 3 nodes of redis+cluster://")
+    for number, tag in enumerate(queue.tags):
+        node = node_of(cluster, queue, number)
+        assert (
+            f"{tag} (slot {slot_of(f'{{{tag}}}')}): Redis 7" in said
+            and f"127.0.0.1:{node.port}, noeviction" in said
+        )
+        node.client.config_set("maxmemory-policy", "allkeys-lru")
+        with pytest.raises(QueueError, match=f"127.0.0.1:{node.port} has maxmemory-policy allkeys-lru"):
+            examine(queue)
+        node.client.config_set("maxmemory-policy", "noeviction")
+    cluster.nodes[0].client.config_set("cluster-require-full-coverage", "yes")
+    assert examine(queue).count("cluster-require-full-coverage yes") == 1
+    cluster.nodes[0].client.config_set("cluster-require-full-coverage", "no")
