@@ -1,7 +1,8 @@
 """The housekeeper: what has to be tidied now and then, on one thread, with bounded work per round.
 
 * At start: followups that are committed but not queued (a crash between commit and finish, with the
-  queue's memory gone) are queued, under their derived keys; so is the reading of raw items that is due.
+  queue's memory gone) are queued, under their derived keys; so is the reading of raw items that is due. Where the
+  queue or the store is away then, the rounds do it.
 * Every round: the reading of raw items that is due and on no way: its server was killed before it was queued,
   or the queue was away, or has lost it. What is young is left to the call that stores it.
 * From the first task on the store knows which queue serves it (`Service`), until that is empty and idle.
@@ -64,6 +65,7 @@ class Housekeeper:
         self._looked_until = utc(self._since)  # over what is due to be read
         self._settled_since: dict[str, float] = {}  # marks that were looked at, and since when they may go
         self._looked: set[Unread] = set()  # what is due and was looked at since a little before
+        self._at_start: list[Callable[[], int]] = []  # what is still to be done of it
         self._duties: list[Callable[[], int]] = [
             self._service.renew,
             self.emit_late,
@@ -208,7 +210,8 @@ class Housekeeper:
         return self._settlement.tell_letters([one for one in letters if self._since <= one.died_at <= until])
 
     def round(self) -> None:
-        """All duties of a round."""
+        """All duties of a round, behind those of the start that could not be done yet."""
+        self._at_start = [duty for duty in self._at_start if not self._guarded(duty)]
         for duty in tuple(self._duties):
             self._guarded(duty)
 
@@ -232,8 +235,8 @@ class Housekeeper:
         return [one for one in orphans if one.key in still]
 
     def _work(self) -> None:
-        self._guarded(self.emit_left_over)
-        self._guarded(self.emit_unread)
+        starting: list[Callable[[], int]] = [self.emit_left_over, self.emit_unread]
+        self._at_start = [duty for duty in starting if not self._guarded(duty)]
         while True:
             with self._changed:
                 if not self._stopping:
@@ -243,13 +246,17 @@ class Housekeeper:
             self.round()
 
     @staticmethod
-    def _guarded(duty: Callable[[], object]) -> None:
+    def _guarded(duty: Callable[[], object]) -> bool:
+        """Whether it was done."""
         try:
             duty()
         except MemosError as error:
             logger.warning("housekeeping.failed", error=type(error).__name__)
         except Exception as error:  # the thread loop: one failed round must not end all rounds
             logger.error("housekeeping.died", error=type(error).__name__, exc_info=True)
+        else:
+            return True
+        return False
 
 
 def _keys(followups: Iterable[Followup]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -197,3 +198,32 @@ def test_a_started_scheduler_reads_what_is_due(tmp_path: Path) -> None:
         assert [item.memory for item in parts.store.find(ItemFilter(raw=False)).items] == [
             "The user lives in Paris."
         ]
+
+
+def test_what_could_not_be_queued_at_the_start_is_queued_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is away while the scheduler starts; what is due is older than its rounds look back."""
+    clock = ManualClock()
+    with assembled(tmp_path, clock=clock) as parts:
+        write(parts, "I live in Paris.")
+    clock.advance(10_000.0)
+    with assembled(tmp_path, clock=clock, queue=fresh_queue(clock)) as parts:
+
+        def away(**_: object) -> object:
+            raise QueueUnavailable("away")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(parts.queue, "statuses", away)
+            parts.scheduler.start()
+            clock.until_waiting(3)  # consumer, heartbeat and housekeeper
+        assert len(all_unread(parts.store)) == 1
+        clock.advance(5.0)
+        for _ in range(500):
+            if not all_unread(parts.store):
+                break
+            time.sleep(0.02)
+        assert [item.memory for item in parts.store.find(ItemFilter(raw=False)).items] == [
+            "The user lives in Paris."
+        ]
+        parts.scheduler.stop()
