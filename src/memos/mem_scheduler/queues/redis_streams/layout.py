@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from memos.clock import Clock
 from memos.errors import ConfigError, QueueFull
 from memos.mem_scheduler.queues.redis_streams.cluster import Nodes, slot_of
 from memos.mem_scheduler.queues.redis_streams.connection import RedisAddress, translated
+from memos.mem_scheduler.queues.redis_streams.moves import Shard, carry_keys, drop
 from memos.mem_scheduler.queues.redis_streams.queue import PREFIX, TAG, RedisStreamsQueue
 from memos.mem_scheduler.queues.redis_streams.shards import ShardedQueue
 
@@ -113,12 +114,20 @@ class Layout:
         self._refuse_used(noted, f"it cannot be cut into {count} shards now")
         chosen = self._chosen(count)
         store = self._asked(lambda: self._client.get(f"{self._prefix}:{{{TAG}}}:store"))
-        self._asked(lambda: self._client.set(self._key, json.dumps(chosen)))
-        if store is None:
-            return chosen
-        for tag in chosen[1:]:  # one may have been bound to another store before
-            with self._of(tag) as part:
-                self._asked(partial(part.client.set, f"{self._prefix}:{{{tag}}}:store", store))
+        with ExitStack() as opened:
+            parts = {tag: opened.enter_context(self._of(tag)) for tag in dict.fromkeys((*noted, *chosen))}
+            shards = {tag: Shard(part.client, f"{self._prefix}:{{{tag}}}:") for tag, part in parts.items()}
+            before, after = [shards[tag] for tag in noted], [shards[tag] for tag in chosen]
+            take_out = self._asked(lambda: carry_keys(before, after))
+            self._asked(lambda: self._client.set(self._key, json.dumps(chosen)))
+            self._asked(take_out)
+            for tag in noted:
+                if tag not in chosen and not parts[tag].held():
+                    self._asked(partial(drop, shards[tag]))
+            for shard in (
+                after[1:] if store is not None else ()
+            ):  # one may have been bound to another store before
+                self._asked(partial(shard.client.set, f"{shard.base}store", store))
         return chosen
 
     def rows(self, tags: Sequence[str]) -> list[Row]:

@@ -472,8 +472,9 @@ class ShardedQueue:
             self._claims.touch_all()
 
     def forget(self, user_id: str) -> bool:
-        """As `RedisStreamsQueue.forget`: all of a user is in one shard."""
-        return self.part_of(user_id).forget(user_id)
+        """As `RedisStreamsQueue.forget`. All shards are asked: the statuses of a user who was in another one before
+        the queue was cut anew are there still."""
+        return all(self._each(lambda part: part.forget(user_id)))
 
     def kept(self) -> Iterator[tuple[str, bytes]]:
         """What stands under each key of this queue, and of the statuses beside it."""

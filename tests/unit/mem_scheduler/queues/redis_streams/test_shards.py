@@ -18,6 +18,7 @@ from memos.mem_scheduler.orchestrator import TaskPolicy
 from memos.mem_scheduler.queues.base import Dead, Done, Finish
 from memos.mem_scheduler.queues.redis_streams import RedisStreamsQueue, ShardedQueue, open_redis_queue
 from memos.mem_scheduler.queues.redis_streams.layout import Layout, spread
+from memos.mem_scheduler.queues.redis_streams.reading import everything_under
 from memos.mem_scheduler.queues.redis_streams.shard_order import ShardOrder
 from memos.mem_scheduler.queues.redis_streams.shards import shard_of
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
@@ -114,6 +115,27 @@ def test_an_empty_queue_is_cut_anew(prefix: str) -> None:
         queue.bind_store("store-1")
         with pytest.raises(ConfigError, match="belongs to the memory store store-1"):
             queue.bind_store("store-2")
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 2)])
+def test_a_user_who_moved_is_known_and_forgotten_all_the_same(prefix: str, before: int, after: int) -> None:
+    """A queue that was cut anew still answers a call under its idempotency key, and an erased user leaves nothing
+    in the shard where he was."""
+    users = [f"user-{n}" for n in range(8)]
+    with opened(prefix, before) as queue:
+        first = {user: queue.submit([message(user)], idempotency_key="once") for user in users}
+        assert drain(queue) == 8
+    with Layout(queue.address, clock=CLOCK, prefix=prefix) as layout:
+        layout.change(after)
+    with opened(prefix, after) as queue:
+        assert {user: queue.submit([message(user)], idempotency_key="once") for user in users} == first
+        assert queue.depth(lanes=False).remaining == 0
+        for user in users:
+            queue.forget(user)
+        client = tests.services.redis_address()
+        with RedisStreamsQueue(client, clock=CLOCK, prefix=prefix) as plain:
+            left = [one for one, text in everything_under(plain.client, (f"{prefix}:",)) if b"user-" in text]
+        assert left == []
 
 
 def test_tags_are_chosen_to_spread() -> None:
