@@ -124,7 +124,7 @@ class StatusTable:
             keys = _newest_first(self._by_task.get(task_id))
         elif user_id is not None:
             there = self._by_user.get(user_id)
-            keys = () if there is None else filter(self._rows.__contains__, there.newest_first())
+            keys = () if there is None else _once(filter(self._rows.__contains__, there.newest_first()))
         else:
             keys = reversed(self._rows)
         found: list[TaskStatus] = []
@@ -234,6 +234,15 @@ class _Keys:
         left = [tuple([key for key in keys if key in known]) for keys in self.calls]
         self.calls = [keys for keys in left if keys]
         self.size = sum(map(len, self.calls))
+
+
+def _once(keys: Iterable[str]) -> Iterator[str]:
+    """Each key at its first place: one that the bound had pushed out stands in the list twice when it comes again."""
+    seen: set[str] = set()
+    for key in keys:
+        if key not in seen:
+            seen.add(key)
+            yield key
 
 
 def _link(index: _Index, names: Iterable[str], keys: Iterable[str]) -> None:

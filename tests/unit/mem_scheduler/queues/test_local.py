@@ -12,6 +12,7 @@ from memos.mem_scheduler.queues.base import Done
 from memos.mem_scheduler.queues.local import LocalQueue
 from memos.mem_scheduler.queues.packs import Pack
 from memos.mem_scheduler.schemas.message_schemas import ScheduleMessageItem
+from memos.memory.store import Followup
 from memos.testing import ManualClock
 
 
@@ -92,3 +93,19 @@ def test_messages_of_one_call_are_told_apart() -> None:
     assert [row.key for row in queue.statuses(user_id="user")] == left
     assert left == [key for key in reversed(keys) if key in left]
     assert queue.depth().remaining == 0
+
+
+def test_a_chained_message_that_comes_again_is_told_of_once() -> None:
+    """Its first row was pushed out by the bound meanwhile; the list of its user remembers the key for a while."""
+    queue = LocalQueue(clock=ManualClock(), random=random.Random(1), status_entries_max=2)
+    again = Followup("A" * 26, "", message())
+    for _ in range(2):
+        queue.submit([], followups=[again], inside_handler=True)
+        queue.submit([message(), message()])
+        while batches := queue.claim({"query"}, lanes_max=1, timeout_s=0):
+            for batch in batches:
+                queue.finish(batch, [Done()] * len(batch.deliveries))
+    queue.submit([], followups=[again], inside_handler=True)
+    told = [one.key for one in queue.statuses(user_id="user")]
+    assert len(told) == len(queue.statuses()) == 3
+    assert told.count(again.key) == 1 and told[0] == again.key
