@@ -102,7 +102,16 @@ class Layout:
                 if noted is None:
                     raise
                 return noted
-        return self._noted_once(self._chosen(count))
+        chosen = self._chosen(count)
+        with (
+            ExitStack() as opened
+        ):  # it may be from before there were shards, with idempotency keys in the first
+            shards = self._shards(chosen, opened)
+            take_out = self._asked(lambda: carry_keys([shards[TAG]], list(shards.values())))
+            noted = self._noted_once(chosen)
+            if noted == chosen:
+                self._asked(take_out)
+        return noted
 
     def change(self, count: int) -> list[str]:
         """Cut the queue anew. Raises ConfigError while it holds anything, or somebody claims from it."""
@@ -115,19 +124,17 @@ class Layout:
         chosen = self._chosen(count)
         store = self._asked(lambda: self._client.get(f"{self._prefix}:{{{TAG}}}:store"))
         with ExitStack() as opened:
-            parts = {tag: opened.enter_context(self._of(tag)) for tag in dict.fromkeys((*noted, *chosen))}
-            shards = {tag: Shard(part.client, f"{self._prefix}:{{{tag}}}:") for tag, part in parts.items()}
+            shards = self._shards((*noted, *chosen), opened)
             before, after = [shards[tag] for tag in noted], [shards[tag] for tag in chosen]
             take_out = self._asked(lambda: carry_keys(before, after))
             self._asked(lambda: self._client.set(self._key, json.dumps(chosen)))
             self._asked(take_out)
             for tag in noted:
-                if tag not in chosen and not parts[tag].held():
+                if tag not in chosen:
                     self._asked(partial(drop, shards[tag]))
-            for shard in (
-                after[1:] if store is not None else ()
-            ):  # one may have been bound to another store before
-                self._asked(partial(shard.client.set, f"{shard.base}store", store))
+            if store is not None:  # one may have been bound to another store before
+                for shard in after[1:]:
+                    self._asked(partial(shard.client.set, f"{shard.base}store", store))
         return chosen
 
     def rows(self, tags: Sequence[str]) -> list[Row]:
@@ -151,6 +158,11 @@ class Layout:
         return RedisStreamsQueue(
             self._address, clock=self._clock, prefix=self._prefix, tag=tag, reconnect_s=0.0
         )
+
+    def _shards(self, tags: Sequence[str], opened: ExitStack) -> dict[str, Shard]:
+        """By tag, in their order, as long as `opened` is."""
+        parts = {tag: opened.enter_context(self._of(tag)) for tag in dict.fromkeys(tags)}
+        return {tag: Shard(part.client, f"{self._prefix}:{{{tag}}}:") for tag, part in parts.items()}
 
     def _of(self, tag: str) -> AbstractContextManager[RedisStreamsQueue]:
         return nullcontext(self._first) if tag == TAG else self._queue(tag)

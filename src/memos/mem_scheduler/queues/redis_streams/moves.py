@@ -77,7 +77,10 @@ def _used(shard: Shard) -> Iterator[list[_Used]]:
 
 
 def drop(shard: Shard) -> None:
-    """Remove all that stands in a shard that is none any more, or an erased user's statuses would stay there."""
+    """Remove all that stands in a shard that is none any more, or an erased user's statuses would stay there. Where
+    somebody submitted to it behind the change, it stays for people to look at."""
+    if float(shard.client.hget(f"{shard.base}counts", "held") or 0):
+        return
     pattern = re.sub(r"([][*?\\])", r"\\\1", shard.base) + "*"
     names: list[str] = []
     for name in shard.client.scan_iter(pattern, count=1_000):

@@ -138,6 +138,16 @@ def test_a_user_who_moved_is_known_and_forgotten_all_the_same(prefix: str, befor
         assert left == []
 
 
+def test_a_queue_from_before_there_were_shards_keeps_its_idempotency_keys(prefix: str) -> None:
+    """It has no note: the first process that asks for shards cuts it, as it is empty."""
+    users = [f"user-{n}" for n in range(8)]
+    with RedisStreamsQueue(tests.services.redis_address(), clock=CLOCK, prefix=prefix) as old:
+        first = {user: old.submit([message(user)], idempotency_key="once") for user in users}
+        assert drain(old) == 8
+    with opened(prefix, 3) as queue:
+        assert {user: queue.submit([message(user)], idempotency_key="once") for user in users} == first
+
+
 def test_tags_are_chosen_to_spread() -> None:
     """Where the plain names of all shards fall on one node, others are taken; the first keeps its own."""
     places = {f"ms:{n}": "a" for n in range(6)}
