@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from memos.mem_chat.outdated import still_holding, with_marks
+import pytest
+from tests.unit.mem_scheduler.parts import CUBE, assembled
+
+from memos.mem_chat.outdated import live_successors, still_holding, with_marks
 from memos.memory.item import MemoryItem
 from memos.retrieval.request import Hit
+from memos.testing import ManualClock
 
 
 def told(text: str, *clauses: str) -> MemoryItem:
@@ -52,3 +56,19 @@ def test_each_clause_goes_by_its_own_successor() -> None:
     (hit,) = with_marks([Hit(item, 1.0, 1.0)], {"new1"})
     assert hit.item.memory == "I live in Paris. I work at Google [outdated]."
     assert still_holding(item, {"new1"}) == "I live in Paris."
+
+
+def test_any_number_of_successors_is_looked_for(tmp_path: Path) -> None:
+    """More than a page of them are found; more than a filter takes, which no turn has but an import may, end no chat."""
+    with assembled(tmp_path, clock=ManualClock()) as parts:
+        ids = parts.remember(*(f"Fact {number}." for number in range(150)))
+        made_up = [f"none-{number}" for number in range(10_001)]
+
+        def hit(successors: list[str]) -> Hit:
+            marks = [{"text": "Paris", "by": one} for one in successors]
+            extra = {"outdated_clauses": marks}
+            item = MemoryItem(id="t", cube_id=CUBE, user_id="u", memory="I live in Paris.", extra=extra)
+            return Hit(item, 1.0, 1.0)
+
+        assert live_successors(parts.store, [hit([one]) for one in ids]) == set(ids)
+        assert live_successors(parts.store, [hit(made_up), hit(ids[:1])]) == set(ids[:1])
