@@ -1,7 +1,8 @@
 """The Redis queue against the floors of its server, ours and the floor's taken in turn in every round.
 
-submit and cycle go through the queue itself, several batches settled in one call as a scheduler does it; drain goes through a whole scheduler with its production
-defaults (16 workers, heartbeat, status, metrics) and a no-op handler, as a user would have it.
+submit and cycle go through the queue itself, several batches settled in one call as a scheduler does it;
+drain goes through a whole scheduler with its production defaults (16 workers, heartbeat, status, metrics)
+and a no-op handler, as a user would have it.
 """
 
 from __future__ import annotations
