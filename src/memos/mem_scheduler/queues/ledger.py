@@ -266,7 +266,10 @@ class Ledger:
                 seen = pack.label
                 if seen not in wanted:
                     break
-                limit = min(limit, self.policies.get(seen).batch_size_max, self._sizes.of(seen))
+                its = min(limit, self.policies.get(seen).batch_size_max, self._sizes.of(seen))
+                if count and count >= its:  # what stands before it goes whole
+                    break
+                limit = its
             if count >= limit or pack.due_at > now or (count and pack.recoveries):
                 break
             packs.append(pack)
