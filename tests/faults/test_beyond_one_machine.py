@@ -148,6 +148,7 @@ def test_commits_whose_reply_is_lost(site: Site) -> None:
         strikes.lose_commits(site, 0.0)
 
 
+@pytest.mark.slow
 def test_queue_replies_that_are_lost(site: Site) -> None:
     """What the queue took, gave or settled without an answer happened once."""
     with Case(site, "script"):
@@ -166,6 +167,7 @@ def test_both_are_far_away(site: Site) -> None:
                 line.slow(0.0)
 
 
+@pytest.mark.slow
 def test_both_fall_into_a_black_hole(site: Site) -> None:
     """Nothing is refused and nothing answered for longer than any time-out; then all of it arrives late."""
     with Case(site, "hole") as case:
@@ -177,6 +179,7 @@ def test_both_fall_into_a_black_hole(site: Site) -> None:
         case.says("/ready", 200)
 
 
+@pytest.mark.slow
 def test_connections_that_are_dead_and_do_not_say_so(site: Site) -> None:
     """A server that went without a word is noticed by the silence, and connections are made anew."""
     with Case(site, "halves"):
