@@ -220,12 +220,13 @@ def is_passing(error: Exception) -> bool:
         redis.exceptions.ConnectionError
         | redis.exceptions.TimeoutError
         | redis.exceptions.ReadOnlyError
+        | redis.exceptions.ClusterDownError  # MASTERDOWN too; these come without the word that they began with
         | OSError,
     ):
         return True
     if isinstance(error, redis.exceptions.ResponseError):
         return str(error).startswith(
-            ("BUSY ", "LOADING", "MASTERDOWN", "NOREPLICAS", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN")
+            ("BUSY ", "LOADING", "NOREPLICAS", "MOVED", "ASK", "TRYAGAIN")
         ) or isinstance(error, redis.exceptions.AskError | redis.exceptions.TryAgainError)
     return False
 
@@ -240,6 +241,11 @@ def translated(error: Exception, address: RedisAddress) -> QueueError | ConfigEr
         return ConfigError(f"the Redis at {address} refuses this user: {error}")
     if isinstance(error, redis.exceptions.ResponseError) and any(sign in str(error) for sign in _REFUSED):
         return ConfigError(f"the Redis at {address} refuses this user: {error}")
+    if type(error) is redis.exceptions.ClusterDownError:  # not MASTERDOWN, which is one
+        return QueueUnavailable(
+            f"the cluster at {address} takes no commands: {error} (while a slot has no node, all are refused unless "
+            "cluster-require-full-coverage is no)"
+        )
     if is_passing(error):
         return QueueUnavailable(f"the Redis at {address} does not answer: {error}")
     if str(error).startswith("MISCONF"):

@@ -311,6 +311,39 @@ def test_scripts_that_a_node_does_not_know_are_sent_again(
     assert sorted(drained(queue)) == sorted(USERS)
 
 
+def test_a_cluster_that_wants_every_slot_is_away_while_it_has_not(
+    cluster: tests.services.PrivateCluster, queue: ShardedQueue
+) -> None:
+    """A node that refuses all because another is lost is waited for, told as away, and taken back in."""
+    for node in cluster.nodes:
+        node.client.config_set("cluster-require-full-coverage", "yes")
+    dead = node_of(cluster, queue, 1)
+    living = [node for node in cluster.nodes if node is not dead]
+
+    def says(node: tests.services.PrivateRedis) -> Any:
+        return node.client.execute_command("CLUSTER INFO")["cluster_state"]
+
+    dead.kill()
+    try:
+        cluster.wait(lambda: all(says(node) == "fail" for node in living))
+        with pytest.raises(QueueUnavailable, match="cluster-require-full-coverage"):
+            queue.submit([message(USERS[0])])
+        with pytest.raises(QueueUnavailable):
+            queue.claim({"query"}, lanes_max=3, timeout_s=0)
+        with pytest.raises(QueueUnavailable):
+            opened(cluster)
+        with pytest.raises(QueueUnavailable):
+            Layout(cluster.address, clock=CLOCK, prefix="t")
+    finally:
+        dead.start()
+        for node in cluster.nodes:
+            node.client.config_set("cluster-require-full-coverage", "no")
+    cluster.wait(lambda: all(says(node) == "ok" for node in cluster.nodes))
+    until(lambda: not queue.away())
+    queue.submit([message(user, content=user) for user in USERS])
+    assert sorted(drained(queue)) == sorted(USERS)
+
+
 def test_where_its_shards_are(cluster: tests.services.PrivateCluster, queue: ShardedQueue) -> None:
     """Of each the tag, the slot, the node that has it, and what it holds."""
     queue.submit([message(USERS[2])] * 3)
