@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from memos.cli.terminal import opened, out, plain, shown
+from memos.cli.terminal import counted, opened, out, plain, shown
 from memos.errors import InvalidInput
 
 queue = typer.Typer(help="The queues that serve the store: list, retire, shards.", no_args_is_help=True)
@@ -28,7 +28,7 @@ def list_queues() -> None:
         out.print(
             plain(f"{one.id}  since {shown(datetime.fromtimestamp(one.since, UTC))}  {one.place}{here}")
         )
-    out.print(f"[dim]{len(noted)} queues[/dim]")
+    out.print(f"[dim]{counted(len(noted), 'queue')}[/dim]")
 
 
 @queue.command("retire")
@@ -53,6 +53,7 @@ def shards(
     """The shards of the queue on Redis, or another number of them."""
     from memos.clock import SystemClock
     from memos.mem_scheduler.queues.redis_streams.layout import Layout
+    from memos.mem_scheduler.queues.redis_streams.queue import TAG
     from memos.runtime_queue import redis_address
     from memos.settings import Settings
 
@@ -61,11 +62,24 @@ def shards(
         raise InvalidInput("only a queue on Redis is cut into shards; see MEMOS_QUEUE__BACKEND")
     address, prefix = redis_address(settings), settings.queue.redis_prefix
     with Layout(address, clock=SystemClock(), prefix=prefix) as layout:
-        tags = layout.change(count) if count is not None else layout.tags() or ["ms:0"]
-        rows = layout.rows(tags)
+        noted = layout.tags() if count is None else layout.change(count)
+        rows = layout.rows(noted or [TAG])
     for one in rows:
         where = f"  slot {one.slot} on {one.node}" if one.node else ""
-        out.print(plain(f"{{{one.tag}}}{where}  {one.held} messages, {one.dead} dead letters"))
-    out.print(f"[dim]{len(rows)} shards[/dim]")
-    if count is not None and count != settings.queue.shards:
-        out.print(plain(f"set MEMOS_QUEUE__SHARDS={count} for every process", "yellow"))
+        holds = f"{counted(one.held, 'message')}, {counted(one.dead, 'dead letter')}"
+        out.print(plain(f"{{{one.tag}}}{where}  {holds}"))
+    out.print(f"[dim]{counted(len(rows), 'shard')}[/dim]")
+    wanted = settings.queue.shards
+    if noted is None:
+        out.print(
+            plain(
+                f"not cut yet: the first process that opens it makes {counted(wanted, 'shard')} (MEMOS_QUEUE__SHARDS)",
+                "yellow",
+            )
+        )
+    elif len(noted) != wanted:
+        out.print(
+            plain(
+                f"set MEMOS_QUEUE__SHARDS={len(noted)} for every process; it asks for {wanted} here", "yellow"
+            )
+        )

@@ -96,7 +96,9 @@ class Layout:
     def _first_noted(self, count: int) -> list[str]:
         if count > 1:
             try:
-                self._refuse_used([TAG], f"it was used in one shard; MEMOS_QUEUE__SHARDS asks for {count}")
+                self._refuse_used(
+                    [TAG], count, f"it was used in one shard; MEMOS_QUEUE__SHARDS asks for {count}"
+                )
             except ConfigError:
                 noted = self.tags()  # by a process that started at the same time, and works already
                 if noted is None:
@@ -120,7 +122,7 @@ class Layout:
         noted = self.tags() or [TAG]
         if len(noted) == count:
             return noted
-        self._refuse_used(noted, f"it cannot be cut into {count} shards now")
+        self._refuse_used(noted, count, f"it cannot be cut into {count} shards now")
         chosen = self._chosen(count)
         store = self._asked(lambda: self._client.get(f"{self._prefix}:{{{TAG}}}:store"))
         with ExitStack() as opened:
@@ -167,7 +169,7 @@ class Layout:
     def _of(self, tag: str) -> AbstractContextManager[RedisStreamsQueue]:
         return nullcontext(self._first) if tag == TAG else self._queue(tag)
 
-    def _refuse_used(self, tags: Sequence[str], why: str) -> None:
+    def _refuse_used(self, tags: Sequence[str], count: int, why: str) -> None:
         left, names = 0, set()
         for tag in tags:
             with self._of(tag) as part:
@@ -178,7 +180,7 @@ class Layout:
             raise ConfigError(
                 f"the queue {self._prefix!r} at {self._address} holds {left} messages and dead letters, and "
                 f"{len(names)} workers claim from it: {why}. Let it run empty (`memos status`, `memos dead list`), "
-                "stop all its processes, wait a minute, and say `memos queue shards`"
+                f"stop all its processes, wait a minute, and say `memos queue shards {count}`"
             )
 
     def _noted_once(self, chosen: list[str]) -> list[str]:
