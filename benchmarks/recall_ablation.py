@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.recall_sheets import filled_store
+from benchmarks.report import replaced_between
 from memos.evaluation import locomo
 from memos.evaluation.metrics import Scores, average, score
 from memos.evaluation.systems import WeightedPath
@@ -119,11 +120,7 @@ def _figures(line: Line) -> tuple[float, ...]:
 
 def written(page: str, lines: Sequence[Line]) -> str:
     """The page with the table between its marks. Raises ValueError where it has none."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page has no {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table(lines)}\n{END}{after}"
+    return replaced_between(page, BEGIN, END, table(lines))
 
 
 def main(folder: Path, target: Path | None) -> None:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -128,11 +127,16 @@ def put_between_marks(text: str, name: str, table: str) -> str:
 
     The marks are `<!-- rows of NAME -->` and `<!-- end of rows of NAME -->`; ValueError without them.
     """
-    first, last = f"<!-- rows of {name} -->", f"<!-- end of rows of {name} -->"
-    found = re.search(f"{re.escape(first)}.*?{re.escape(last)}", text, re.DOTALL)
-    if found is None:
-        raise ValueError(f"the marks {first} and {last} are missing")
-    return f"{text[: found.start()]}{first}\n{table}\n{last}{text[found.end() :]}"
+    return replaced_between(text, f"<!-- rows of {name} -->", f"<!-- end of rows of {name} -->", table)
+
+
+def replaced_between(text: str, first: str, last: str, new: str) -> str:
+    """`text` with what stands between two marks replaced. Raises ValueError where it has none."""
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end:
+        raise ValueError(f"the page has no {first} and {last}")
+    return f"{before}{first}\n{new}\n{last}{after}"
 
 
 def main(

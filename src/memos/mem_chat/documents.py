@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from memos.clock import Clock, utc
-from memos.errors import ItemGone, ItemNotFound, VersionConflict
+from memos.errors import VersionConflict
 from memos.memory.document_items import (
     DOCUMENT_ROLE,
     ReadDocument,
@@ -31,6 +31,7 @@ from memos.memory.document_items import (
 )
 from memos.memory.hygiene import Action, check
 from memos.memory.item import ItemStatus, MemoryItem, ReadState
+from memos.memory.lookup import was_stored
 from memos.memory.store import IndexedItem, ItemFilter, MemoryStore, SetStatus
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class DocumentDrafter:
                 self._told(prepared, there[0].session_id, "stored already"), name=name, parts=len(whole)
             )
             return Settled(document, read.attachment.index, there=tuple(whole))
-        if not prepared.indexed or self._is_taken(prepared.indexed[0].item.id):
+        if not prepared.indexed or was_stored(self._store, prepared.indexed[0].item.id):
             raise VersionConflict(
                 f"{read.attachment.name} changed in the store while it was read; add it again"
             )
@@ -197,17 +198,8 @@ class DocumentDrafter:
         return next(
             number
             for number in range(GENERATIONS_MAX)
-            if not self._is_taken(chunk_id(whole, read.checksum, number, 0))
+            if not was_stored(self._store, chunk_id(whole, read.checksum, number, 0))
         )
-
-    def _is_taken(self, item_id: str) -> bool:
-        try:
-            self._store.get([item_id])
-        except ItemNotFound:
-            return False
-        except ItemGone:
-            return True
-        return True
 
     def _live(self, cube_id: str, user_id: str, whole_id: str) -> Iterator[MemoryItem]:
         """The live chunks of a document, in its order."""

@@ -9,12 +9,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from memos.memory.item import MemoryItem
+from memos.memory.lookup import items_by_id
 from memos.memory.sentences import Mood, clauses, is_chinese, sentences
-from memos.memory.store import ItemFilter, MemoryStore
+from memos.memory.store import MemoryStore
 from memos.retrieval.corrected import outdated_clauses
 from memos.retrieval.request import Hit
 
-PAGE_SIZE = 500
 MARKS = {False: " [outdated]", True: "【已过时】"}  # by whether the clause is Chinese
 
 
@@ -23,12 +23,8 @@ def live_successors(store: MemoryStore, hits: Sequence[Hit]) -> frozenset[str]:
     ids = {one.by for hit in hits for one in outdated_clauses(hit.item)}
     if not ids:
         return frozenset()
-    cubes, named = tuple({hit.item.cube_id for hit in hits}), sorted(ids)
-    found: set[str] = set()
-    for start in range(0, len(named), PAGE_SIZE):
-        wanted = ItemFilter(cube_ids=cubes, ids=tuple(named[start : start + PAGE_SIZE]))
-        found.update(item.id for item in store.find(wanted, limit=PAGE_SIZE).items if item.live)
-    return frozenset(found)
+    cubes = tuple({hit.item.cube_id for hit in hits})
+    return frozenset(item.id for item in items_by_id(store, sorted(ids), cube_ids=cubes) if item.live)
 
 
 def with_marks(hits: Sequence[Hit], successors: Collection[str]) -> tuple[Hit, ...]:

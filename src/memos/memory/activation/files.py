@@ -35,10 +35,10 @@ from memos.memory.activation import folder as disk
 from memos.memory.activation.base import MissReason
 from memos.memory.activation.eviction import Kept, evicted
 from memos.memory.activation.manifest import Manifest
+from memos.memory.activation.promotion import TTL_S
 from memos.memory.activation.segment import KvShape, Proof, Scratch, Segment, read, write
 
 BYTES_MAX = 4 * 1024**3
-TTL_S = 30 * 86_400.0
 PREFIXES_MAX = 8
 _NAME = re.compile(r"[0-9a-f]{32,64}")
 

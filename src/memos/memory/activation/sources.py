@@ -13,14 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from memos.errors import ItemGone, ItemNotFound
 from memos.memory.activation.layout import digest_of
 from memos.memory.item import MemoryItem
+from memos.memory.lookup import PAGE_SIZE, items_by_id, was_stored
 from memos.memory.store import ItemFilter, MemoryStore
 from memos.memory.textual import TextualMemoryItem
 from memos.retrieval.corrected import corrections_of
-
-PAGE_SIZE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +71,11 @@ class CubeSources:
                 return
 
     def changed(self, sources: Sequence[CacheSource]) -> frozenset[str]:
-        now: dict[str, MemoryItem] = {}
         ids = list(dict.fromkeys(one.item_id for one in sources))
-        for start in range(0, len(ids), PAGE_SIZE):
-            wanted = ItemFilter(ids=tuple(ids[start : start + PAGE_SIZE]))
-            now |= {item.id: item for item in self._store.find(wanted, limit=PAGE_SIZE).items}
+        now = {item.id: item for item in items_by_id(self._store, ids)}
         return frozenset(one.item_id for one in sources if not self._stands(one, now.get(one.item_id)))
 
     def _stands(self, source: CacheSource, item: MemoryItem | None) -> bool:
         if item is None:
-            return not self._was_stored(source.item_id)
+            return not was_stored(self._store, source.item_id)
         return not corrections_of(item) and digest_of(item.memory) == source.digest
-
-    def _was_stored(self, item_id: str) -> bool:
-        try:
-            self._store.get([item_id])
-        except ItemNotFound:
-            return False
-        except ItemGone:
-            return True
-        return True

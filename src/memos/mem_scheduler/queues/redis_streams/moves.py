@@ -3,14 +3,15 @@ the change would be carried out twice. The queue is empty; statuses and tokens s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from urllib.parse import unquote
 
 import redis
 
+from memos.mem_scheduler.queues.redis_streams.reading import names_under
 from memos.mem_scheduler.queues.redis_streams.shards import shard_of
 
 CHUNK = 500
@@ -81,12 +82,6 @@ def drop(shard: Shard) -> None:
     somebody submitted to it behind the change, it stays for people to look at."""
     if float(shard.client.hget(f"{shard.base}counts", "held") or 0):
         return
-    pattern = re.sub(r"([][*?\\])", r"\\\1", shard.base) + "*"
-    names: list[str] = []
-    for name in shard.client.scan_iter(pattern, count=1_000):
-        names.append(name)
-        if len(names) == CHUNK:
-            shard.client.unlink(*names)
-            names = []
-    if names:
-        shard.client.unlink(*names)
+    names = names_under(shard.client, shard.base)
+    while some := list(islice(names, CHUNK)):
+        shard.client.unlink(*some)

@@ -23,9 +23,14 @@ _ENDED = {"C": TaskState.COMPLETED, "K": TaskState.CANCELLED, "F": TaskState.FAI
 def everything_under(client: redis.Redis, bases: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Each key below the bases, and what stands there, one piece after the other."""
     for base in bases:
-        pattern = re.sub(r"([][*?\\])", r"\\\1", base) + "*"
-        for name in client.scan_iter(pattern, count=1_000):
-            yield str(name), "\n".join(_pieces(client, str(name))).encode(errors="surrogatepass")
+        for name in names_under(client, base):
+            yield name, "\n".join(_pieces(client, name)).encode(errors="surrogatepass")
+
+
+def names_under(client: redis.Redis, base: str) -> Iterator[str]:
+    """The keys that begin with `base`, whatever signs it holds."""
+    pattern = re.sub(r"([][*?\\])", r"\\\1", base) + "*"
+    return map(str, client.scan_iter(pattern, count=1_000))
 
 
 def _pieces(client: Any, name: str) -> Iterator[str]:
